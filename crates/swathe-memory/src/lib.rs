@@ -1,0 +1,34 @@
+//! Memory that processes share: segments, the arena, and arrays in them.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`segment`] | a memory file, a mapped file or another program's segment, mapped once |
+//! | [`registry`] | the segments of this process, by id; asks the parent for unknown ones |
+//! | [`arena`] | [`Memory`]: allocation in one big sparse memory file; [`Block`]: an owned range |
+//! | [`overlay`] | [`Shared`], [`SharedSlice`]: atomic structs laid over a segment |
+//! | [`array`], [`array_mut`] | [`Array`]: shared, read-only; [`ArrayMut`]: unique, writable |
+//! | [`array_ref`] | [`ArrayRef`]: how an array crosses to another process |
+//!
+#![doc = include_str!("README.md")]
+#![expect(unsafe_code, reason = "typed views of memory that the kernel gave as bytes")]
+
+pub mod arena;
+pub mod array;
+pub mod array_mut;
+pub mod array_ref;
+pub mod element;
+pub mod error;
+pub mod overlay;
+pub mod registry;
+pub mod segment;
+mod shape;
+
+pub use arena::{Block, Memory, MemoryStats};
+pub use array::Array;
+pub use array_mut::ArrayMut;
+pub use array_ref::{ArchivedArray, ArrayRef};
+pub use element::Integer;
+pub use error::MemoryError;
+pub use overlay::{Overlay, Shared, SharedSlice};
+pub use segment::{Access, Origin, Segment, SegmentId};
+pub use shape::MAX_AXES;

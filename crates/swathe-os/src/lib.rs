@@ -1,0 +1,16 @@
+//! Swathe's calls to the operating system, one facility a file, each behind a safe function.
+//!
+//! Linux 5.14 or newer. This crate exists to hold `unsafe`: every block says why it is sound.
+#![expect(unsafe_code, reason = "system calls that have no safe wrapper elsewhere")]
+
+pub mod cores;
+pub mod futex;
+pub mod image;
+pub mod mapping;
+pub mod memfd;
+pub mod memory_limits;
+pub mod process;
+pub mod socket;
+pub mod thread_caps;
+
+pub use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

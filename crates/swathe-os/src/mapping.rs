@@ -1,0 +1,396 @@
+//! Shared mappings of files and memory files.
+//!
+//! memmap2 maps input files. Memory that processes write is mapped here directly, because it must start on a huge
+//! page boundary: the kernel can back a range with 2 MiB pages only where address and file offset agree modulo
+//! 2 MiB, and neither `mmap` by itself nor memmap2 (which takes no address) promises that.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::os::fd::AsFd;
+use std::ptr::{self, NonNull};
+
+use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+/// Size and alignment of a huge page, in bytes.
+pub const HUGE_PAGE: usize = 2 << 20;
+
+/// Size of an ordinary page as far as this crate cares: the unit in which ranges are given to the kernel.
+pub const PAGE: usize = 4096;
+
+/// What a mapping permits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Loads only; a store raises SIGSEGV.
+    ReadOnly,
+    /// Loads and stores, seen by every process that maps the same file.
+    ReadWrite,
+}
+
+/// Why a mapping could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MappingError {
+    /// The file ends before the last byte to be mapped; touching the rest would raise SIGBUS.
+    #[error("cannot map {wanted} bytes of a file that holds {found}")]
+    FileTooShort {
+        /// Bytes to be mapped.
+        wanted: u64,
+        /// Bytes in the file.
+        found: u64,
+    },
+    /// The kernel refused.
+    #[error(
+        "the kernel did not map {len} bytes: {source} (with \"Cannot allocate memory\", the address space limit \
+         `ulimit -v` is too low for it)"
+    )]
+    System {
+        /// Bytes to be mapped.
+        len: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A file mapped `MAP_SHARED` from its first byte; unmapped on drop.
+///
+/// Hands out addresses only. Whoever forms references to the bytes must know who else writes them.
+#[derive(Debug)]
+pub struct Mapping {
+    pages: Pages,
+    len: usize,
+    access: Access,
+}
+
+#[derive(Debug)]
+enum Pages {
+    Input(MmapRaw),
+    Live(AlignedPages),
+}
+
+impl Mapping {
+    /// Maps the first `len` bytes for loads and stores, at an address that is a multiple of [`HUGE_PAGE`].
+    ///
+    /// # Errors
+    /// When the file is shorter than `len`, or the kernel refuses (address space limit, write permission).
+    pub fn read_write(fd: impl AsFd, len: usize) -> Result<Mapping, MappingError> {
+        check_file_len(fd.as_fd(), len)?;
+        let pages = AlignedPages::map(fd, len).map_err(|errno| MappingError::System {
+            len,
+            source: errno.into(),
+        })?;
+        Ok(Mapping {
+            pages: Pages::Live(pages),
+            len,
+            access: Access::ReadWrite,
+        })
+    }
+
+    /// Maps the first `len` bytes for loads only.
+    ///
+    /// # Errors
+    /// When the file is shorter than `len`, or the kernel refuses.
+    pub fn read_only(fd: impl AsFd, len: usize) -> Result<Mapping, MappingError> {
+        check_file_len(fd.as_fd(), len)?;
+        let fd = fd.as_fd();
+        let raw = MmapOptions::new()
+            .len(len)
+            .map_raw_read_only(&fd)
+            .map_err(|source| MappingError::System { len, source })?;
+        Ok(Mapping {
+            pages: Pages::Input(raw),
+            len,
+            access: Access::ReadOnly,
+        })
+    }
+
+    /// Address of the first byte. Valid for [`len`](Self::len) bytes while `self` lives.
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        match &self.pages {
+            Pages::Input(raw) => NonNull::new(raw.as_mut_ptr()).unwrap_or(NonNull::dangling()),
+            Pages::Live(pages) => pages.base,
+        }
+    }
+
+    /// Bytes mapped.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing is mapped.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// What the mapping permits.
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// Makes sure that every page of the range is there and writable, without changing a byte.
+    ///
+    /// A shortage of memory is an error here, where a store would have raised SIGBUS or woken the OOM killer.
+    ///
+    /// # Errors
+    /// When the range lies outside the mapping (`InvalidInput`) or the kernel cannot provide the pages.
+    pub fn populate_write(&self, offset: usize, len: usize) -> io::Result<()> {
+        let start = self.page_range(offset, len)?;
+        // SAFETY: page_range checked that the range lies in this live mapping; populating changes no byte.
+        unsafe { rustix::mm::madvise(start.cast(), len, Advice::LinuxPopulateWrite)? };
+        Ok(())
+    }
+
+    /// Backs the range, both ends multiples of [`HUGE_PAGE`], with huge pages, without changing a byte.
+    ///
+    /// Collapsing works where huge pages for shared memory are otherwise off (`shmem_enabled` = never), but only on
+    /// pages that exist, so one page in each huge page is populated first.
+    ///
+    /// # Errors
+    /// When the range is misaligned or outside the mapping (`InvalidInput`), or the kernel has no huge pages to
+    /// give. Part of the range may have been collapsed then; all of it is still usable.
+    pub fn collapse(&self, offset: usize, len: usize) -> io::Result<()> {
+        let start = self.page_range(offset, len)?;
+        if !offset.is_multiple_of(HUGE_PAGE) || !len.is_multiple_of(HUGE_PAGE) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        for first_page in (offset..offset + len).step_by(HUGE_PAGE) {
+            self.populate_write(first_page, PAGE)?;
+        }
+        // SAFETY: page_range checked that the range lies in this live mapping; collapsing changes no byte.
+        match unsafe { libc::madvise(start.cast(), len, libc::MADV_COLLAPSE) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Bytes of this mapping that this process sees through huge pages at this moment.
+    ///
+    /// # Errors
+    /// When `/proc/self/smaps` cannot be read.
+    pub fn huge_page_bytes(&self) -> io::Result<usize> {
+        let start = self.as_ptr().addr().get();
+        let smaps = BufReader::new(fs::File::open("/proc/self/smaps")?);
+        sum_pmd_mapped(smaps, start, start + self.len)
+    }
+
+    fn page_range(&self, offset: usize, len: usize) -> io::Result<*mut u8> {
+        let inside = offset.checked_add(len).is_some_and(|end| end <= self.len);
+        if !inside || !offset.is_multiple_of(PAGE) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Ok(self.as_ptr().as_ptr().wrapping_add(offset))
+    }
+}
+
+/// Gives the pages of a range of a memory file back to the system; the range reads as zeros afterwards.
+///
+/// # Errors
+/// What the kernel says, for example when the file system has no holes.
+pub fn punch_hole(fd: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
+    if len == 0 {
+        return Ok(());
+    }
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    Ok(rustix::fs::fallocate(fd, flags, offset, len)?)
+}
+
+/// Length of the file behind `fd` at this moment, in bytes.
+///
+/// # Errors
+/// What the kernel says.
+pub fn file_len(fd: impl AsFd) -> io::Result<u64> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok(u64::try_from(stat.st_size).unwrap_or(0))
+}
+
+fn check_file_len(fd: impl AsFd, len: usize) -> Result<(), MappingError> {
+    let found = file_len(fd).map_err(|source| MappingError::System { len, source })?;
+    let wanted = len as u64;
+    if found < wanted {
+        return Err(MappingError::FileTooShort { wanted, found });
+    }
+    Ok(())
+}
+
+/// Adds up the `ShmemPmdMapped` and `FilePmdMapped` lines of the areas that lie in `start..end`.
+fn sum_pmd_mapped(smaps: impl BufRead, start: usize, end: usize) -> io::Result<usize> {
+    let mut inside = false;
+    let mut kib = 0_usize;
+    for line in smaps.lines() {
+        let line = line?;
+        let mut words = line.split_ascii_whitespace();
+        let Some(first) = words.next() else { continue };
+        if matches!(first, "ShmemPmdMapped:" | "FilePmdMapped:") {
+            let value = words.next().and_then(|word| word.parse::<usize>().ok());
+            kib += value.filter(|_| inside).unwrap_or(0);
+        } else if let Some((from, to)) = first.split_once('-')
+            && let (Ok(from), Ok(to)) = (usize::from_str_radix(from, 16), usize::from_str_radix(to, 16))
+        {
+            inside = from < end && to > start;
+        }
+    }
+    Ok(kib << 10)
+}
+
+/// A writable shared mapping that starts on a [`HUGE_PAGE`] boundary.
+#[derive(Debug)]
+struct AlignedPages {
+    base: NonNull<u8>,
+    /// Multiple of [`PAGE`], at least one page.
+    mapped: usize,
+}
+
+// SAFETY: the type holds an address range that it owns; no method reads or writes the bytes, and the system calls made
+// through it may come from any thread.
+unsafe impl Send for AlignedPages {}
+// SAFETY: as above.
+unsafe impl Sync for AlignedPages {}
+
+impl AlignedPages {
+    fn map(fd: impl AsFd, len: usize) -> Result<AlignedPages, Errno> {
+        let mapped = len.max(1).checked_next_multiple_of(PAGE).ok_or(Errno::NOMEM)?;
+        let room = mapped.checked_add(HUGE_PAGE).ok_or(Errno::NOMEM)?;
+        // An inaccessible reservation, wide enough to hold an aligned range wherever it comes to lie.
+        // SAFETY: a null hint without MAP_FIXED replaces no mapping.
+        let reserved = unsafe {
+            rustix::mm::mmap_anonymous(
+                ptr::null_mut(),
+                room,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )?
+        };
+        let head = reserved.addr().next_multiple_of(HUGE_PAGE) - reserved.addr();
+        let base = reserved.wrapping_byte_add(head);
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: the target lies inside the reservation, which is ours and holds nothing.
+        let placed = unsafe {
+            rustix::mm::mmap(
+                base,
+                mapped,
+                protection,
+                MapFlags::SHARED | MapFlags::FIXED,
+                fd,
+                0,
+            )
+        };
+        if let Err(errno) = placed {
+            unmap(reserved.cast(), room);
+            return Err(errno);
+        }
+        unmap(reserved.cast(), head);
+        unmap(base.wrapping_byte_add(mapped).cast(), HUGE_PAGE - head);
+        match NonNull::new(base.cast()) {
+            Some(base) => Ok(AlignedPages { base, mapped }),
+            None => Err(Errno::NOMEM),
+        }
+    }
+}
+
+impl Drop for AlignedPages {
+    fn drop(&mut self) {
+        unmap(self.base.as_ptr(), self.mapped);
+    }
+}
+
+/// Unmaps pages that this module mapped and nobody uses any more.
+fn unmap(start: *mut u8, len: usize) {
+    if len == 0 {
+        return;
+    }
+    // SAFETY: callers pass a range of their own mapping and never touch it again.
+    let unmapped = unsafe { rustix::mm::munmap(start.cast(), len) };
+    debug_assert_eq!(unmapped, Ok(()), "munmap of an own range");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memfd;
+
+    fn byte(mapping: &Mapping, offset: usize) -> *mut u8 {
+        assert!(offset < mapping.len());
+        mapping.as_ptr().as_ptr().wrapping_add(offset)
+    }
+
+    #[test]
+    fn both_mappings_see_one_memory_and_live_ones_are_aligned() {
+        let len = 3 * HUGE_PAGE + PAGE;
+        let fd = memfd::create("swathe-test", len as u64).unwrap();
+        let writer = Mapping::read_write(&fd, len).unwrap();
+        let reader = Mapping::read_only(&fd, len).unwrap();
+        assert_eq!(writer.as_ptr().addr().get() % HUGE_PAGE, 0);
+        // SAFETY: in bounds, and no other thread knows these mappings.
+        unsafe {
+            byte(&writer, len - 1).write_volatile(7);
+            assert_eq!(byte(&reader, len - 1).read_volatile(), 7);
+        }
+        assert_eq!((reader.len(), reader.access()), (len, Access::ReadOnly));
+    }
+
+    #[test]
+    fn a_punched_range_reads_zero_and_gives_its_pages_back() {
+        let fd = memfd::create("swathe-test", HUGE_PAGE as u64).unwrap();
+        let mapping = Mapping::read_write(&fd, HUGE_PAGE).unwrap();
+        mapping.populate_write(0, 16 * PAGE).unwrap();
+        // SAFETY: in bounds, single thread.
+        unsafe { byte(&mapping, PAGE).write_volatile(9) };
+        let blocks = || rustix::fs::fstat(&fd).unwrap().st_blocks * 512;
+        assert_eq!(blocks(), 16 * PAGE as i64);
+        punch_hole(&fd, 0, 8 * PAGE as u64).unwrap();
+        assert_eq!(blocks(), 8 * PAGE as i64);
+        // SAFETY: in bounds, single thread.
+        assert_eq!(unsafe { byte(&mapping, PAGE).read_volatile() }, 0);
+    }
+
+    #[test]
+    fn collapse_keeps_the_bytes_and_is_reported_as_obtained() {
+        let len = 4 * HUGE_PAGE;
+        let fd = memfd::create("swathe-test", len as u64).unwrap();
+        let mapping = Mapping::read_write(&fd, len).unwrap();
+        // SAFETY: in bounds, single thread.
+        unsafe { byte(&mapping, HUGE_PAGE + 5).write_volatile(42) };
+        assert_eq!(mapping.huge_page_bytes().unwrap(), 0);
+        let outcome = mapping.collapse(HUGE_PAGE, 2 * HUGE_PAGE);
+        // SAFETY: in bounds, single thread.
+        assert_eq!(unsafe { byte(&mapping, HUGE_PAGE + 5).read_volatile() }, 42);
+        match outcome {
+            Ok(()) => assert_eq!(mapping.huge_page_bytes().unwrap(), 2 * HUGE_PAGE),
+            // The kernel may lack huge pages; the range is usable all the same, as was just read.
+            Err(error) => eprintln!("no huge pages here: {error}"),
+        }
+    }
+
+    #[test]
+    fn ranges_outside_are_refused() {
+        let fd = memfd::create("swathe-test", PAGE as u64).unwrap();
+        let error = Mapping::read_write(&fd, 2 * PAGE).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot map 8192 bytes of a file that holds 4096"
+        );
+        let mapping = Mapping::read_write(&fd, PAGE).unwrap();
+        for (offset, len) in [(0, 2 * PAGE), (1, 8), (PAGE, 1), (usize::MAX - 4095, PAGE)] {
+            let error = mapping.populate_write(offset, len).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{offset} {len}");
+        }
+        assert_eq!(
+            mapping.collapse(0, PAGE).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
+        assert!(Mapping::read_write(&fd, usize::MAX).is_err());
+    }
+
+    #[test]
+    fn smaps_lines_outside_the_range_do_not_count() {
+        let text = "1000-3000 rw-s 00000000 00:01 5 /memfd:a (deleted)\nSize: 8 kB\nShmemPmdMapped:     2048 kB\n\
+                    3000-5000 rw-s 00000000 00:01 6 /memfd:b (deleted)\nShmemPmdMapped:     4096 kB\n\
+                    FilePmdMapped:      6 kB\n9000-a000 r--p 0 0 0\nShmemPmdMapped: 512 kB\nVmFlags: rd\n";
+        let sum = |from, to| sum_pmd_mapped(text.as_bytes(), from, to).unwrap() >> 10;
+        assert_eq!(sum(0x3000, 0x5000), 4102);
+        assert_eq!(sum(0x2000, 0x3001), 2048 + 4102);
+        assert_eq!(sum(0x5000, 0x9000), 0);
+    }
+}

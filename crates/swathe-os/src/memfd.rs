@@ -1,0 +1,136 @@
+//! Memory without a name: sparse, sealed memory files.
+//!
+//! A memory file lives as long as a descriptor or a mapping of it, so nothing is left behind however its users die.
+//! Its size is fixed by seals: whoever holds the descriptor may write bytes, but nobody can shrink the file under a
+//! mapping (which would turn the next access into SIGBUS).
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+
+/// Why a memory file could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemfdError {
+    /// The length is above `RLIMIT_FSIZE`; growing the file would have raised SIGXFSZ.
+    #[error(
+        "a memory file of {len} bytes is longer than the file size limit of this process allows ({limit} bytes); \
+         ask for less memory or raise the limit (`ulimit -f`)"
+    )]
+    FileSizeLimit {
+        /// Length asked for, in bytes.
+        len: u64,
+        /// The soft `RLIMIT_FSIZE`, in bytes.
+        limit: u64,
+    },
+    /// A system call failed.
+    #[error("the memory file {name:?} of {len} bytes could not be made: {step} failed: {source}")]
+    System {
+        /// Name shown in `/proc/PID/maps`.
+        name: String,
+        /// Length asked for, in bytes.
+        len: u64,
+        /// The call that failed.
+        step: Step,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// The system calls that make a memory file, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Step {
+    /// `memfd_create`
+    Create,
+    /// `ftruncate`
+    Size,
+    /// `fcntl(F_ADD_SEALS)`
+    Seal,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::Create => "memfd_create",
+            Step::Size => "ftruncate",
+            Step::Seal => "sealing its size",
+        })
+    }
+}
+
+/// Makes a sparse memory file of exactly `len` bytes, all zero, that can neither shrink nor grow.
+///
+/// No page is taken until it is written. The descriptor is close-on-exec. `name` only labels the file in
+/// `/proc/PID/maps`; names need not be unique.
+///
+/// # Errors
+/// When `len` is above `RLIMIT_FSIZE`, or the kernel refuses one of the calls.
+pub fn create(name: &str, len: u64) -> Result<OwnedFd, MemfdError> {
+    let failed = |step: Step, errno: Errno| MemfdError::System {
+        name: name.to_owned(),
+        len,
+        step,
+        source: errno.into(),
+    };
+    // Growing a file past RLIMIT_FSIZE raises SIGXFSZ, which kills a process that did not expect it.
+    if let Some(limit) = getrlimit(Resource::Fsize).current
+        && len > limit
+    {
+        return Err(MemfdError::FileSizeLimit { len, limit });
+    }
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Kernels before 6.3 do not know NOEXEC_SEAL and answer EINVAL.
+    let fd = rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL)
+        .or_else(|errno| match errno {
+            Errno::INVAL => rustix::fs::memfd_create(name, flags),
+            other => Err(other),
+        })
+        .map_err(|errno| failed(Step::Create, errno))?;
+    rustix::fs::ftruncate(&fd, len).map_err(|errno| failed(Step::Size, errno))?;
+    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+        .map_err(|errno| failed(Step::Seal, errno))?;
+    Ok(fd)
+}
+
+/// Whether the file behind `fd` can never shrink. False for anything that has no seals, ordinary files included.
+pub fn cannot_shrink(fd: impl AsFd) -> bool {
+    rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn size_is_sealed_and_pages_are_not_taken() {
+        let fd = create("swathe-test", 1 << 40).unwrap();
+        let stat = rustix::fs::fstat(&fd).unwrap();
+        assert_eq!(stat.st_size, 1 << 40);
+        assert_eq!(stat.st_blocks, 0, "a sparse file holds no page");
+        assert_eq!(rustix::fs::ftruncate(&fd, 4096), Err(Errno::PERM));
+        assert_eq!(rustix::fs::ftruncate(&fd, 1 << 41), Err(Errno::PERM));
+        assert_eq!(
+            rustix::fs::fcntl_add_seals(&fd, SealFlags::WRITE),
+            Err(Errno::PERM)
+        );
+        assert!(cannot_shrink(&fd));
+        let cloexec = rustix::io::fcntl_getfd(&fd).unwrap();
+        assert!(cloexec.contains(rustix::io::FdFlags::CLOEXEC));
+    }
+
+    #[test]
+    fn an_ordinary_file_can_shrink() {
+        assert!(!cannot_shrink(std::fs::File::open("/proc/self/exe").unwrap()));
+    }
+
+    #[test]
+    fn a_bad_name_is_an_error_with_the_step() {
+        let text = create("a\0b", 4096).unwrap_err().to_string();
+        assert!(text.contains("memfd_create failed"), "{text}");
+    }
+}

@@ -1,0 +1,112 @@
+//! A connected pair of packet sockets that can carry file descriptors.
+
+use std::{
+    io,
+    io::{IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+/// The largest packet, bytes.
+pub const MAX_PACKET: usize = 8192;
+/// The most descriptors a packet carries.
+pub const MAX_FDS: usize = 4;
+
+/// One end of a pair. Packets arrive whole and in order; end-of-file means that the last holder of the other end is
+/// gone.
+#[derive(Debug)]
+pub struct Socket(OwnedFd);
+
+/// What was received.
+#[derive(Debug, Default)]
+pub struct Packet {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// The descriptors, close-on-exec.
+    pub fds: Vec<OwnedFd>,
+}
+
+impl Socket {
+    /// Makes a pair, both ends close-on-exec.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let (a, b) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        Ok((Self(a), Self(b)))
+    }
+
+    /// Sends one packet, waiting for room. A peer that is gone is `BrokenPipe`.
+    pub fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if fds.len() > MAX_FDS || bytes.len() > MAX_PACKET {
+            return Err(io::Error::other("the packet is too large"));
+        }
+        if !fds.is_empty() {
+            ancillary.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        loop {
+            match rustix::net::sendmsg(&self.0, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
+                Ok(_) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Receives one packet, waiting for it. `None`: the peer is gone.
+    pub fn receive(&self) -> io::Result<Option<Packet>> {
+        self.receive_with(RecvFlags::CMSG_CLOEXEC)
+    }
+
+    /// Receives one packet if there is one; `WouldBlock` if there is none.
+    pub fn try_receive(&self) -> io::Result<Option<Packet>> {
+        self.receive_with(RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT)
+    }
+
+    fn receive_with(&self, flags: RecvFlags) -> io::Result<Option<Packet>> {
+        let mut bytes = [0; MAX_PACKET];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = loop {
+            match rustix::net::recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags) {
+                Ok(received) => break received,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                Err(e) => return Err(e.into()),
+            }
+        };
+        let mut fds = Vec::new();
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                fds.extend(rights);
+            }
+        }
+        if received.bytes == 0 && fds.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Packet { bytes: bytes[..received.bytes].to_vec(), fds }))
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Socket {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl From<Socket> for OwnedFd {
+    fn from(socket: Socket) -> Self {
+        socket.0
+    }
+}

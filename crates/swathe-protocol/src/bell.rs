@@ -1,0 +1,119 @@
+//! Doorbells: how somebody sleeps until there is something to do, without a lock and without a lost wake.
+//!
+//! The wait itself (a futex) is the caller's: these types say when to wait, on which word and value, and when a wake is
+//! owed. Two shapes: a [`ParkWord`] wakes one chosen worker, a [`Bell`] wakes all who wait for one event.
+
+use crate::sync::{AtomicU32, Ordering, fence};
+
+/// State of a worker's park word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParkWordState {
+    /// Runs, or is about to.
+    Awake,
+    /// Sleeps, or is about to.
+    Parked,
+}
+
+/// One worker's futex word. Zero is awake.
+#[repr(transparent)]
+#[derive(Debug, Default)]
+pub struct ParkWord(AtomicU32);
+
+impl ParkWord {
+    /// The value to wait for a change of.
+    pub const PARKED: u32 = 1;
+
+    /// Step S1: the sleeper says that it is going to sleep. It must then look for work once more, and call
+    /// [`ParkWord::unpark_self`] if it finds some, or wait while the word holds [`ParkWord::PARKED`].
+    pub fn prepare(&self) {
+        self.0.store(Self::PARKED, Ordering::Relaxed);
+        // The announcement before the last look for work; pairs with the fence in `claim_wake`.
+        fence(Ordering::SeqCst);
+    }
+
+    /// The sleeper is up.
+    pub fn unpark_self(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the sleeper may stop waiting.
+    pub fn is_awake(&self) -> bool {
+        self.0.load(Ordering::Acquire) != Self::PARKED
+    }
+
+    /// The word, for the futex.
+    pub fn word(&self) -> &AtomicU32 {
+        &self.0
+    }
+
+    /// Step R2: the ringer, after it has published work and called [`publish_fence`], takes the duty to wake this
+    /// sleeper. `true`: it owes a futex wake of one waiter.
+    #[must_use]
+    pub fn claim_wake(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::PARKED
+            && self.0.compare_exchange(Self::PARKED, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// What the word says now, for onlookers.
+    pub fn state(&self) -> ParkWordState {
+        if self.is_awake() { ParkWordState::Awake } else { ParkWordState::Parked }
+    }
+}
+
+/// Step R1: between publishing work and looking for sleepers.
+pub fn publish_fence() {
+    fence(Ordering::SeqCst);
+}
+
+/// One event that any number of threads of the parent wait for. Zero is silent, with nobody waiting.
+#[repr(transparent)]
+#[derive(Debug, Default)]
+pub struct Bell(AtomicU32);
+
+impl Bell {
+    /// Somebody sleeps, or is about to.
+    pub const WAITED: u32 = 1;
+    /// It has rung.
+    pub const RUNG: u32 = 2;
+
+    /// The waiter says that it is going to sleep. `true`: wait while the word holds [`Bell::WAITED`]; `false`: it has
+    /// rung.
+    #[must_use]
+    pub fn prepare(&self) -> bool {
+        let waits = match self.0.compare_exchange(0, Self::WAITED, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(now) => now == Self::WAITED,
+        };
+        // Pairs with the fence in `nudge`: the caller looks once more before it sleeps.
+        fence(Ordering::SeqCst);
+        waits
+    }
+
+    /// Rings. `true`: a futex wake of all waiters is owed. Ringing twice does no harm.
+    #[must_use]
+    pub fn ring(&self) -> bool {
+        self.0.swap(Self::RUNG, Ordering::AcqRel) == Self::WAITED
+    }
+
+    /// Makes the waiters look again, without the event having happened. `true`: a futex wake of all waiters is owed.
+    #[must_use]
+    pub fn nudge(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.0.compare_exchange(Self::WAITED, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Whether it has rung.
+    pub fn has_rung(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::RUNG
+    }
+
+    /// Silences it, for the next event.
+    pub fn reset(&self) {
+        self.0.store(0, Ordering::Release);
+    }
+
+    /// The word, for the futex.
+    pub fn word(&self) -> &AtomicU32 {
+        &self.0
+    }
+}

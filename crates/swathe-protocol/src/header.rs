@@ -1,0 +1,35 @@
+//! The first words of a pool's control segment: its shape, and the words that concern everybody.
+
+use crate::{bell::ParkWord, sync::AtomicU32, sync::AtomicU64};
+
+/// First bytes of a control segment.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"swathe\x01\0");
+
+/// The header of a control segment.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub struct Header {
+    /// [`MAGIC`].
+    pub magic: AtomicU64,
+    /// Number of worker slots.
+    pub slots: AtomicU32,
+    /// Number of job cells.
+    pub jobs: AtomicU32,
+    /// Number of ring cells.
+    pub ring: AtomicU32,
+    /// One past the highest slot that ever had a worker: how far scans of slots and lanes must go.
+    pub used_slots: AtomicU32,
+    /// 0: go on; [`Header::DRAIN`]: leave when there is nothing to do; [`Header::STOP`]: leave.
+    pub shutdown: AtomicU32,
+    /// Whether an idle worker may spin before it sleeps: 0 when there are more processes than cores.
+    pub may_spin: AtomicU32,
+    /// Where the parent's courier sleeps.
+    pub courier: ParkWord,
+}
+
+impl Header {
+    /// Value of `shutdown`: leave when there is nothing to do.
+    pub const DRAIN: u32 = 1;
+    /// Value of `shutdown`: leave now.
+    pub const STOP: u32 = 2;
+}

@@ -1,0 +1,279 @@
+//! A job's cell: its gate, its terms, and the bell its waiters listen to.
+
+use crate::{
+    bell::Bell,
+    slot::WorkerSlot,
+    sync::{AtomicU64, Ordering, fence},
+};
+
+/// Names a job: the index of its cell and how often the cell was used. The zero word is "no job": generations start
+/// at 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JobKey {
+    /// Index of the cell.
+    pub index: u32,
+    /// Which use of the cell, from 1.
+    pub generation: u32,
+}
+
+impl JobKey {
+    /// Makes a key.
+    pub const fn new(index: u32, generation: u32) -> Self {
+        Self { index, generation }
+    }
+
+    /// The key as one word.
+    pub const fn to_word(self) -> u64 {
+        (self.generation as u64) << 32 | self.index as u64
+    }
+
+    /// The key of a word.
+    pub const fn from_word(word: u64) -> Self {
+        Self { index: word as u32, generation: (word >> 32) as u32 }
+    }
+
+    /// Whether this names a job at all.
+    pub const fn is_some(self) -> bool {
+        self.generation != 0
+    }
+}
+
+/// What may be done with a job now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum JobPhase {
+    /// The cell holds no job.
+    Vacant = 0,
+    /// Workers may enter, claim, steal and publish.
+    Open = 1,
+    /// The supervisor is about to rebuild the claims from the status words: workers leave after their strip.
+    Closed = 2,
+    /// Every chunk is final.
+    Complete = 3,
+    /// Cancelled, failed fast or terminated: workers leave after their strip, the rest is not run.
+    Stopped = 4,
+}
+
+/// The gate word, read as one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GateState {
+    /// Which use of the cell.
+    pub generation: u32,
+    /// How often the claims were rebuilt, 24 bits.
+    pub epoch: u32,
+    /// What may be done.
+    pub phase: JobPhase,
+}
+
+const EPOCH_MASK: u32 = (1 << 24) - 1;
+
+impl GateState {
+    fn to_word(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.epoch & EPOCH_MASK) << 8 | self.phase as u64
+    }
+
+    fn from_word(word: u64) -> Self {
+        let phase = match word as u8 {
+            0 => JobPhase::Vacant,
+            1 => JobPhase::Open,
+            2 => JobPhase::Closed,
+            3 => JobPhase::Complete,
+            _ => JobPhase::Stopped,
+        };
+        Self { generation: (word >> 32) as u32, epoch: (word >> 8) as u32 & EPOCH_MASK, phase }
+    }
+
+    /// The same job, rebuilt once more.
+    #[must_use]
+    pub fn next_epoch(self, phase: JobPhase) -> Self {
+        Self { epoch: self.epoch.wrapping_add(1) & EPOCH_MASK, phase, ..self }
+    }
+}
+
+/// The one word that decides whether a worker may touch a job.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Gate(AtomicU64);
+
+impl Gate {
+    /// The gate now.
+    pub fn state(&self) -> GateState {
+        // SYNC gate: pairs with the releases below; who sees `Complete` may read the slab.
+        GateState::from_word(self.0.load(Ordering::Acquire))
+    }
+
+    /// The parent sets the gate of a cell that nobody else may change: one that is vacant, or whose job is over.
+    /// Everything written before is visible to whoever enters. Every change of an open or closed gate is an
+    /// [`Gate::advance`] or a [`Gate::close`], or it would overwrite a completion.
+    pub fn set(&self, state: GateState) {
+        self.0.store(state.to_word(), Ordering::Release);
+        // Step P1 of the hazard rule: the new gate before the scan of the slots.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Changes the phase if the gate still is what the caller saw. `true` for the one who did it.
+    pub fn advance(&self, seen: GateState, phase: JobPhase) -> bool {
+        self.change(seen, GateState { phase, ..seen })
+    }
+
+    /// The supervisor closes an open job, to rebuild its claims: the next epoch, closed. `None` if the job is not as
+    /// it was seen: a worker completed it meanwhile, or the caller stopped it.
+    pub fn close(&self, seen: GateState) -> Option<GateState> {
+        let closed = seen.next_epoch(JobPhase::Closed);
+        (seen.phase == JobPhase::Open && self.change(seen, closed)).then_some(closed)
+    }
+
+    fn change(&self, seen: GateState, next: GateState) -> bool {
+        let done =
+            self.0.compare_exchange(seen.to_word(), next.to_word(), Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        // Step P1 again.
+        fence(Ordering::SeqCst);
+        done
+    }
+
+    /// A worker enters: it announces the job in its slot, then looks at the gate. `None`: it may not, and has left.
+    ///
+    /// Either the parent's scan of the slots sees the announcement, or this sees the parent's new gate.
+    pub fn enter(&self, slot: &WorkerSlot, key: JobKey) -> Option<GateState> {
+        slot.announce(key);
+        // Step W1 of the hazard rule: the announcement before the look at the gate.
+        fence(Ordering::SeqCst);
+        let seen = self.state();
+        if seen.generation == key.generation && seen.phase == JobPhase::Open {
+            Some(seen)
+        } else {
+            slot.leave();
+            None
+        }
+    }
+
+    /// Whether nothing has changed since `seen`: asked by a worker before every strip.
+    pub fn still(&self, seen: GateState) -> bool {
+        self.0.load(Ordering::Relaxed) == seen.to_word()
+    }
+}
+
+/// What a job is: written by the parent while the cell is vacant, read by workers that entered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JobTerms {
+    /// The object that holds the task's trampoline, 0 for the main executable.
+    pub task_object: u64,
+    /// The trampoline's offset in that object.
+    pub task_offset: u64,
+    /// Number of positions.
+    pub positions: u64,
+    /// Positions a chunk; the last chunk may be shorter.
+    pub chunk_len: u64,
+    /// Number of chunks.
+    pub chunks: u64,
+    /// Where the chunk status words lie, bytes into the pool's data segment.
+    pub status_offset: u64,
+    /// Where the parameter bytes lie, likewise.
+    pub params_offset: u64,
+    /// How many parameter bytes.
+    pub params_len: u64,
+    /// Flags of [`JobTerms`]: see the associated constants.
+    pub flags: u64,
+    /// Seed of the per-position random generators.
+    pub seed: u64,
+    /// First position of this job in the caller's numbering (streams number on over many jobs).
+    pub base: u64,
+    /// Where the job's first heap block lies, bytes into the data segment.
+    pub heap_offset: u64,
+    /// How many bytes it has.
+    pub heap_len: u64,
+}
+
+impl JobTerms {
+    /// Chunk `w` belongs to worker `w` alone and is not stolen.
+    pub const PINNED: u64 = 1;
+    /// Input and output are the same memory: a strip whose writing back was interrupted cannot be run again.
+    pub const IN_PLACE: u64 = 2;
+    /// The parent's courier wants to be woken on completion.
+    pub const ATTENDED: u64 = 4;
+    /// Stop the job at the first failed position.
+    pub const FAIL_FAST: u64 = 8;
+    /// A chunk is one call of the task: never cut into strips, never merged.
+    pub const WHOLE_CHUNKS: u64 = 16;
+
+    /// Whether a flag is set.
+    pub fn has(&self, flag: u64) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// The positions of some chunks.
+    pub fn positions_of(&self, first: u32, chunks: u32) -> core::ops::Range<u64> {
+        let start = u64::from(first).saturating_mul(self.chunk_len).min(self.positions);
+        let end = (u64::from(first) + u64::from(chunks)).saturating_mul(self.chunk_len).min(self.positions);
+        start..end
+    }
+
+    fn to_words(self) -> [u64; TERMS] {
+        [
+            self.task_object,
+            self.task_offset,
+            self.positions,
+            self.chunk_len,
+            self.chunks,
+            self.status_offset,
+            self.params_offset,
+            self.params_len,
+            self.flags,
+            self.seed,
+            self.base,
+            self.heap_offset,
+            self.heap_len,
+        ]
+    }
+}
+
+const TERMS: usize = 13;
+
+/// The cell of one job.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub struct JobCell {
+    /// Decides who may enter.
+    pub gate: Gate,
+    /// Chunks that this epoch's lanes must count for the job to be complete.
+    pub target: AtomicU64,
+    /// Head of the list of failure records: an offset into the data segment, 0 for none. Pushed to by one
+    /// compare-exchange; read when the job is over.
+    pub failures: AtomicU64,
+    /// Positions that failed so far, for progress displays only.
+    pub failed: AtomicU64,
+    /// Bytes of the first heap block that are given away, by `fetch_add`.
+    pub heap_used: AtomicU64,
+    /// Rung when the job is over.
+    pub bell: Bell,
+    terms: [AtomicU64; TERMS],
+}
+
+impl JobCell {
+    /// Writes the terms. The gate must be vacant, and is opened afterwards.
+    pub fn write_terms(&self, terms: JobTerms) {
+        for (word, value) in self.terms.iter().zip(terms.to_words()) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads the terms. Exact for whoever entered by the gate.
+    pub fn terms(&self) -> JobTerms {
+        let word = |i: usize| self.terms[i].load(Ordering::Relaxed);
+        JobTerms {
+            task_object: word(0),
+            task_offset: word(1),
+            positions: word(2),
+            chunk_len: word(3),
+            chunks: word(4),
+            status_offset: word(5),
+            params_offset: word(6),
+            params_len: word(7),
+            flags: word(8),
+            seed: word(9),
+            base: word(10),
+            heap_offset: word(11),
+            heap_len: word(12),
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The words through which a parent and its worker processes share work, and every transition on them.
+//!
+//! Nothing here blocks, allocates or calls the operating system: the crate holds atomics and the rules of who may
+//! change them, so that loom can run the same code that later lies in a shared segment. Each transition is one atomic
+//! operation; a process may die between any two of them, and what it leaves behind has a written recovery rule
+//! (see `README.md` beside this file, included below).
+//!
+//! All types are `#[repr(C)]`, valid for every bit pattern, and *all zero words are the empty state*: fresh shared
+//! memory is an empty ring, vacant job cells and idle worker slots.
+#![doc = include_str!("README.md")]
+#![forbid(unsafe_code)]
+
+pub mod bell;
+pub mod header;
+pub mod job;
+pub mod lane;
+pub mod queue;
+pub mod ring;
+pub mod slot;
+pub mod status;
+pub mod sync;
+
+pub use bell::{Bell, ParkWord, ParkWordState};
+pub use header::Header;
+pub use job::{Gate, GateState, JobCell, JobKey, JobPhase, JobTerms};
+pub use lane::{Hand, Lane, Span};
+pub use ring::{Descriptor, RingCell, RingEnds, RingView};
+pub use slot::{SlotPhase, WorkerSlot};
+pub use status::{ChunkStatus, StatusWord};

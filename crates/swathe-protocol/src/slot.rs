@@ -1,0 +1,165 @@
+//! A worker's slot: what the supervisor must know when the worker is dead, and what an onlooker may see at any time.
+//!
+//! Every word has one writer at a time: the worker while it lives, the supervisor before it starts and after it was
+//! reaped.
+
+use crate::{
+    job::JobKey,
+    sync::{AtomicU32, AtomicU64, Ordering},
+};
+
+/// What a worker is doing, as far as recovery has to distinguish it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum SlotPhase {
+    /// No process, or one that has not reached its main loop.
+    Starting = 0,
+    /// In the initializer.
+    Initializing = 1,
+    /// Holds nothing.
+    Idle = 2,
+    /// Between taking a run from the ring and filling its lane: what it holds is not written down.
+    Popping = 3,
+    /// Between taking half of another lane and filling its own: likewise.
+    Stealing = 4,
+    /// Takes from its own lane, runs, publishes: what it holds is exactly its hand and its lane.
+    Working = 5,
+    /// Goes of its own accord; what is left in its lane is to be handed on.
+    Leaving = 6,
+}
+
+impl SlotPhase {
+    fn from_word(word: u32) -> Self {
+        match word {
+            0 => Self::Starting,
+            1 => Self::Initializing,
+            2 => Self::Idle,
+            3 => Self::Popping,
+            4 => Self::Stealing,
+            5 => Self::Working,
+            _ => Self::Leaving,
+        }
+    }
+}
+
+/// Words of text a worker can leave behind. (Few under loom, which pays for every atomic in every execution.)
+pub const LAST_WORDS: usize = if cfg!(loom) { 1 } else { 64 };
+
+/// The slot of one worker.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct WorkerSlot {
+    /// The job the worker is inside of: its hazard word.
+    inside: AtomicU64,
+    phase: AtomicU32,
+    /// Process id, set by the supervisor.
+    pub pid: AtomicU32,
+    /// How many processes have had this slot, set by the supervisor.
+    pub incarnation: AtomicU32,
+    /// Handles to shared arrays that this worker took out of task arguments and still holds.
+    pub held_handles: AtomicU32,
+    /// First position of the strip in work.
+    pub strip_first: AtomicU64,
+    /// Positions in the strip in work; 0 between strips.
+    pub strip_len: AtomicU64,
+    /// Set while the strip's results are copied over its inputs (in-place jobs).
+    pub writing_back: AtomicU32,
+    /// Set if the strip runs after a death, element by element.
+    pub careful: AtomicU32,
+    /// Monotonic clock, nanoseconds, at the start of the strip.
+    pub strip_started: AtomicU64,
+    /// Elements run by this process.
+    pub elements: AtomicU64,
+    /// Nanoseconds spent inside tasks by this process.
+    pub busy: AtomicU64,
+    /// A job that this worker must run its own chunk of: set by the parent, cleared by the worker.
+    pub errand: AtomicU64,
+    /// Length of the text in `last_words`, bytes.
+    last_words_len: AtomicU32,
+    last_words: [AtomicU64; LAST_WORDS],
+}
+
+impl Default for WorkerSlot {
+    fn default() -> Self {
+        Self {
+            inside: AtomicU64::default(),
+            phase: AtomicU32::default(),
+            pid: AtomicU32::default(),
+            incarnation: AtomicU32::default(),
+            held_handles: AtomicU32::default(),
+            strip_first: AtomicU64::default(),
+            strip_len: AtomicU64::default(),
+            writing_back: AtomicU32::default(),
+            careful: AtomicU32::default(),
+            strip_started: AtomicU64::default(),
+            elements: AtomicU64::default(),
+            busy: AtomicU64::default(),
+            errand: AtomicU64::default(),
+            last_words_len: AtomicU32::default(),
+            last_words: core::array::from_fn(|_| AtomicU64::default()),
+        }
+    }
+}
+
+impl WorkerSlot {
+    /// Announces the job that the worker is about to touch. [`crate::Gate::enter`] is the way in.
+    pub(crate) fn announce(&self, key: JobKey) {
+        self.inside.store(key.to_word(), Ordering::Relaxed);
+    }
+
+    /// The worker touches no job any more. Everything it did comes before.
+    pub fn leave(&self) {
+        // SYNC leave: pairs with `inside`; who sees the worker outside sees all that it did inside.
+        self.inside.store(0, Ordering::Release);
+    }
+
+    /// The job the worker is inside of, if any.
+    pub fn inside(&self) -> Option<JobKey> {
+        // SYNC leave: pairs with `leave`.
+        let key = JobKey::from_word(self.inside.load(Ordering::Acquire));
+        key.is_some().then_some(key)
+    }
+
+    /// What the worker is doing.
+    pub fn phase(&self) -> SlotPhase {
+        SlotPhase::from_word(self.phase.load(Ordering::Acquire))
+    }
+
+    /// The worker says what it is doing now.
+    pub fn set_phase(&self, phase: SlotPhase) {
+        self.phase.store(phase as u32, Ordering::Release);
+    }
+
+    /// The supervisor makes the slot ready for a new process. What a parent asked of the slot (its errand) stays.
+    pub fn renew(&self) {
+        self.leave();
+        self.set_phase(SlotPhase::Starting);
+        for word in [&self.held_handles, &self.writing_back, &self.careful, &self.last_words_len, &self.pid] {
+            word.store(0, Ordering::Relaxed);
+        }
+        for word in [&self.strip_first, &self.strip_len, &self.strip_started, &self.elements, &self.busy] {
+            word.store(0, Ordering::Relaxed);
+        }
+        self.incarnation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Leaves a text for whoever finds the worker dead; cut to what fits.
+    pub fn write_last_words(&self, text: &str) {
+        let bytes = &text.as_bytes()[..text.len().min(LAST_WORDS * 8)];
+        for (word, chunk) in self.last_words.iter().zip(bytes.chunks(8)) {
+            let mut buffer = [0; 8];
+            buffer[..chunk.len()].copy_from_slice(chunk);
+            word.store(u64::from_le_bytes(buffer), Ordering::Relaxed);
+        }
+        self.last_words_len.store(bytes.len() as u32, Ordering::Release);
+    }
+
+    /// Reads that text into `out`; returns its length in bytes. Any bytes may come: the writer may be hostile.
+    pub fn read_last_words(&self, out: &mut [u8; LAST_WORDS * 8]) -> usize {
+        let len = (self.last_words_len.load(Ordering::Acquire) as usize).min(out.len());
+        for (word, chunk) in self.last_words.iter().zip(out.chunks_mut(8)) {
+            chunk.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+        }
+        len
+    }
+}

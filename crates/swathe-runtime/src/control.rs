@@ -1,0 +1,176 @@
+//! The control segment: one small segment a pool, which holds the protocol's words.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use swathe_memory::{MemoryError, Segment, Shared, SharedSlice};
+use swathe_protocol::{
+    Descriptor, Header, JobCell, JobKey, Lane, ParkWord, RingCell, RingEnds, RingView, SlotPhase, WorkerSlot,
+    bell, header::MAGIC,
+};
+
+/// Job cells: how many jobs can be in work at once; more wait in the parent.
+pub(crate) const JOBS: u32 = 256;
+/// Ring cells: how many runs can wait at once; more wait in the parent.
+pub(crate) const RING: u32 = 1024;
+/// The most workers a pool can have.
+pub const MAX_PROCESSES: usize = 1024;
+
+/// The protocol's words, laid over a segment.
+#[derive(Clone, Debug)]
+pub(crate) struct Control {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) header: Shared<Header>,
+    ends: Shared<RingEnds>,
+    cells: SharedSlice<RingCell>,
+    pub(crate) slots: SharedSlice<WorkerSlot>,
+    pub(crate) parks: SharedSlice<ParkWord>,
+    pub(crate) jobs: SharedSlice<JobCell>,
+    lanes: SharedSlice<Lane>,
+}
+
+/// Where each part lies, bytes: header, ring ends, ring cells, slots, park words, job cells, lanes, end.
+fn layout(slots: usize) -> [usize; 8] {
+    let parts = [
+        size_of::<Header>(),
+        size_of::<RingEnds>(),
+        size_of::<RingCell>() * RING as usize,
+        size_of::<WorkerSlot>() * slots,
+        size_of::<ParkWord>() * slots,
+        size_of::<JobCell>() * JOBS as usize,
+        size_of::<Lane>() * JOBS as usize * slots,
+    ];
+    let mut offsets = [0; 8];
+    for (i, part) in parts.iter().enumerate() {
+        offsets[i + 1] = (offsets[i] + part).next_multiple_of(128);
+    }
+    offsets
+}
+
+impl Control {
+    /// Makes the control segment of a new pool.
+    pub(crate) fn create(slots: usize) -> Result<Self, MemoryError> {
+        let segment = Segment::create("swathe-control", layout(slots)[7].next_multiple_of(4096))?;
+        let control = Self::lay(segment, slots)?;
+        control.header.magic.store(MAGIC, Ordering::Relaxed);
+        control.header.slots.store(slots as u32, Ordering::Relaxed);
+        control.header.jobs.store(JOBS, Ordering::Relaxed);
+        control.header.ring.store(RING, Ordering::Relaxed);
+        Ok(control)
+    }
+
+    /// Lays the words over a segment that the parent made for `slots` workers.
+    pub(crate) fn lay(segment: Arc<Segment>, slots: usize) -> Result<Self, MemoryError> {
+        let at = layout(slots);
+        Ok(Self {
+            header: Shared::at(&segment, at[0])?,
+            ends: Shared::at(&segment, at[1])?,
+            cells: SharedSlice::at(&segment, at[2], RING as usize)?,
+            slots: SharedSlice::at(&segment, at[3], slots)?,
+            parks: SharedSlice::at(&segment, at[4], slots)?,
+            jobs: SharedSlice::at(&segment, at[5], JOBS as usize)?,
+            lanes: SharedSlice::at(&segment, at[6], JOBS as usize * slots)?,
+            segment,
+        })
+    }
+
+    /// The ring.
+    pub(crate) fn ring(&self) -> RingView<'_> {
+        RingView::new(&self.ends, &self.cells)
+    }
+
+    /// All lanes of a job that a worker was ever inside of.
+    pub(crate) fn lanes(&self, job: JobKey) -> &[Lane] {
+        let slots = self.slots.len();
+        let used = (self.header.used_slots.load(Ordering::Relaxed) as usize).min(slots);
+        let first = job.index as usize * slots;
+        &self.lanes[first..first + used]
+    }
+
+    /// One worker's lane in a job.
+    pub(crate) fn lane(&self, job: JobKey, worker: usize) -> &Lane {
+        &self.lanes[job.index as usize * self.slots.len() + worker]
+    }
+
+    /// The cell of a job.
+    pub(crate) fn job(&self, key: JobKey) -> Option<&JobCell> {
+        self.jobs.get(key.index as usize)
+    }
+
+    /// Whether any worker announces this job.
+    pub(crate) fn anyone_inside(&self, key: JobKey) -> bool {
+        let used = self.header.used_slots.load(Ordering::Relaxed) as usize;
+        self.slots.iter().take(used).any(|slot| slot.inside() == Some(key))
+    }
+
+    /// Wakes workers for `runs` new runs: those that are awake and idle will find theirs.
+    pub(crate) fn wake_for(&self, runs: usize) {
+        bell::publish_fence();
+        let used = self.header.used_slots.load(Ordering::Relaxed) as usize;
+        let pairs = || self.slots.iter().zip(self.parks.iter()).take(used);
+        let idle = pairs().filter(|(slot, park)| park.is_awake() && slot.phase() == SlotPhase::Idle).count();
+        let mut owed = runs.saturating_sub(idle);
+        for (_, park) in pairs() {
+            if owed == 0 {
+                break;
+            }
+            if park.claim_wake() {
+                swathe_os::futex::wake(park.word(), 1);
+                owed -= 1;
+            }
+        }
+    }
+
+    /// Wakes every sleeping worker, also one whose wake was lost by a death.
+    pub(crate) fn wake_all(&self) {
+        bell::publish_fence();
+        for park in self.parks.iter() {
+            park.unpark_self();
+            swathe_os::futex::wake(park.word(), u32::MAX);
+        }
+    }
+
+    /// Wakes the parent's courier.
+    pub(crate) fn wake_courier(&self) {
+        bell::publish_fence();
+        if self.header.courier.claim_wake() {
+            swathe_os::futex::wake(self.header.courier.word(), 1);
+        }
+    }
+
+    /// Rings a job's bell, and the courier's if the job asks for it.
+    pub(crate) fn ring_over(&self, cell: &JobCell, attended: bool) {
+        if cell.bell.ring() {
+            swathe_os::futex::wake(cell.bell.word(), u32::MAX);
+        }
+        if attended {
+            self.wake_courier();
+        }
+    }
+
+    /// Makes those who wait for a job look again.
+    pub(crate) fn nudge(&self, cell: &JobCell, attended: bool) {
+        if cell.bell.nudge() {
+            swathe_os::futex::wake(cell.bell.word(), u32::MAX);
+        }
+        if attended {
+            self.wake_courier();
+        }
+    }
+
+    /// Completes the job if all its chunks are counted. `true` for the one who did it.
+    pub(crate) fn complete_if_counted(
+        &self,
+        key: JobKey,
+        cell: &JobCell,
+        seen: swathe_protocol::GateState,
+    ) -> bool {
+        let target = cell.target.load(Ordering::Relaxed);
+        swathe_protocol::lane::counted(self.lanes(key)) >= target
+            && cell.gate.advance(seen, swathe_protocol::JobPhase::Complete)
+    }
+
+    /// Puts a run into the ring.
+    pub(crate) fn push(&self, run: Descriptor) -> Result<(), Descriptor> {
+        self.ring().push(run)
+    }
+}

@@ -1,0 +1,526 @@
+//! The engine as its front ends see it: start, submit, wait, close, end.
+
+use std::{
+    any::Any,
+    collections::HashMap,
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+use swathe_memory::{Block, Memory, SharedSlice};
+use swathe_os::{
+    cores, futex,
+    process::{self, Event},
+    thread_caps,
+};
+use swathe_protocol::{Bell, JobPhase, JobTerms, bell, status::MAX_CHUNK_LEN};
+
+use crate::{
+    bytes,
+    control::{Control, JOBS, MAX_PROCESSES},
+    courier,
+    error::EngineError,
+    job::{Chunking, End, Job, Outcome},
+    state::{Core, JobInner, JobState, PoolPhase, State},
+    supervisor::{self, Supervisor},
+    task::TaskRef,
+    worker::PlanWords,
+    zygote,
+};
+
+/// What a pool is made of.
+#[derive(Default)]
+pub struct EngineConfig {
+    /// Worker processes; `None` for as many as cores may be used.
+    pub processes: Option<usize>,
+    /// Builds each worker's state: the function, its encoded arguments, and what they refer to.
+    pub setup: Option<(TaskRef, Vec<u8>, Box<dyn Any + Send + Sync>)>,
+    /// Runs when a worker leaves of its own accord.
+    pub exit_hook: Option<TaskRef>,
+    /// Elements after which a worker is replaced by a fresh one.
+    pub max_tasks_per_child: Option<u64>,
+    /// Pin worker `w` to the `w`-th core that this process may use.
+    pub pin: bool,
+    /// Where inputs and outputs lie; `None` for the process's own arena.
+    pub memory: Option<Memory>,
+}
+
+impl fmt::Debug for EngineConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineConfig").field("processes", &self.processes).finish_non_exhaustive()
+    }
+}
+
+/// How a zygote is started, the first time and again.
+pub(crate) struct ZygoteRecipe {
+    pub(crate) plan: Arc<Block>,
+    pub(crate) plan_len: usize,
+    pub(crate) share: usize,
+    /// What the setup's arguments refer to.
+    pub(crate) _keep: Option<Box<dyn Any + Send + Sync>>,
+}
+
+impl ZygoteRecipe {
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
+        let caps = thread_caps::caps(self.share, |name| std::env::var_os(name));
+        let marker = (zygote::MARKER.to_owned(), "1".to_owned());
+        caps.into_iter().map(|(name, value)| (name.to_owned(), value)).chain([marker]).collect()
+    }
+}
+
+/// A pool of processes for untyped jobs. A cheap clone; the pool is terminated when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Engine(Arc<Owner>);
+
+/// Terminates the pool when it is dropped. Handles of jobs do not hold it.
+#[derive(Debug)]
+struct Owner {
+    core: Arc<Core>,
+}
+
+/// What is known about a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerInfo {
+    /// Its number.
+    pub index: usize,
+    /// Its process id.
+    pub pid: u32,
+    /// How many processes have had this number.
+    pub incarnation: u32,
+    /// Elements this process has run.
+    pub elements: u64,
+    /// How long it has spent inside tasks.
+    pub busy: Duration,
+}
+
+impl Engine {
+    /// Starts the processes. Returns when the zygote is ready; workers may still be in their initializer.
+    ///
+    /// # Errors
+    /// If the program never called [`crate::init`], the number of processes is 0 or too large, memory cannot be had, or
+    /// no process can be started.
+    pub fn start(config: EngineConfig) -> Result<Self, EngineError> {
+        if !zygote::is_initialized() {
+            return Err(EngineError::NotInitialized);
+        }
+        let cores = cores::cores().count;
+        let processes = config.processes.unwrap_or(cores);
+        EngineError::check_processes(processes, MAX_PROCESSES)?;
+        let slots = processes.max(2 * cores).max(16).min(MAX_PROCESSES);
+        let memory = match config.memory {
+            Some(memory) => memory,
+            None => Memory::global()?,
+        };
+        let share = (cores / processes).max(1);
+        let params = config.setup.as_ref().map_or(&[][..], |(_, params, _)| params);
+        let words = PlanWords {
+            setup: config.setup.as_ref().map_or([0; 2], |(task, ..)| [task.0.object, task.0.offset]),
+            exit_hook: config.exit_hook.map_or([0; 2], |task| [task.0.object, task.0.offset]),
+            max_tasks: config.max_tasks_per_child.unwrap_or(0),
+            processes: processes as u64,
+            share: share as u64,
+            pin: u64::from(config.pin),
+        };
+        let plan_bytes = words.encode(params);
+        let plan = Arc::new(memory.alloc(plan_bytes.len().next_multiple_of(8), 64)?);
+        bytes::write_block(&plan, &plan_bytes)?;
+        let control = Control::create(slots)?;
+        control.header.used_slots.store(processes as u32, Ordering::Relaxed);
+        control.header.may_spin.store(u32::from(cores > 1 && processes <= cores), Ordering::Relaxed);
+        let recipe =
+            ZygoteRecipe { plan, plan_len: plan_bytes.len(), share, _keep: config.setup.map(|(.., keep)| keep) };
+        Self::launch(control, memory, recipe, processes)
+    }
+
+    fn launch(
+        control: Control,
+        memory: Memory,
+        recipe: ZygoteRecipe,
+        processes: usize,
+    ) -> Result<Self, EngineError> {
+        let start = |e: std::io::Error| EngineError::Start(e.to_string());
+        let slots = control.slots.len();
+        let core = Arc::new(Core {
+            control,
+            memory,
+            state: Mutex::new(State::new(processes, slots, JOBS)),
+            changed: Condvar::new(),
+            event: Event::new().map_err(start)?,
+            forks: process::fork_generation(),
+        });
+        let zygote = supervisor::start_zygote(&core, &recipe).map_err(EngineError::Start)?;
+        let supervisor = Supervisor::new(core.clone(), recipe, zygote);
+        std::thread::Builder::new()
+            .name("swathe-super".into())
+            .spawn(move || supervisor.run())
+            .map_err(start)?;
+        let for_courier = core.clone();
+        std::thread::Builder::new()
+            .name("swathe-courier".into())
+            .spawn(move || courier::run(&for_courier))
+            .map_err(start)?;
+        Ok(Self(Arc::new(Owner { core })))
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        &self.0.core
+    }
+
+    fn check_process(&self) -> Result<(), EngineError> {
+        if process::fork_generation() == self.core().forks { Ok(()) } else { Err(EngineError::Forked) }
+    }
+
+    /// Queues a job. One without positions is over at once.
+    ///
+    /// # Errors
+    /// If the pool is not running, the chunk size is impossible, or memory cannot be had.
+    pub fn submit(&self, job: Job) -> Result<JobHandle, EngineError> {
+        self.check_process()?;
+        let core = self.core();
+        let processes = {
+            let state = core.state.lock();
+            check_running(&state.phase)?;
+            if job.traits.pinned { state.target } else { state.target.max(1) }
+        };
+        let job = Arc::new(prepare(core, job, processes)?);
+        let mut state = core.state.lock();
+        check_running(&state.phase)?;
+        if job.terms.positions == 0 {
+            state.stop(core, &job, End::Complete);
+        } else {
+            state.admit(core, job.clone());
+        }
+        drop(state);
+        Ok(JobHandle { core: core.clone(), job })
+    }
+
+    /// Takes no more jobs; those there are will be finished. Idempotent; no effect after [`Engine::terminate`].
+    pub fn close(&self) {
+        if self.check_process().is_err() {
+            return;
+        }
+        let mut state = self.core().state.lock();
+        if state.phase == PoolPhase::Running {
+            state.phase = PoolPhase::Closed;
+        }
+        self.core().event.raise();
+    }
+
+    /// Waits until a closed or terminated pool has finished its jobs, told all callbacks, and ended its processes.
+    ///
+    /// Called from a callback it does not wait for that callback.
+    ///
+    /// # Errors
+    /// If the pool is still running, or broke.
+    pub fn join(&self) -> Result<(), EngineError> {
+        self.check_process()?;
+        let core = self.core();
+        let in_callback = std::thread::current().name() == Some("swathe-courier");
+        let mut state = core.state.lock();
+        if state.phase == PoolPhase::Running {
+            return Err(EngineError::StillRunning);
+        }
+        while !(state.finished && (in_callback || (state.notices.is_empty() && !state.telling))) {
+            core.changed.wait_for(&mut state, Duration::from_millis(200));
+        }
+        match &state.phase {
+            PoolPhase::Broken(text) => Err(EngineError::Broken(text.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Stops everything: running tasks are killed after a short grace, open jobs end as terminated, no process stays.
+    /// Idempotent; returns when it is done.
+    pub fn terminate(&self) {
+        self.0.terminate();
+    }
+
+    /// Changes the number of workers. New ones start at once; surplus ones leave after their strip.
+    ///
+    /// # Errors
+    /// If the number is 0 or more than the pool has room for, or the pool is not running.
+    pub fn resize(&self, processes: usize) -> Result<(), EngineError> {
+        self.check_process()?;
+        let core = self.core();
+        EngineError::check_processes(processes, core.control.slots.len())?;
+        let mut state = core.state.lock();
+        check_running(&state.phase)?;
+        let used = core.control.header.used_slots.load(Ordering::Relaxed) as usize;
+        for (index, job) in state.jobs.iter().enumerate() {
+            let Some(key) = job.as_ref().and_then(|job| job.key()) else { continue };
+            debug_assert_eq!(key.index as usize, index);
+            // A lane that no worker had yet may hold the leavings of an earlier job.
+            (used..processes).for_each(|worker| core.control.lane(key, worker).reset());
+        }
+        core.control.header.used_slots.store(used.max(processes) as u32, Ordering::Release);
+        state.target = processes;
+        core.event.raise();
+        Ok(())
+    }
+
+    /// How many workers there should be.
+    pub fn processes(&self) -> usize {
+        self.core().state.lock().target
+    }
+
+    /// The workers there are now.
+    pub fn workers(&self) -> Vec<WorkerInfo> {
+        let core = self.core();
+        let state = core.state.lock();
+        let known = state.pids.iter().enumerate().filter_map(|(index, pid)| Some((index, (*pid)?)));
+        known
+            .map(|(index, pid)| {
+                let slot = &core.control.slots[index];
+                WorkerInfo {
+                    index,
+                    pid,
+                    incarnation: slot.incarnation.load(Ordering::Relaxed),
+                    elements: slot.elements.load(Ordering::Relaxed),
+                    busy: Duration::from_nanos(slot.busy.load(Ordering::Relaxed)),
+                }
+            })
+            .collect()
+    }
+
+    /// Where the pool's inputs and outputs lie.
+    pub fn memory(&self) -> &Memory {
+        &self.core().memory
+    }
+}
+
+impl Owner {
+    fn terminate(&self) {
+        if process::fork_generation() != self.core.forks {
+            return; // The workers are another process's.
+        }
+        let mut state = self.core.state.lock();
+        if !state.phase.is_stopping() {
+            state.phase = PoolPhase::Terminated;
+        }
+        self.core.event.raise();
+        while !state.finished {
+            self.core.changed.wait_for(&mut state, Duration::from_millis(200));
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.terminate();
+    }
+}
+
+fn check_running(phase: &PoolPhase) -> Result<(), EngineError> {
+    match phase {
+        PoolPhase::Running => Ok(()),
+        PoolPhase::Closed => Err(EngineError::Closed),
+        PoolPhase::Terminated => Err(EngineError::Terminated),
+        PoolPhase::Broken(text) => Err(EngineError::Broken(text.clone())),
+    }
+}
+
+/// Decides the chunks, and lays parameters and status words out in one block.
+fn prepare(core: &Core, job: Job, processes: usize) -> Result<JobState, EngineError> {
+    let chunk_len = chunk_len(&job, processes as u64)?;
+    let chunks = job.positions.div_ceil(chunk_len);
+    if chunks > u64::from(u32::MAX - 1) {
+        return Err(EngineError::TooManyChunks { chunks, max: u64::from(u32::MAX - 1) });
+    }
+    let params_room = job.params.len().next_multiple_of(64);
+    let block = Arc::new(core.memory.alloc_zeroed(params_room + chunks as usize * 4 + 64, 64)?);
+    bytes::write_block(&block, &job.params)?;
+    let status = SharedSlice::in_block(&block, params_room, chunks as usize)?;
+    let heap = match job.heap_hint {
+        0 => None,
+        bytes => Some(Arc::new(core.memory.alloc(bytes.next_multiple_of(64), 64)?)),
+    };
+    let flag = |on: bool, flag: u64| if on { flag } else { 0 };
+    let terms = JobTerms {
+        task_object: job.task.0.object,
+        task_offset: job.task.0.offset,
+        positions: job.positions,
+        chunk_len,
+        chunks,
+        status_offset: (block.offset() + params_room) as u64,
+        params_offset: block.offset() as u64,
+        params_len: job.params.len() as u64,
+        flags: flag(job.traits.pinned, JobTerms::PINNED)
+            | flag(job.traits.in_place, JobTerms::IN_PLACE)
+            | flag(job.traits.whole_chunks, JobTerms::WHOLE_CHUNKS)
+            | flag(job.traits.fail_fast, JobTerms::FAIL_FAST)
+            | flag(job.traits.attended || job.on_done.is_some(), JobTerms::ATTENDED),
+        seed: job.seed,
+        base: job.base,
+        heap_offset: heap.as_ref().map_or(0, |block| block.offset() as u64),
+        heap_len: heap.as_ref().map_or(0, |block| block.len() as u64),
+    };
+    let inner = JobInner {
+        keep: Some(job.keep),
+        block: Some(block),
+        on_done: job.on_done,
+        wakers: Vec::new(),
+        heap: heap.into_iter().collect(),
+        lost: Vec::new(),
+        reruns: Vec::new(),
+        deaths: HashMap::new(),
+        ending: None,
+    };
+    Ok(JobState::new(terms, job.max_deaths.max(1), status, inner))
+}
+
+/// Chunks a worker should find under automatic chunking: enough that the last ones even out.
+const CHUNKS_A_WORKER: u64 = 512;
+
+fn chunk_len(job: &Job, processes: u64) -> Result<u64, EngineError> {
+    if job.traits.pinned {
+        return Ok(1);
+    }
+    let wanted = match job.chunking {
+        Chunking::Size(0) => return Err(EngineError::ZeroChunk),
+        Chunking::Size(n) if n > MAX_CHUNK_LEN && job.positions > MAX_CHUNK_LEN => {
+            return Err(EngineError::ChunkTooLong { asked: n, max: MAX_CHUNK_LEN });
+        }
+        Chunking::Size(n) => return Ok(n.min(MAX_CHUNK_LEN)),
+        Chunking::Pool => return Ok(job.positions.div_ceil(4 * processes).clamp(1, MAX_CHUNK_LEN)),
+        Chunking::Auto if job.traits.whole_chunks => job.positions.div_ceil(16 * processes),
+        Chunking::Auto => job.positions.div_ceil(CHUNKS_A_WORKER * processes),
+    };
+    let align = job.chunk_align.max(1);
+    let aligned = if wanted > align { wanted.next_multiple_of(align) } else { wanted };
+    Ok(aligned.clamp(1, MAX_CHUNK_LEN))
+}
+
+/// A job that was submitted. A cheap clone; the job goes on when all are dropped.
+#[derive(Clone)]
+pub struct JobHandle {
+    core: Arc<Core>,
+    job: Arc<JobState>,
+}
+
+impl fmt::Debug for JobHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobHandle").field("over", &self.is_over()).finish_non_exhaustive()
+    }
+}
+
+/// How long a waiter watches the gate before it sleeps: longer than a short job, shorter than a wake-up.
+const WATCH: Duration = Duration::from_micros(20);
+/// The longest sleep without a look around.
+const NAP: Duration = Duration::from_millis(100);
+
+impl JobHandle {
+    /// Waits until the job is over, or the time is. Gives whether it is over.
+    pub fn wait(&self, timeout: Option<Duration>) -> bool {
+        let start = Instant::now();
+        let mut watched = false;
+        loop {
+            if self.try_end() {
+                return true;
+            }
+            let left = match timeout {
+                Some(timeout) => match timeout.checked_sub(start.elapsed()) {
+                    Some(left) if !left.is_zero() => left.min(NAP),
+                    _ => return false,
+                },
+                None => NAP,
+            };
+            if watched {
+                self.sleep(left);
+            } else {
+                self.watch();
+                watched = true;
+            }
+        }
+    }
+
+    /// Whether the job is over.
+    pub fn is_over(&self) -> bool {
+        self.job.is_over()
+    }
+
+    /// How it ended, once it is over.
+    pub fn outcome(&self) -> Option<Arc<Outcome>> {
+        self.job.outcome().cloned()
+    }
+
+    /// Stops the job: what is not started is not run, what is running may finish its element.
+    pub fn cancel(&self) {
+        let mut state = self.core.state.lock();
+        state.stop(&self.core, &self.job, End::Cancelled);
+    }
+
+    /// Positions that are settled so far, and how many of them failed. Cheap for the workers: read from their memory.
+    pub fn progress(&self) -> (u64, u64) {
+        if let Some(outcome) = self.job.outcome() {
+            let done = outcome.finals.iter().map(|range| range.end - range.start).sum();
+            return (done, outcome.failures.iter().map(|failure| failure.span).sum());
+        }
+        let ranges = crate::collect::finals(&self.job.status, &self.job.terms);
+        let failed = self.job.key().and_then(|key| self.core.control.job(key)).map_or(0, |cell| {
+            cell.failed.load(Ordering::Relaxed)
+        });
+        (ranges.iter().map(|range| range.end - range.start).sum(), failed)
+    }
+
+    /// Has this waker called, once, when the job is over. The job must be attended.
+    pub fn register_waker(&self, waker: &Waker) {
+        let mut inner = self.job.inner.lock();
+        if self.job.is_over() {
+            drop(inner);
+            waker.wake_by_ref();
+        } else if !inner.wakers.iter().any(|known| known.will_wake(waker)) {
+            inner.wakers.push(waker.clone());
+        }
+    }
+
+    /// Ends the job here if its workers have finished with it.
+    fn try_end(&self) -> bool {
+        if self.job.is_over() {
+            return true;
+        }
+        let ready = self.job.key().and_then(|key| self.core.control.job(key)).is_some_and(|cell| {
+            matches!(cell.gate.state().phase, JobPhase::Complete | JobPhase::Stopped)
+        });
+        ready && {
+            let mut state = self.core.state.lock();
+            state.finalize(&self.core, &self.job)
+        }
+    }
+
+    fn watch(&self) {
+        if self.core.control.header.may_spin.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let Some(cell) = self.job.key().and_then(|key| self.core.control.job(key)) else { return };
+        let start = Instant::now();
+        while cell.gate.state().phase == JobPhase::Open && start.elapsed() < WATCH {
+            for _ in 0..32 {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    fn sleep(&self, patience: Duration) {
+        let Some(cell) = self.job.key().and_then(|key| self.core.control.job(key)) else {
+            let mut inner = self.job.inner.lock();
+            if self.job.key().is_none() && !self.job.is_over() {
+                self.job.signal.wait_for(&mut inner, patience);
+            }
+            return;
+        };
+        let waits = cell.bell.prepare();
+        bell::publish_fence();
+        if self.try_end() {
+            return;
+        }
+        if waits {
+            futex::wait(cell.bell.word(), Bell::WAITED, patience);
+        } else {
+            // Rung, but somebody is still on the way out.
+            std::thread::sleep(Duration::from_micros(100).min(patience));
+        }
+    }
+}

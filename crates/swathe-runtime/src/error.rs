@@ -1,0 +1,90 @@
+//! What can go wrong with a pool as a whole.
+
+use std::sync::Arc;
+
+use swathe_memory::MemoryError;
+
+use crate::control::MAX_PROCESSES;
+
+/// Why the engine refused, or cannot go on.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The program never called `init()`.
+    #[error(
+        "this program never called `swathe::init()`: worker processes are started from the program's own executable, \
+         so its first line must be\n\n    fn main() {{\n        swathe::init();\n\n(in a test or bench harness put \
+         `swathe::init_before_main!();` at the top of the file)"
+    )]
+    NotInitialized,
+    /// A number of processes that cannot be.
+    #[error("a pool has at least 1 process, and 0 were asked for")]
+    NoProcesses,
+    /// Too many processes.
+    #[error("a pool has at most {max} processes, and {asked} were asked for")]
+    TooManyProcesses {
+        /// What was asked for.
+        asked: usize,
+        /// What this pool, or any pool, can have.
+        max: usize,
+    },
+    /// Submitted after `close`.
+    #[error("the pool is not running: it was closed")]
+    Closed,
+    /// Submitted after `terminate`.
+    #[error("the pool is not running: it was terminated")]
+    Terminated,
+    /// `join` before `close`.
+    #[error("the pool is still running: call `close()` or `terminate()` before `join()`")]
+    StillRunning,
+    /// Used in a process that was forked from the one that built it.
+    #[error(
+        "this pool belongs to the process that built it, and this process was forked from that one: build a pool of \
+         its own here"
+    )]
+    Forked,
+    /// The pool has given up.
+    #[error("the pool is broken: {0}")]
+    Broken(String),
+    /// Processes could not be started.
+    #[error("the pool could not be started: {0}")]
+    Start(String),
+    /// A chunk size that cannot be.
+    #[error("a chunk has at least 1 element: a chunk size of 0 would never end")]
+    ZeroChunk,
+    /// A chunk size that the status words cannot count.
+    #[error("a chunk has at most {max} elements, and {asked} were asked for")]
+    ChunkTooLong {
+        /// What was asked for.
+        asked: u64,
+        /// The most a status word counts.
+        max: u64,
+    },
+    /// More chunks than a lane can number.
+    #[error("a job has at most {max} chunks, and this one would have {chunks}: choose a larger chunk size")]
+    TooManyChunks {
+        /// What the chunk size leads to.
+        chunks: u64,
+        /// The most that can be numbered.
+        max: u64,
+    },
+    /// Memory could not be had.
+    #[error(transparent)]
+    Memory(#[from] Arc<MemoryError>),
+}
+
+impl From<MemoryError> for EngineError {
+    fn from(error: MemoryError) -> Self {
+        Self::Memory(Arc::new(error))
+    }
+}
+
+impl EngineError {
+    pub(crate) fn check_processes(asked: usize, max: usize) -> Result<(), Self> {
+        match asked {
+            0 => Err(Self::NoProcesses),
+            n if n > max.min(MAX_PROCESSES) => Err(Self::TooManyProcesses { asked, max: max.min(MAX_PROCESSES) }),
+            _ => Ok(()),
+        }
+    }
+}

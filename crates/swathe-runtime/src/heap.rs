@@ -1,0 +1,128 @@
+//! Where workers put what has no fixed size: variable-length results and the texts of failures.
+//!
+//! Only the parent allocates. A job may bring a first block, from which its workers take pieces by `fetch_add`; when
+//! that is used up a worker asks the parent for a block of its own. Whatever a dead worker had is still the job's.
+
+use std::{
+    io,
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use swathe_memory::Segment;
+use swathe_os::socket::Socket;
+use swathe_protocol::{JobCell, JobKey, JobTerms};
+
+use crate::{
+    task::HeapSpan,
+    wire::{Kind, Message},
+};
+
+/// The first block a worker asks for, bytes; each further one of the same job is twice as large.
+const FIRST_ASK: u64 = 64 << 10;
+/// The largest block a worker asks for, unless a single result needs more.
+const LARGEST_ASK: u64 = 8 << 20;
+/// The pieces a worker takes from the job's first block, bytes.
+const PIECE: u64 = 4 << 10;
+const ALIGN: u64 = 16;
+
+/// A worker's line to the parent, for the few things that are not in shared memory. Shared with user threads of the
+/// worker, hence the lock; one question, one answer.
+#[derive(Debug)]
+pub(crate) struct ParentLine(Mutex<Socket>);
+
+impl ParentLine {
+    pub(crate) fn new(socket: Socket) -> Self {
+        Self(Mutex::new(socket))
+    }
+
+    /// Asks, and waits for the answer. A parent that is gone ends this process.
+    pub(crate) fn ask(&self, question: &Message) -> Result<Message, String> {
+        let socket = self.0.lock();
+        let answer = question.send(&socket, &[]).and_then(|()| Message::receive(&socket));
+        match answer {
+            Ok(Some(answer)) if answer.kind == Kind::Refused => Err(String::from_utf8_lossy(&answer.text).into()),
+            Ok(Some(answer)) => Ok(answer),
+            // There is nobody left to work for.
+            Ok(None) => std::process::exit(1),
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(1),
+            Err(e) => Err(format!("the worker could not talk to its parent: {e}")),
+        }
+    }
+}
+
+/// The block that a worker fills at present.
+#[derive(Debug)]
+pub(crate) struct WorkerHeap {
+    line: Arc<ParentLine>,
+    data: Arc<Segment>,
+    job: JobKey,
+    next: u64,
+    end: u64,
+    ask: u64,
+}
+
+impl WorkerHeap {
+    pub(crate) fn new(line: Arc<ParentLine>, data: Arc<Segment>) -> Self {
+        Self { line, data, job: JobKey::new(0, 0), next: 0, end: 0, ask: FIRST_ASK }
+    }
+
+    /// From now on everything is for this job.
+    pub(crate) fn turn_to(&mut self, job: JobKey) {
+        if self.job != job {
+            *self = Self { job, next: 0, end: 0, ask: FIRST_ASK, line: self.line.clone(), data: self.data.clone() };
+        }
+    }
+
+    /// Takes a piece of the job's first block, if there is one left.
+    pub(crate) fn refill(&mut self, cell: &JobCell, terms: &JobTerms, len: u64) -> bool {
+        let piece = len.max(PIECE).next_multiple_of(ALIGN);
+        if !first_block_has(&cell.heap_used, terms, piece) {
+            return false;
+        }
+        let start = cell.heap_used.fetch_add(piece, Ordering::Relaxed);
+        if start + piece > terms.heap_len {
+            return false;
+        }
+        (self.next, self.end) = (terms.heap_offset + start, terms.heap_offset + start + piece);
+        true
+    }
+
+    /// Room for `len` bytes, from the present block or a new one.
+    pub(crate) fn allocate(&mut self, len: usize) -> Result<HeapSpan, String> {
+        let len = len as u64;
+        if self.end - self.next < len {
+            self.ask_parent(len)?;
+        }
+        let offset = self.next;
+        self.next = (offset + len).next_multiple_of(ALIGN).min(self.end);
+        let pointer: NonNull<u8> = self.data.range(offset as usize, len as usize).map_err(|e| e.to_string())?;
+        Ok(HeapSpan { pointer, segment: self.data.id(), offset })
+    }
+
+    fn ask_parent(&mut self, len: u64) -> Result<(), String> {
+        let bytes = self.ask.max(len.next_multiple_of(ALIGN));
+        let answer = self.line.ask(&Message::new(Kind::WantBlock, &[self.job.to_word(), bytes]))?;
+        (self.next, self.end) = (answer.words[0], answer.words[0] + answer.words[1]);
+        self.ask = (self.ask * 2).min(LARGEST_ASK);
+        Ok(())
+    }
+
+    /// The segment that all blocks lie in.
+    pub(crate) fn data(&self) -> &Arc<Segment> {
+        &self.data
+    }
+
+    /// Bytes left in the present block.
+    pub(crate) fn left(&self) -> u64 {
+        self.end - self.next
+    }
+}
+
+fn first_block_has(used: &AtomicU64, terms: &JobTerms, piece: u64) -> bool {
+    used.load(Ordering::Relaxed).saturating_add(piece) <= terms.heap_len
+}

@@ -1,0 +1,147 @@
+//! Jobs as the engine sees them, and how they end.
+
+use std::{any::Any, fmt, sync::Arc};
+
+use swathe_memory::Block;
+use swathe_os::process::ExitCause;
+
+use crate::task::TaskRef;
+
+/// How positions are grouped into chunks: the unit that is claimed, published, and counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Chunking {
+    /// Fine enough to balance (up to some thousand chunks); workers take many at a time while tasks are short.
+    #[default]
+    Auto,
+    /// As Python's Pool does: `ceil(len / (4 * workers))`.
+    Pool,
+    /// This many positions a chunk.
+    Size(u64),
+}
+
+/// Properties of a job that not every job has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JobTraits {
+    /// Position `w` is run by worker `w`; there are as many positions as workers.
+    pub pinned: bool,
+    /// The output lies over the input.
+    pub in_place: bool,
+    /// One chunk is one call of the task.
+    pub whole_chunks: bool,
+    /// Stop at the first failure.
+    pub fail_fast: bool,
+    /// Nobody waits for it in the submitting thread: the courier finishes it.
+    pub attended: bool,
+}
+
+/// An untyped job.
+pub struct Job {
+    /// What to run.
+    pub task: TaskRef,
+    /// Bytes of heap that its workers will probably need for variable-length results, 0 for none.
+    pub heap_hint: usize,
+    /// How many positions.
+    pub positions: u64,
+    /// How they are grouped.
+    pub chunking: Chunking,
+    /// Alignment of chunk borders, in positions (1 for none): chunks of at least this length are cut at multiples.
+    pub chunk_align: u64,
+    /// Bytes for the trampoline.
+    pub params: Vec<u8>,
+    /// Properties.
+    pub traits: JobTraits,
+    /// Seed of the per-position random generators.
+    pub seed: u64,
+    /// Added to positions in the caller's numbering.
+    pub base: u64,
+    /// After how many deaths a single position is given up, at least 1.
+    pub max_deaths: u32,
+    /// Inputs and outputs: kept until no worker can touch them any more.
+    pub keep: Box<dyn Any + Send + Sync>,
+    /// Called once on the courier's thread when the job is over.
+    pub on_done: Option<Box<dyn FnOnce(&Arc<Outcome>) + Send>>,
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job").field("task", &self.task).field("positions", &self.positions).finish_non_exhaustive()
+    }
+}
+
+/// What became of one position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// The task returned an error.
+    Error,
+    /// The task panicked; the message ends with the source line.
+    Panic,
+    /// Its worker died while it ran, as often as the job allows.
+    Lost(ExitCause),
+}
+
+/// One failed position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Which, in the job's own numbering from 0.
+    pub position: u64,
+    /// How many positions failed together, from `position` on: more than 1 only for tasks that take a whole chunk.
+    pub span: u64,
+    /// What happened.
+    pub kind: FailureKind,
+    /// The error's text, the panic's message and line, or a dead worker's last words.
+    pub message: String,
+    /// Number of the worker.
+    pub worker: u32,
+    /// Its process id.
+    pub pid: u32,
+    /// How often the position was started, as far as is known.
+    pub attempts: u32,
+}
+
+/// Why a job is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum End {
+    /// Every position is final.
+    Complete,
+    /// [`crate::JobHandle::cancel`] was called.
+    Cancelled,
+    /// The job asked to stop at the first failure, and there was one.
+    FailedFast,
+    /// The pool was terminated or dropped.
+    Terminated,
+    /// The pool cannot go on; the text says why.
+    Broken(String),
+}
+
+/// How a job ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Why it is over.
+    pub end: End,
+    /// Number of positions.
+    pub positions: u64,
+    /// Failed positions, ascending, each once.
+    pub failures: Vec<Failure>,
+    /// The positions that have a value or a failure, as ascending disjoint ranges.
+    pub finals: Vec<std::ops::Range<u64>>,
+    /// Chunks, and how many elements each has (the last may have fewer).
+    pub chunks: (u64, u64),
+    /// The blocks that workers wrote variable-length results to.
+    pub heap: Vec<Arc<Block>>,
+}
+
+impl Outcome {
+    /// Whether the position is final: it has a value, or a record of its failure.
+    pub fn is_final(&self, position: u64) -> bool {
+        let i = self.finals.partition_point(|range| range.end <= position);
+        self.finals.get(i).is_some_and(|range| range.contains(&position))
+    }
+
+    /// The failure at a position, if it failed.
+    pub fn failure(&self, position: u64) -> Option<&Failure> {
+        let i = self.failures.partition_point(|f| f.position + f.span <= position);
+        self.failures.get(i).filter(|f| f.position <= position)
+    }
+}

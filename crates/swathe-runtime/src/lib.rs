@@ -1,0 +1,32 @@
+//! Swathe's engine without types: a supervisor, a zygote, workers, and jobs that are positions, bytes and a task id.
+//!
+//! `README.md` beside this file (included below) says who does what, and what happens when somebody dies.
+#![doc = include_str!("README.md")]
+
+mod bytes;
+mod collect;
+mod control;
+mod courier;
+mod engine;
+mod error;
+mod heap;
+mod job;
+mod mow;
+mod recovery;
+mod state;
+mod strip;
+mod supervisor;
+mod task;
+mod wire;
+mod worker;
+mod zygote;
+
+pub use control::MAX_PROCESSES;
+pub use engine::{Engine, EngineConfig, JobHandle, WorkerInfo};
+pub use error::EngineError;
+pub use job::{Chunking, End, Failure, FailureKind, Job, JobTraits, Outcome};
+pub use swathe_os::process::ExitCause;
+pub use task::{
+    Call, ExitHook, HeapSpan, Rest, Setup, SetupCall, TaskRef, Trampoline, WorkerFacts,
+};
+pub use zygote::{init, is_initialized};

@@ -1,0 +1,195 @@
+//! What a task is to the engine: a function that runs some positions, found by its address in the executable.
+//!
+//! This is the narrow waist: below it there are only positions, bytes and addresses, above it types. The functions
+//! behind [`Trampoline`] and [`Setup`] are monomorphised by the typed front end.
+
+use std::{any::Any, cell::Cell, fmt, ptr::NonNull};
+
+use swathe_memory::SegmentId;
+use swathe_os::image::{self, CodeRef};
+
+use crate::heap::WorkerHeap;
+
+/// Runs the positions of one strip. It may panic: the position is then `call.first() + call.cursor()`.
+pub type Trampoline = fn(&mut Call<'_>);
+
+/// Builds the state of a worker from the bytes of its arguments.
+pub type Setup = fn(&SetupCall<'_>) -> Result<Box<dyn Any>, String>;
+
+/// Runs once when a worker ends of its own accord.
+pub type ExitHook = fn(&mut dyn Any);
+
+/// A function as it crosses to a worker: the object that holds it, and the offset in there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskRef(pub(crate) CodeRef);
+
+impl TaskRef {
+    /// Refers to a trampoline. `None`: its code lies in no loaded object.
+    pub fn trampoline(f: Trampoline) -> Option<Self> {
+        image::code_ref(f as usize).map(Self)
+    }
+
+    /// Refers to a setup function.
+    pub fn setup(f: Setup) -> Option<Self> {
+        image::code_ref(f as usize).map(Self)
+    }
+
+    /// Refers to an exit hook.
+    pub fn exit_hook(f: ExitHook) -> Option<Self> {
+        image::code_ref(f as usize).map(Self)
+    }
+}
+
+/// Who runs a task.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerFacts {
+    /// The worker's number, from 0; a replacement has the number of its predecessor.
+    pub index: u32,
+    /// How many processes have had this number, from 1.
+    pub incarnation: u32,
+    /// Workers in the pool when this one started.
+    pub processes: u32,
+}
+
+impl WorkerFacts {
+    /// The worker's name, as `ps` shows it.
+    pub fn name(&self) -> String {
+        format!("swathe-w{}", self.index)
+    }
+}
+
+/// What a setup function is given.
+pub struct SetupCall<'a> {
+    /// The encoded arguments.
+    pub params: &'a [u8],
+    /// Who runs it.
+    pub worker: WorkerFacts,
+}
+
+impl fmt::Debug for SetupCall<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SetupCall").field("worker", &self.worker).finish_non_exhaustive()
+    }
+}
+
+/// One strip to be run, and everything that a trampoline may use.
+pub struct Call<'a> {
+    /// First position of the strip, in the job's own numbering from 0.
+    pub first: u64,
+    /// Number of positions.
+    pub len: u64,
+    /// What to add to a position for the caller's numbering (streams go on over several jobs).
+    pub base: u64,
+    /// Seed of the per-position random generators.
+    pub seed: u64,
+    /// The job's parameter bytes. They do not change while the job lives.
+    pub params: &'a [u8],
+    /// Who runs the strip.
+    pub worker: WorkerFacts,
+    /// Whether somebody died in this strip before.
+    pub careful: bool,
+    /// The worker's state, made by its setup function (`()` without one).
+    pub state: &'a mut dyn Any,
+    pub(crate) cursor: &'a Cell<u64>,
+    pub(crate) cache: &'a mut Option<Box<dyn Any>>,
+    pub(crate) heap: &'a mut WorkerHeap,
+    pub(crate) failures: &'a mut Vec<(u64, String)>,
+    pub(crate) writing_back: &'a dyn Fn(bool),
+}
+
+impl fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("first", &self.first).field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// Bytes that a worker may write its variable-length results to.
+#[derive(Clone, Copy, Debug)]
+pub struct HeapSpan {
+    /// Where they are mapped here; 16-byte aligned.
+    pub pointer: NonNull<u8>,
+    /// The segment that holds them.
+    pub segment: SegmentId,
+    /// Where in the segment, bytes.
+    pub offset: u64,
+}
+
+impl<'a> Call<'a> {
+    /// Says how far into the strip the running element is; read only if the trampoline panics.
+    pub fn set_cursor(&self, within_strip: u64) {
+        self.cursor.set(within_strip);
+    }
+
+    /// What the trampoline keeps from strip to strip of one job in one worker: decoded parameters, attached arrays.
+    /// `build` runs at the first strip.
+    ///
+    /// # Panics
+    /// If the same job asked for another type before.
+    pub fn cached<T: 'static>(
+        &mut self,
+        build: impl FnOnce(&'a [u8]) -> Result<T, String>,
+    ) -> Result<(&mut T, Rest<'_>), String> {
+        if self.cache.is_none() {
+            *self.cache = Some(Box::new(build(self.params)?));
+        }
+        let cached = self.cache.as_mut().expect("was just filled");
+        let cached = cached.downcast_mut::<T>().expect("one job has one kind of cache");
+        let rest = Rest {
+            state: &mut *self.state,
+            cursor: self.cursor,
+            heap: &mut *self.heap,
+            failures: &mut *self.failures,
+            writing_back: self.writing_back,
+        };
+        Ok((cached, rest))
+    }
+
+    /// Every position of the strip has failed with this message: the parameters could not be decoded, say.
+    pub fn fail_all(&mut self, message: &str) {
+        for i in 0..self.len {
+            self.failures.push((i, message.to_owned()));
+        }
+    }
+}
+
+/// What is left of a [`Call`] while its cache is borrowed.
+pub struct Rest<'a> {
+    /// The worker's state.
+    pub state: &'a mut dyn Any,
+    cursor: &'a Cell<u64>,
+    heap: &'a mut WorkerHeap,
+    failures: &'a mut Vec<(u64, String)>,
+    writing_back: &'a dyn Fn(bool),
+}
+
+impl fmt::Debug for Rest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rest").finish_non_exhaustive()
+    }
+}
+
+impl Rest<'_> {
+    /// As [`Call::set_cursor`].
+    pub fn set_cursor(&self, within_strip: u64) {
+        self.cursor.set(within_strip);
+    }
+
+    /// The element `within_strip` has failed: it returned an error, with this text (its causes included).
+    pub fn fail(&mut self, within_strip: u64, message: String) {
+        self.failures.push((within_strip, message));
+    }
+
+    /// Room for a variable-length result. It belongs to the job, and lives as long as the job's output.
+    pub fn heap(&mut self, len: usize) -> Result<HeapSpan, String> {
+        self.heap.allocate(len)
+    }
+
+    /// Copies results over the inputs they came from. A death inside loses the strip (it cannot be run again), a death
+    /// before or after does not.
+    pub fn write_back<R>(&mut self, copy: impl FnOnce() -> R) -> R {
+        (self.writing_back)(true);
+        let result = copy();
+        (self.writing_back)(false);
+        result
+    }
+}

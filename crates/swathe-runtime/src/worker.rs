@@ -1,0 +1,436 @@
+//! A worker's life: set up, mow until told to leave, clean up.
+
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use swathe_memory::{Access, Segment, SegmentId, registry};
+use swathe_os::{
+    cores, futex,
+    image::{self, CodeRef},
+    process::{self, monotonic_ns},
+    socket::Socket,
+};
+use swathe_protocol::{
+    GateState, Header, JobCell, JobKey, JobPhase, JobTerms, Lane, SlotPhase, Span, WorkerSlot,
+};
+
+use crate::{
+    bytes,
+    control::Control,
+    heap::{ParentLine, WorkerHeap},
+    mow::Mowing,
+    task::{ExitHook, Setup, SetupCall, WorkerFacts},
+    wire::{Kind, Message},
+};
+
+/// What every worker of a pool must know; written once by the parent into the data segment.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) control: Arc<Control>,
+    pub(crate) data: Arc<Segment>,
+    pub(crate) words: PlanWords,
+    pub(crate) setup_params: Arc<[u8]>,
+}
+
+/// The fixed part of a [`Plan`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PlanWords {
+    /// Object and offset of the setup function; offset 0 for none.
+    pub(crate) setup: [u64; 2],
+    /// Likewise of the exit hook.
+    pub(crate) exit_hook: [u64; 2],
+    /// Elements after which a worker is recycled, 0 for never.
+    pub(crate) max_tasks: u64,
+    /// Workers the pool starts with.
+    pub(crate) processes: u64,
+    /// Cores that a worker may use for itself.
+    pub(crate) share: u64,
+    /// Whether worker `w` is pinned to one core.
+    pub(crate) pin: u64,
+}
+
+impl PlanWords {
+    const LEN: usize = 8;
+
+    fn to_words(self) -> [u64; Self::LEN] {
+        let [setup_object, setup_offset] = self.setup;
+        let [exit_object, exit_offset] = self.exit_hook;
+        [
+            setup_object,
+            setup_offset,
+            exit_object,
+            exit_offset,
+            self.max_tasks,
+            self.processes,
+            self.share,
+            self.pin,
+        ]
+    }
+
+    /// The bytes that [`Plan::decode`] reads.
+    pub(crate) fn encode(self, setup_params: &[u8]) -> Vec<u8> {
+        let mut bytes: Vec<u8> = self.to_words().iter().flat_map(|word| word.to_le_bytes()).collect();
+        bytes.extend(setup_params);
+        bytes
+    }
+}
+
+impl Plan {
+    pub(crate) fn decode(control: Arc<Control>, data: Arc<Segment>, offset: u64, len: u64) -> Result<Self, String> {
+        let bytes = bytes::read_segment(&data, offset, len).map_err(|e| e.to_string())?;
+        let (head, params) =
+            bytes.split_at_checked(PlanWords::LEN * 8).ok_or("the pool's plan is shorter than its own header")?;
+        let word = |i: usize| u64::from_le_bytes(head[i * 8..i * 8 + 8].try_into().expect("8 bytes"));
+        let words = PlanWords {
+            setup: [word(0), word(1)],
+            exit_hook: [word(2), word(3)],
+            max_tasks: word(4),
+            processes: word(5),
+            share: word(6),
+            pin: word(7),
+        };
+        Ok(Self { control, data, words, setup_params: params.into() })
+    }
+}
+
+/// Exit code of a worker whose initializer failed.
+pub(crate) const SETUP_FAILED: i32 = 70;
+/// How long an idle worker that may spin does so before it sleeps.
+const SPIN: Duration = Duration::from_micros(60);
+/// The longest sleep without a look around: no wake is ever lost, but a lost one would cost this, not a hang.
+const NAP: Duration = Duration::from_secs(1);
+/// Value of a slot's errand word: leave for good.
+pub(crate) const RETIRE: u64 = u64::MAX;
+
+thread_local! {
+    static MAIN: Cell<bool> = const { Cell::new(false) };
+    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// The text of the panic that was just caught on this thread.
+pub(crate) fn take_panic() -> String {
+    PANIC.with_borrow_mut(std::mem::take)
+}
+
+/// A worker process, between two jobs.
+pub(crate) struct Worker {
+    pub(crate) plan: Plan,
+    pub(crate) index: usize,
+    pub(crate) facts: WorkerFacts,
+    pub(crate) state: Box<dyn Any>,
+    pub(crate) heap: WorkerHeap,
+    pub(crate) tasks_left: u64,
+}
+
+/// The life of a worker. Does not return.
+pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket) -> ! {
+    let facts = WorkerFacts { index: index as u32, incarnation, processes: plan.words.processes as u32 };
+    process::set_name(&facts.name());
+    if plan.words.pin != 0 {
+        pin(index);
+    }
+    cores::set_worker_share(plan.words.share.max(1) as usize);
+    let line = Arc::new(ParentLine::new(line));
+    ask_parent_for_unknown_segments(&line);
+    catch_panic_texts(plan.control.clone(), index);
+    let slot = &plan.control.slots[index];
+    slot.set_phase(SlotPhase::Initializing);
+    let state = set_up(&plan, facts).unwrap_or_else(|text| {
+        slot.write_last_words(&text);
+        process::flush_c_output();
+        std::process::exit(SETUP_FAILED)
+    });
+    let heap = WorkerHeap::new(line, plan.data.clone());
+    let tasks_left = if plan.words.max_tasks == 0 { u64::MAX } else { plan.words.max_tasks };
+    let mut worker = Worker { plan, index, facts, state, heap, tasks_left };
+    worker.slot().set_phase(SlotPhase::Idle);
+    worker.serve();
+    worker.clean_up()
+}
+
+fn pin(index: usize) {
+    let allowed = cores::affinity();
+    if let Some(core) = allowed.get(index % allowed.len().max(1)) {
+        let _ = cores::pin_to(&[*core]);
+    }
+}
+
+fn ask_parent_for_unknown_segments(line: &Arc<ParentLine>) {
+    let line = line.clone();
+    registry::set_resolver(Box::new(move |id: SegmentId| {
+        let mut answer = line.ask(&Message::new(Kind::WantSegment, &[id.to_bits()]))?;
+        let fd = answer.fds.pop().ok_or("the parent sent a segment without its descriptor")?;
+        let access = if answer.words[1] == 0 { Access::ReadOnly } else { Access::ReadWrite };
+        Ok((fd, answer.words[0] as usize, access))
+    }));
+}
+
+/// Panics of tasks are caught and reported by position; their text must not also clutter the terminal. Other threads of
+/// the worker keep the usual hook. Either way the text is left in the slot, in case the panic ends the process.
+fn catch_panic_texts(control: Arc<Control>, index: usize) {
+    MAIN.set(true);
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let message = info.payload_as_str().unwrap_or("a panic without a text");
+        let text = match info.location() {
+            Some(at) => format!("{message}, at {}:{}:{}", at.file(), at.line(), at.column()),
+            None => message.to_owned(),
+        };
+        control.slots[index].write_last_words(&text);
+        if MAIN.get() {
+            PANIC.with_borrow_mut(|last| *last = text);
+        } else {
+            usual(info);
+        }
+    }));
+}
+
+fn set_up(plan: &Plan, facts: WorkerFacts) -> Result<Box<dyn Any>, String> {
+    let [object, offset] = plan.words.setup;
+    if offset == 0 {
+        return Ok(Box::new(()));
+    }
+    let setup: Setup = image::resolve(CodeRef { object, offset })
+        .map(task_code::setup)
+        .ok_or("its code is in an object that the workers have not loaded")?;
+    let call = SetupCall { params: &plan.setup_params, worker: facts };
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| setup(&call)))
+        .unwrap_or_else(|_| Err(format!("it panicked: {}", take_panic())))
+}
+
+/// Addresses to functions: the engine's one act of faith, kept in one place.
+pub(crate) mod task_code {
+    #![expect(unsafe_code, reason = "an address that was resolved in this executable becomes a function again")]
+
+    use super::{ExitHook, Setup};
+    use crate::task::Trampoline;
+
+    /// The trampoline at an address that `image::resolve` gave.
+    pub(crate) fn trampoline(address: usize) -> Trampoline {
+        // SAFETY: the parent made the reference from a `Trampoline`, and the handshake has checked that parent and
+        // worker run the same executable; `resolve` has checked that the address is code of a loaded object.
+        unsafe { std::mem::transmute::<usize, Trampoline>(address) }
+    }
+
+    /// Likewise a setup function.
+    pub(crate) fn setup(address: usize) -> Setup {
+        // SAFETY: as in `trampoline`, made from a `Setup`.
+        unsafe { std::mem::transmute::<usize, Setup>(address) }
+    }
+
+    /// Likewise an exit hook.
+    pub(crate) fn exit_hook(address: usize) -> ExitHook {
+        // SAFETY: as in `trampoline`, made from an `ExitHook`.
+        unsafe { std::mem::transmute::<usize, ExitHook>(address) }
+    }
+}
+
+impl Worker {
+    pub(crate) fn slot(&self) -> &WorkerSlot {
+        &self.plan.control.slots[self.index]
+    }
+
+    /// Mows until it is time to leave.
+    fn serve(&mut self) {
+        while !self.must_leave() {
+            if !(self.run_errand() || self.take_run() || self.steal()) {
+                self.wait_for_work();
+            }
+        }
+        self.slot().set_phase(SlotPhase::Leaving);
+    }
+
+    fn must_leave(&self) -> bool {
+        let control = &self.plan.control;
+        match control.header.shutdown.load(Ordering::Acquire) {
+            0 => self.tasks_left == 0 || self.slot().errand.load(Ordering::Acquire) == RETIRE,
+            Header::DRAIN => self.tasks_left == 0 || control.ring().is_empty(),
+            _ => true,
+        }
+    }
+
+    /// A job that wants this very worker.
+    fn run_errand(&mut self) -> bool {
+        let word = self.slot().errand.load(Ordering::Acquire);
+        if word == 0 || word == RETIRE {
+            return false;
+        }
+        let key = JobKey::from_word(word);
+        let control = self.plan.control.clone();
+        self.slot().set_phase(SlotPhase::Popping);
+        let entered = control.job(key).and_then(|cell| Some((cell, cell.gate.enter(self.slot(), key)?)));
+        if let Some((cell, seen)) = entered {
+            self.mow(cell, key, seen, false);
+        } else {
+            self.slot().set_phase(SlotPhase::Idle);
+        }
+        // Cleared last: a death before leaves the errand to the replacement, whose lane tells what is left of it.
+        let _ = self.slot().errand.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed);
+        true
+    }
+
+    /// Takes a run from the ring and mows it.
+    fn take_run(&mut self) -> bool {
+        let control = self.plan.control.clone();
+        if control.ring().is_empty() {
+            return false;
+        }
+        self.slot().set_phase(SlotPhase::Popping);
+        let Some(run) = control.ring().pop() else {
+            self.slot().set_phase(SlotPhase::Idle);
+            return false;
+        };
+        let entered = control.job(run.job).and_then(|cell| Some((cell, cell.gate.enter(self.slot(), run.job)?)));
+        match entered {
+            Some((cell, seen)) if seen.epoch == run.epoch => {
+                control.lane(run.job, self.index).fill(Span::new(run.first, run.first + run.chunks));
+                self.mow(cell, run.job, seen, run.careful);
+            }
+            _ => {
+                // A run of an older epoch, or of a job that is over: the rebuilt runs cover it.
+                self.slot().leave();
+                self.slot().set_phase(SlotPhase::Idle);
+            }
+        }
+        true
+    }
+
+    /// Takes half of what another worker has not begun.
+    fn steal(&mut self) -> bool {
+        let control = self.plan.control.clone();
+        let used = control.header.used_slots.load(Ordering::Relaxed) as usize;
+        let victims = (1..used).map(|step| (self.index + step) % used);
+        for victim in victims {
+            let Some(key) = control.slots[victim].inside() else { continue };
+            let Some(cell) = control.job(key) else { continue };
+            if control.lane(key, victim).waiting().is_empty() {
+                continue;
+            }
+            self.slot().set_phase(SlotPhase::Stealing);
+            if let Some(seen) = cell.gate.enter(self.slot(), key) {
+                let careful = control.slots[victim].careful.load(Ordering::Relaxed) != 0;
+                let loot = self.loot(control.lane(key, victim), cell);
+                if let Some(loot) = loot {
+                    control.lane(key, self.index).fill(loot);
+                    self.mow(cell, key, seen, careful);
+                    return true;
+                }
+                self.slot().leave();
+            }
+            self.slot().set_phase(SlotPhase::Idle);
+        }
+        false
+    }
+
+    fn loot(&self, lane: &Lane, cell: &JobCell) -> Option<Span> {
+        if cell.terms().has(JobTerms::PINNED) { None } else { lane.steal() }
+    }
+
+    /// Mows this worker's lane in a job it has entered, then leaves the job.
+    fn mow(&mut self, cell: &JobCell, key: JobKey, seen: GateState, careful: bool) {
+        self.slot().set_phase(SlotPhase::Working);
+        self.slot().careful.store(u32::from(careful), Ordering::Relaxed);
+        let control = self.plan.control.clone();
+        let terms = cell.terms();
+        Mowing::new(self, &control, cell, key, seen, terms, careful).run();
+        if self.tasks_left == 0 && cell.gate.still(seen) {
+            // Recycled in the middle: what is left in hand and lane is found there and handed on, because the slot
+            // still announces the job.
+            self.slot().set_phase(SlotPhase::Leaving);
+            if !control.lane(key, self.index).waiting().is_empty() || self.unfinished(&control, key) {
+                return;
+            }
+        }
+        let attended = terms.has(JobTerms::ATTENDED);
+        if control.complete_if_counted(key, cell, seen) {
+            self.slot().leave();
+            control.ring_over(cell, attended);
+        } else {
+            self.slot().leave();
+            if cell.gate.state().phase == JobPhase::Stopped {
+                control.nudge(cell, attended);
+            }
+        }
+        self.slot().set_phase(SlotPhase::Idle);
+    }
+
+    fn unfinished(&self, control: &Control, key: JobKey) -> bool {
+        control.lane(key, self.index).hand() != swathe_protocol::Hand::Empty
+    }
+
+    /// Looks for work for a while, then sleeps until the parent rings.
+    fn wait_for_work(&mut self) {
+        let control = &self.plan.control;
+        let something = |worker: &Self| {
+            !control.ring().is_empty()
+                || worker.slot().errand.load(Ordering::Acquire) != 0
+                || control.header.shutdown.load(Ordering::Acquire) != 0
+        };
+        if control.header.may_spin.load(Ordering::Relaxed) != 0 {
+            let start = Instant::now();
+            while start.elapsed() < SPIN {
+                for _ in 0..64 {
+                    if something(self) {
+                        return;
+                    }
+                    std::hint::spin_loop();
+                }
+                if self.somebody_has_spare_chunks() {
+                    return;
+                }
+            }
+        }
+        let park = &control.parks[self.index];
+        park.prepare();
+        if something(self) || self.somebody_has_spare_chunks() {
+            park.unpark_self();
+            return;
+        }
+        while !park.is_awake() {
+            let before = Instant::now();
+            futex::wait(park.word(), swathe_protocol::ParkWord::PARKED, NAP);
+            if before.elapsed() >= NAP && something(self) {
+                park.unpark_self();
+            }
+        }
+    }
+
+    fn somebody_has_spare_chunks(&self) -> bool {
+        let control = &self.plan.control;
+        let used = control.header.used_slots.load(Ordering::Relaxed) as usize;
+        (0..used).filter(|&victim| victim != self.index).any(|victim| {
+            control.slots[victim].inside().is_some_and(|key| {
+                control.job(key).is_some_and(|cell| {
+                    !control.lane(key, victim).waiting().is_empty()
+                        && cell.gate.state().phase == JobPhase::Open
+                        && !cell.terms().has(JobTerms::PINNED)
+                })
+            })
+        })
+    }
+
+    /// Runs the exit hook, drops the state, flushes, ends.
+    fn clean_up(mut self) -> ! {
+        let [object, offset] = self.plan.words.exit_hook;
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            if offset != 0 && let Some(address) = image::resolve(CodeRef { object, offset }) {
+                task_code::exit_hook(address)(&mut *self.state);
+            }
+            self.state = Box::new(());
+        }));
+        if result.is_err() {
+            eprintln!("swathe: the exit hook of worker {} panicked: {}", self.index, take_panic());
+        }
+        // Rust's output is flushed by `exit`, C's by its own exit handlers, which also run what libraries registered.
+        std::process::exit(0)
+    }
+}
+
+/// Nanoseconds since some moment, for strips.
+pub(crate) fn now() -> u64 {
+    monotonic_ns()
+}
