@@ -1,14 +1,15 @@
 //! What the element types must be able to do.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::ops::{Bound, RangeBounds};
 
 use bytemuck::Pod;
+use ndarray_npy::WritableElement;
 
 use crate::error::MemoryError;
 
 /// Integers, which can fill an array from a range.
-pub trait Integer: Pod + Debug + private::Sealed {
+pub trait Integer: Pod + Debug + private::Integer {
     /// `self + steps`, which the caller knows to be representable.
     #[doc(hidden)]
     fn plus(self, steps: usize) -> Self;
@@ -19,12 +20,13 @@ pub trait Integer: Pod + Debug + private::Sealed {
 }
 
 mod private {
-    pub trait Sealed {}
+    pub trait Integer {}
+    pub trait Element {}
 }
 
 macro_rules! integers {
     ($($integer:ty),*) => {$(
-        impl private::Sealed for $integer {}
+        impl private::Integer for $integer {}
 
         impl Integer for $integer {
             fn plus(self, steps: usize) -> Self {
@@ -39,6 +41,73 @@ macro_rules! integers {
     )*};
 }
 integers!(i8, i16, i32, i64, isize, u8, u16, u32, u64, usize);
+
+/// What the elements of a `.npy` file can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ElementType {
+    /// `f`, `i` or `u`.
+    kind: char,
+    /// Bytes of one element.
+    size: usize,
+}
+
+impl ElementType {
+    /// The type that NumPy calls `descr`, in whatever byte order.
+    pub(crate) fn parse(descr: &str) -> Option<ElementType> {
+        let order = descr.chars().next().filter(|order| "<>=|".contains(*order))?;
+        let mut rest = descr.strip_prefix(order)?.chars();
+        let kind = rest.next()?;
+        let size = rest.as_str();
+        let known = match kind {
+            'f' => ["4", "8"].contains(&size),
+            'i' | 'u' => ["1", "2", "4", "8"].contains(&size),
+            _ => false,
+        };
+        let size = size.parse().ok().filter(|_| known)?;
+        Some(ElementType { kind, size })
+    }
+
+    /// Whether `descr` is this type in this machine's byte order.
+    pub(crate) fn matches(self, descr: &str) -> bool {
+        let in_order = self.size == 1 || descr.starts_with([native_order(), '=']);
+        in_order && ElementType::parse(descr) == Some(self)
+    }
+
+    /// NumPy's name for the type in this machine's byte order.
+    pub(crate) fn native_descr(self) -> String {
+        let order = if self.size == 1 { '|' } else { native_order() };
+        format!("{order}{}{}", self.kind, self.size)
+    }
+}
+
+fn native_order() -> char {
+    if cfg!(target_endian = "little") { '<' } else { '>' }
+}
+
+/// Rust's name for the type.
+impl fmt::Display for ElementType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.kind, self.size * 8)
+    }
+}
+
+/// Types that `.npy` files hold: `f32`, `f64`, and integers of 8 to 64 bits.
+pub trait Element: Pod + WritableElement + private::Element {
+    /// The type as the file's header names it.
+    #[doc(hidden)]
+    const ELEMENT_TYPE: ElementType;
+}
+
+macro_rules! elements {
+    ($($element:ty: $kind:literal),*) => {$(
+        impl private::Element for $element {}
+
+        impl Element for $element {
+            const ELEMENT_TYPE: ElementType = ElementType { kind: $kind, size: size_of::<$element>() };
+        }
+    )*};
+}
+elements!(f32: 'f', f64: 'f', i8: 'i', i16: 'i', i32: 'i', i64: 'i', u8: 'u', u16: 'u', u32: 'u', u64: 'u');
 
 /// First value and number of values of a range.
 pub(crate) fn range_extent<T: Integer>(range: &impl RangeBounds<T>) -> Result<(T, usize), MemoryError> {
@@ -62,6 +131,22 @@ pub(crate) fn range_extent<T: Integer>(range: &impl RangeBounds<T>) -> Result<(T
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn element_types_have_numpy_names() {
+        assert!(f64::ELEMENT_TYPE.matches(&f64::ELEMENT_TYPE.native_descr()));
+        assert_eq!(u8::ELEMENT_TYPE.native_descr(), "|u1");
+        assert_eq!(i64::ELEMENT_TYPE.to_string(), "i64");
+        for descr in ["<i1", ">i1", "|i1", "=i1"] {
+            assert!(i8::ELEMENT_TYPE.matches(descr), "one byte has no order: {descr}");
+        }
+        assert!(!f64::ELEMENT_TYPE.matches(">f8") || !f64::ELEMENT_TYPE.matches("<f8"));
+        for unknown in [
+            "", "<", "f8", "<f2", "<f", "<f08", "<f+8", "<U8", "<i16", "\u{e9}f8", "<f8 ",
+        ] {
+            assert_eq!(ElementType::parse(unknown), None, "{unknown}");
+        }
+    }
 
     #[test]
     fn ranges_are_measured_without_overflow() {

@@ -8,6 +8,7 @@
 //! | [`overlay`] | [`Shared`], [`SharedSlice`]: atomic structs laid over a segment |
 //! | [`array`], [`array_mut`] | [`Array`]: shared, read-only; [`ArrayMut`]: unique, writable |
 //! | [`array_ref`] | [`ArrayRef`]: how an array crosses to another process |
+//! | [`npy`] | arrays from and to NumPy's files |
 //!
 #![doc = include_str!("README.md")]
 #![expect(unsafe_code, reason = "typed views of memory that the kernel gave as bytes")]
@@ -18,7 +19,10 @@ pub mod array_mut;
 pub mod array_ref;
 pub mod element;
 pub mod error;
+pub mod npy;
 pub mod overlay;
+#[cfg(feature = "posix-shm")]
+pub mod posix;
 pub mod registry;
 pub mod segment;
 mod shape;
@@ -27,8 +31,9 @@ pub use arena::{Block, Memory, MemoryStats};
 pub use array::Array;
 pub use array_mut::ArrayMut;
 pub use array_ref::{ArchivedArray, ArrayRef};
-pub use element::Integer;
+pub use element::{Element, Integer};
 pub use error::MemoryError;
+pub use npy::{NpyInfo, npy_info};
 pub use overlay::{Overlay, Shared, SharedSlice};
 pub use segment::{Access, Origin, Segment, SegmentId};
 pub use shape::MAX_AXES;

@@ -51,12 +51,19 @@ impl ParkWord {
     #[must_use]
     pub fn claim_wake(&self) -> bool {
         self.0.load(Ordering::Relaxed) == Self::PARKED
-            && self.0.compare_exchange(Self::PARKED, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            && self
+                .0
+                .compare_exchange(Self::PARKED, 0, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
     }
 
     /// What the word says now, for onlookers.
     pub fn state(&self) -> ParkWordState {
-        if self.is_awake() { ParkWordState::Awake } else { ParkWordState::Parked }
+        if self.is_awake() {
+            ParkWordState::Awake
+        } else {
+            ParkWordState::Parked
+        }
     }
 }
 
@@ -80,7 +87,10 @@ impl Bell {
     /// rung.
     #[must_use]
     pub fn prepare(&self) -> bool {
-        let waits = match self.0.compare_exchange(0, Self::WAITED, Ordering::AcqRel, Ordering::Acquire) {
+        let waits = match self
+            .0
+            .compare_exchange(0, Self::WAITED, Ordering::AcqRel, Ordering::Acquire)
+        {
             Ok(_) => true,
             Err(now) => now == Self::WAITED,
         };
@@ -99,7 +109,9 @@ impl Bell {
     #[must_use]
     pub fn nudge(&self) -> bool {
         fence(Ordering::SeqCst);
-        self.0.compare_exchange(Self::WAITED, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.0
+            .compare_exchange(Self::WAITED, 0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// Whether it has rung.

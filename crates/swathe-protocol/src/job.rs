@@ -29,7 +29,10 @@ impl JobKey {
 
     /// The key of a word.
     pub const fn from_word(word: u64) -> Self {
-        Self { index: word as u32, generation: (word >> 32) as u32 }
+        Self {
+            index: word as u32,
+            generation: (word >> 32) as u32,
+        }
     }
 
     /// Whether this names a job at all.
@@ -80,13 +83,21 @@ impl GateState {
             3 => JobPhase::Complete,
             _ => JobPhase::Stopped,
         };
-        Self { generation: (word >> 32) as u32, epoch: (word >> 8) as u32 & EPOCH_MASK, phase }
+        Self {
+            generation: (word >> 32) as u32,
+            epoch: (word >> 8) as u32 & EPOCH_MASK,
+            phase,
+        }
     }
 
     /// The same job, rebuilt once more.
     #[must_use]
     pub fn next_epoch(self, phase: JobPhase) -> Self {
-        Self { epoch: self.epoch.wrapping_add(1) & EPOCH_MASK, phase, ..self }
+        Self {
+            epoch: self.epoch.wrapping_add(1) & EPOCH_MASK,
+            phase,
+            ..self
+        }
     }
 }
 
@@ -124,8 +135,15 @@ impl Gate {
     }
 
     fn change(&self, seen: GateState, next: GateState) -> bool {
-        let done =
-            self.0.compare_exchange(seen.to_word(), next.to_word(), Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let done = self
+            .0
+            .compare_exchange(
+                seen.to_word(),
+                next.to_word(),
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            )
+            .is_ok();
         // Step P1 again.
         fence(Ordering::SeqCst);
         done
@@ -203,8 +221,12 @@ impl JobTerms {
 
     /// The positions of some chunks.
     pub fn positions_of(&self, first: u32, chunks: u32) -> core::ops::Range<u64> {
-        let start = u64::from(first).saturating_mul(self.chunk_len).min(self.positions);
-        let end = (u64::from(first) + u64::from(chunks)).saturating_mul(self.chunk_len).min(self.positions);
+        let start = u64::from(first)
+            .saturating_mul(self.chunk_len)
+            .min(self.positions);
+        let end = (u64::from(first) + u64::from(chunks))
+            .saturating_mul(self.chunk_len)
+            .min(self.positions);
         start..end
     }
 

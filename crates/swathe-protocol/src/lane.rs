@@ -39,7 +39,10 @@ impl Span {
     }
 
     const fn from_word(word: u64) -> Self {
-        Self { first: (word >> 32) as u32, end: word as u32 }
+        Self {
+            first: (word >> 32) as u32,
+            end: word as u32,
+        }
     }
 
     /// Its positions under the terms of a job.
@@ -89,7 +92,10 @@ impl Lane {
             // Release: the last hand is counted before this one is written, also for a death between the two.
             self.hand.store(hand, Ordering::Release);
             let rest = Span::new(span.first + count, span.end);
-            match self.range.compare_exchange_weak(seen, rest.to_word(), Ordering::AcqRel, Ordering::Acquire) {
+            match self
+                .range
+                .compare_exchange_weak(seen, rest.to_word(), Ordering::AcqRel, Ordering::Acquire)
+            {
                 Ok(_) => return Some(Span::new(span.first, span.first + count)),
                 Err(now) => seen = now,
             }
@@ -129,7 +135,10 @@ impl Lane {
             }
             let middle = span.first + span.len() / 2;
             let rest = Span::new(span.first, middle);
-            match self.range.compare_exchange(seen, rest.to_word(), Ordering::AcqRel, Ordering::Acquire) {
+            match self
+                .range
+                .compare_exchange(seen, rest.to_word(), Ordering::AcqRel, Ordering::Acquire)
+            {
                 Ok(_) => return Some(Span::new(middle, span.end)),
                 Err(now) => seen = now,
             }
@@ -143,13 +152,20 @@ impl Lane {
 
     /// What a dead owner had in hand. Call before [`Lane::drain`]; only for an owner that was reaped.
     pub fn hand(&self) -> Hand {
-        let (hand, done) = (self.hand.load(Ordering::Acquire), self.done.load(Ordering::Acquire));
+        let (hand, done) = (
+            self.hand.load(Ordering::Acquire),
+            self.done.load(Ordering::Acquire),
+        );
         let first = (hand >> 32) as u32;
         let span = Span::new(first, first.saturating_add(hand as u32 >> 1));
         let counted = hand & PARITY == done & PARITY;
         // A claim moves the front past the hand's first chunk, and only the owner moves the front.
         let never_taken = self.waiting().first == span.first;
-        if span.is_empty() || counted || never_taken { Hand::Empty } else { Hand::Held(span) }
+        if span.is_empty() || counted || never_taken {
+            Hand::Empty
+        } else {
+            Hand::Held(span)
+        }
     }
 
     /// The supervisor counts on behalf of a dead owner: `finals` chunks of its hand turned out to be final, and the

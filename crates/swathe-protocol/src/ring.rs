@@ -58,7 +58,11 @@ impl<'a> RingView<'a> {
     /// # Panics
     /// If the number of cells is not a power of two.
     pub fn new(ends: &'a RingEnds, cells: &'a [RingCell]) -> Self {
-        assert!(cells.len().is_power_of_two(), "a ring has a power of two of cells, not {}", cells.len());
+        assert!(
+            cells.len().is_power_of_two(),
+            "a ring has a power of two of cells, not {}",
+            cells.len()
+        );
         Self { ends, cells }
     }
 
@@ -116,7 +120,10 @@ impl RingCell {
     fn write(&self, run: Descriptor) {
         let flags = if run.careful { CAREFUL } else { 0 };
         self.words[0].store(run.job.to_word(), Ordering::Relaxed);
-        self.words[1].store(u64::from(run.first) << 32 | u64::from(run.chunks), Ordering::Relaxed);
+        self.words[1].store(
+            u64::from(run.first) << 32 | u64::from(run.chunks),
+            Ordering::Relaxed,
+        );
         self.words[2].store(u64::from(run.epoch) << 32 | flags, Ordering::Relaxed);
     }
 
@@ -138,7 +145,13 @@ mod tests {
     use super::*;
 
     fn run(first: u32) -> Descriptor {
-        Descriptor { job: JobKey::new(3, 7), epoch: 5, first, chunks: 2, careful: first % 2 == 1 }
+        Descriptor {
+            job: JobKey::new(3, 7),
+            epoch: 5,
+            first,
+            chunks: 2,
+            careful: first % 2 == 1,
+        }
     }
 
     #[test]

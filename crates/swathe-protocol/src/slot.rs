@@ -134,10 +134,22 @@ impl WorkerSlot {
     pub fn renew(&self) {
         self.leave();
         self.set_phase(SlotPhase::Starting);
-        for word in [&self.held_handles, &self.writing_back, &self.careful, &self.last_words_len, &self.pid] {
+        for word in [
+            &self.held_handles,
+            &self.writing_back,
+            &self.careful,
+            &self.last_words_len,
+            &self.pid,
+        ] {
             word.store(0, Ordering::Relaxed);
         }
-        for word in [&self.strip_first, &self.strip_len, &self.strip_started, &self.elements, &self.busy] {
+        for word in [
+            &self.strip_first,
+            &self.strip_len,
+            &self.strip_started,
+            &self.elements,
+            &self.busy,
+        ] {
             word.store(0, Ordering::Relaxed);
         }
         self.incarnation.fetch_add(1, Ordering::Release);

@@ -26,7 +26,11 @@ impl StatusWord {
     pub fn load(&self) -> ChunkStatus {
         // SYNC publish: pairs with the releases below.
         let word = self.0.load(Ordering::Acquire);
-        if word & FINAL != 0 { ChunkStatus::Final } else { ChunkStatus::Progress(word) }
+        if word & FINAL != 0 {
+            ChunkStatus::Final
+        } else {
+            ChunkStatus::Progress(word)
+        }
     }
 
     /// The holder of the chunk says that its first `n` positions are final.

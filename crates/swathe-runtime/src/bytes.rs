@@ -41,5 +41,8 @@ pub(crate) fn write_block(block: &Arc<Block>, bytes: &[u8]) -> Result<(), Memory
 /// Reads bytes from a segment that another process made.
 pub(crate) fn read_segment(segment: &Arc<Segment>, offset: u64, len: u64) -> Result<Vec<u8>, MemoryError> {
     let len = len as usize;
-    Ok(read(&SharedSlice::at(segment, offset as usize, words_for(len))?, len))
+    Ok(read(
+        &SharedSlice::at(segment, offset as usize, words_for(len))?,
+        len,
+    ))
 }

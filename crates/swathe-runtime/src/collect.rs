@@ -53,11 +53,20 @@ pub(crate) fn push_record(record: &Record, heap: &mut WorkerHeap, cell: &JobCell
     }
     let text = &record.text.as_bytes()[..end];
     let span = heap.allocate(8 * (HEAD + bytes::words_for(text.len())))?;
-    let words: SharedSlice<AtomicU64> =
-        SharedSlice::at(heap.data(), span.offset as usize, HEAD + bytes::words_for(text.len()))
-            .map_err(|e| e.to_string())?;
+    let words: SharedSlice<AtomicU64> = SharedSlice::at(
+        heap.data(),
+        span.offset as usize,
+        HEAD + bytes::words_for(text.len()),
+    )
+    .map_err(|e| e.to_string())?;
     let who = u64::from(record.worker) << 32 | u64::from(record.pid);
-    let fixed = [record.position, record.span, record.kind as u64, who, text.len() as u64];
+    let fixed = [
+        record.position,
+        record.span,
+        record.kind as u64,
+        who,
+        text.len() as u64,
+    ];
     for (word, value) in words[1..].iter().zip(fixed) {
         word.store(value, Ordering::Relaxed);
     }
@@ -66,7 +75,10 @@ pub(crate) fn push_record(record: &Record, heap: &mut WorkerHeap, cell: &JobCell
     loop {
         words[0].store(head, Ordering::Relaxed);
         // SYNC record: pairs with the acquire in `Records::of`.
-        match cell.failures.compare_exchange_weak(head, span.offset, Ordering::AcqRel, Ordering::Relaxed) {
+        match cell
+            .failures
+            .compare_exchange_weak(head, span.offset, Ordering::AcqRel, Ordering::Relaxed)
+        {
             Ok(_) => return Ok(()),
             Err(now) => head = now,
         }
@@ -82,7 +94,12 @@ pub(crate) struct Rerun {
 }
 
 /// Parent side: all valid records, newest first. Damaged ones end the list: their links cannot be trusted.
-pub(crate) fn read_records(head: u64, heap: &[Arc<Block>], terms: &JobTerms, reruns: &[Rerun]) -> Vec<Record> {
+pub(crate) fn read_records(
+    head: u64,
+    heap: &[Arc<Block>],
+    terms: &JobTerms,
+    reruns: &[Rerun],
+) -> Vec<Record> {
     let mut records = Vec::new();
     let mut void: Vec<&Rerun> = Vec::new();
     let mut next = head;
@@ -90,10 +107,16 @@ pub(crate) fn read_records(head: u64, heap: &[Arc<Block>], terms: &JobTerms, rer
     while next != 0 && budget > 0 {
         void.extend(reruns.iter().filter(|rerun| rerun.newest == next));
         let Some((record, after)) = read_record(next, heap, terms) else {
-            tracing::warn!(offset = next, "a failure record is damaged; it and older ones are not reported");
+            tracing::warn!(
+                offset = next,
+                "a failure record is damaged; it and older ones are not reported"
+            );
             break;
         };
-        if !void.iter().any(|rerun| rerun.positions.contains(&record.position)) {
+        if !void
+            .iter()
+            .any(|rerun| rerun.positions.contains(&record.position))
+        {
             records.push(record);
         }
         next = after;
@@ -117,7 +140,9 @@ fn read_record(offset: u64, heap: &[Arc<Block>], terms: &JobTerms) -> Option<(Re
         _ => return None,
     };
     let (position, span) = (word(1), word(2));
-    let inside = position.checked_add(span).is_some_and(|end| end <= terms.positions);
+    let inside = position
+        .checked_add(span)
+        .is_some_and(|end| end <= terms.positions);
     let record = Record {
         position,
         span,

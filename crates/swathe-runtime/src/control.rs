@@ -99,7 +99,10 @@ impl Control {
     /// Whether any worker announces this job.
     pub(crate) fn anyone_inside(&self, key: JobKey) -> bool {
         let used = self.header.used_slots.load(Ordering::Relaxed) as usize;
-        self.slots.iter().take(used).any(|slot| slot.inside() == Some(key))
+        self.slots
+            .iter()
+            .take(used)
+            .any(|slot| slot.inside() == Some(key))
     }
 
     /// Wakes workers for `runs` new runs: those that are awake and idle will find theirs.
@@ -107,7 +110,9 @@ impl Control {
         bell::publish_fence();
         let used = self.header.used_slots.load(Ordering::Relaxed) as usize;
         let pairs = || self.slots.iter().zip(self.parks.iter()).take(used);
-        let idle = pairs().filter(|(slot, park)| park.is_awake() && slot.phase() == SlotPhase::Idle).count();
+        let idle = pairs()
+            .filter(|(slot, park)| park.is_awake() && slot.phase() == SlotPhase::Idle)
+            .count();
         let mut owed = runs.saturating_sub(idle);
         for (_, park) in pairs() {
             if owed == 0 {

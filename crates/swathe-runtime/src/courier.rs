@@ -66,12 +66,18 @@ fn end_attended(core: &Arc<Core>, state: &mut State) {
 }
 
 fn tell(notice: Notice) {
-    let Notice { outcome, on_done, wakers } = notice;
+    let Notice {
+        outcome,
+        on_done,
+        wakers,
+    } = notice;
     if let Some(on_done) = on_done {
         let result = catch_unwind(AssertUnwindSafe(|| on_done(&outcome)));
         if let Err(payload) = result {
             let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
-            let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+            let text = text
+                .or_else(|| payload.downcast_ref::<String>().cloned())
+                .unwrap_or_default();
             tracing::error!(text, "a callback panicked; the pool goes on");
         }
     }

@@ -50,7 +50,9 @@ pub struct EngineConfig {
 
 impl fmt::Debug for EngineConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EngineConfig").field("processes", &self.processes).finish_non_exhaustive()
+        f.debug_struct("EngineConfig")
+            .field("processes", &self.processes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -67,7 +69,10 @@ impl ZygoteRecipe {
     pub(crate) fn environment(&self) -> Vec<(String, String)> {
         let caps = thread_caps::caps(self.share, |name| std::env::var_os(name));
         let marker = (zygote::MARKER.to_owned(), "1".to_owned());
-        caps.into_iter().map(|(name, value)| (name.to_owned(), value)).chain([marker]).collect()
+        caps.into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .chain([marker])
+            .collect()
     }
 }
 
@@ -109,7 +114,7 @@ impl Engine {
         let cores = cores::cores().count;
         let processes = config.processes.unwrap_or(cores);
         EngineError::check_processes(processes, MAX_PROCESSES)?;
-        let slots = processes.max(2 * cores).max(16).min(MAX_PROCESSES);
+        let slots = processes.max(2 * cores).clamp(16, MAX_PROCESSES);
         let memory = match config.memory {
             Some(memory) => memory,
             None => Memory::global()?,
@@ -117,8 +122,13 @@ impl Engine {
         let share = (cores / processes).max(1);
         let params = config.setup.as_ref().map_or(&[][..], |(_, params, _)| params);
         let words = PlanWords {
-            setup: config.setup.as_ref().map_or([0; 2], |(task, ..)| [task.0.object, task.0.offset]),
-            exit_hook: config.exit_hook.map_or([0; 2], |task| [task.0.object, task.0.offset]),
+            setup: config
+                .setup
+                .as_ref()
+                .map_or([0; 2], |(task, ..)| [task.0.object, task.0.offset]),
+            exit_hook: config
+                .exit_hook
+                .map_or([0; 2], |task| [task.0.object, task.0.offset]),
             max_tasks: config.max_tasks_per_child.unwrap_or(0),
             processes: processes as u64,
             share: share as u64,
@@ -128,10 +138,20 @@ impl Engine {
         let plan = Arc::new(memory.alloc(plan_bytes.len().next_multiple_of(8), 64)?);
         bytes::write_block(&plan, &plan_bytes)?;
         let control = Control::create(slots)?;
-        control.header.used_slots.store(processes as u32, Ordering::Relaxed);
-        control.header.may_spin.store(u32::from(cores > 1 && processes <= cores), Ordering::Relaxed);
-        let recipe =
-            ZygoteRecipe { plan, plan_len: plan_bytes.len(), share, _keep: config.setup.map(|(.., keep)| keep) };
+        control
+            .header
+            .used_slots
+            .store(processes as u32, Ordering::Relaxed);
+        control
+            .header
+            .may_spin
+            .store(u32::from(cores > 1 && processes <= cores), Ordering::Relaxed);
+        let recipe = ZygoteRecipe {
+            plan,
+            plan_len: plan_bytes.len(),
+            share,
+            _keep: config.setup.map(|(.., keep)| keep),
+        };
         Self::launch(control, memory, recipe, processes)
     }
 
@@ -170,7 +190,11 @@ impl Engine {
     }
 
     fn check_process(&self) -> Result<(), EngineError> {
-        if process::fork_generation() == self.core().forks { Ok(()) } else { Err(EngineError::Forked) }
+        if process::fork_generation() == self.core().forks {
+            Ok(())
+        } else {
+            Err(EngineError::Forked)
+        }
     }
 
     /// Queues a job. One without positions is over at once.
@@ -183,7 +207,11 @@ impl Engine {
         let processes = {
             let state = core.state.lock();
             check_running(&state.phase)?;
-            if job.traits.pinned { state.target } else { state.target.max(1) }
+            if job.traits.pinned {
+                state.target
+            } else {
+                state.target.max(1)
+            }
         };
         let job = Arc::new(prepare(core, job, processes)?);
         let mut state = core.state.lock();
@@ -194,7 +222,10 @@ impl Engine {
             state.admit(core, job.clone());
         }
         drop(state);
-        Ok(JobHandle { core: core.clone(), job })
+        Ok(JobHandle {
+            core: core.clone(),
+            job,
+        })
     }
 
     /// Takes no more jobs; those there are will be finished. Idempotent; no effect after [`Engine::terminate`].
@@ -250,12 +281,17 @@ impl Engine {
         check_running(&state.phase)?;
         let used = core.control.header.used_slots.load(Ordering::Relaxed) as usize;
         for (index, job) in state.jobs.iter().enumerate() {
-            let Some(key) = job.as_ref().and_then(|job| job.key()) else { continue };
+            let Some(key) = job.as_ref().and_then(|job| job.key()) else {
+                continue;
+            };
             debug_assert_eq!(key.index as usize, index);
             // A lane that no worker had yet may hold the leavings of an earlier job.
             (used..processes).for_each(|worker| core.control.lane(key, worker).reset());
         }
-        core.control.header.used_slots.store(used.max(processes) as u32, Ordering::Release);
+        core.control
+            .header
+            .used_slots
+            .store(used.max(processes) as u32, Ordering::Release);
         state.target = processes;
         core.event.raise();
         Ok(())
@@ -270,7 +306,11 @@ impl Engine {
     pub fn workers(&self) -> Vec<WorkerInfo> {
         let core = self.core();
         let state = core.state.lock();
-        let known = state.pids.iter().enumerate().filter_map(|(index, pid)| Some((index, (*pid)?)));
+        let known = state
+            .pids
+            .iter()
+            .enumerate()
+            .filter_map(|(index, pid)| Some((index, (*pid)?)));
         known
             .map(|(index, pid)| {
                 let slot = &core.control.slots[index];
@@ -327,10 +367,16 @@ fn prepare(core: &Core, job: Job, processes: usize) -> Result<JobState, EngineEr
     let chunk_len = chunk_len(&job, processes as u64)?;
     let chunks = job.positions.div_ceil(chunk_len);
     if chunks > u64::from(u32::MAX - 1) {
-        return Err(EngineError::TooManyChunks { chunks, max: u64::from(u32::MAX - 1) });
+        return Err(EngineError::TooManyChunks {
+            chunks,
+            max: u64::from(u32::MAX - 1),
+        });
     }
     let params_room = job.params.len().next_multiple_of(64);
-    let block = Arc::new(core.memory.alloc_zeroed(params_room + chunks as usize * 4 + 64, 64)?);
+    let block = Arc::new(
+        core.memory
+            .alloc_zeroed(params_room + chunks as usize * 4 + 64, 64)?,
+    );
     bytes::write_block(&block, &job.params)?;
     let status = SharedSlice::in_block(&block, params_room, chunks as usize)?;
     let heap = match job.heap_hint {
@@ -381,7 +427,10 @@ fn chunk_len(job: &Job, processes: u64) -> Result<u64, EngineError> {
     let wanted = match job.chunking {
         Chunking::Size(0) => return Err(EngineError::ZeroChunk),
         Chunking::Size(n) if n > MAX_CHUNK_LEN && job.positions > MAX_CHUNK_LEN => {
-            return Err(EngineError::ChunkTooLong { asked: n, max: MAX_CHUNK_LEN });
+            return Err(EngineError::ChunkTooLong {
+                asked: n,
+                max: MAX_CHUNK_LEN,
+            });
         }
         Chunking::Size(n) => return Ok(n.min(MAX_CHUNK_LEN)),
         Chunking::Pool => return Ok(job.positions.div_ceil(4 * processes).clamp(1, MAX_CHUNK_LEN)),
@@ -389,7 +438,11 @@ fn chunk_len(job: &Job, processes: u64) -> Result<u64, EngineError> {
         Chunking::Auto => job.positions.div_ceil(CHUNKS_A_WORKER * processes),
     };
     let align = job.chunk_align.max(1);
-    let aligned = if wanted > align { wanted.next_multiple_of(align) } else { wanted };
+    let aligned = if wanted > align {
+        wanted.next_multiple_of(align)
+    } else {
+        wanted
+    };
     Ok(aligned.clamp(1, MAX_CHUNK_LEN))
 }
 
@@ -402,7 +455,9 @@ pub struct JobHandle {
 
 impl fmt::Debug for JobHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JobHandle").field("over", &self.is_over()).finish_non_exhaustive()
+        f.debug_struct("JobHandle")
+            .field("over", &self.is_over())
+            .finish_non_exhaustive()
     }
 }
 
@@ -459,9 +514,11 @@ impl JobHandle {
             return (done, outcome.failures.iter().map(|failure| failure.span).sum());
         }
         let ranges = crate::collect::finals(&self.job.status, &self.job.terms);
-        let failed = self.job.key().and_then(|key| self.core.control.job(key)).map_or(0, |cell| {
-            cell.failed.load(Ordering::Relaxed)
-        });
+        let failed = self
+            .job
+            .key()
+            .and_then(|key| self.core.control.job(key))
+            .map_or(0, |cell| cell.failed.load(Ordering::Relaxed));
         (ranges.iter().map(|range| range.end - range.start).sum(), failed)
     }
 
@@ -481,9 +538,11 @@ impl JobHandle {
         if self.job.is_over() {
             return true;
         }
-        let ready = self.job.key().and_then(|key| self.core.control.job(key)).is_some_and(|cell| {
-            matches!(cell.gate.state().phase, JobPhase::Complete | JobPhase::Stopped)
-        });
+        let ready = self
+            .job
+            .key()
+            .and_then(|key| self.core.control.job(key))
+            .is_some_and(|cell| matches!(cell.gate.state().phase, JobPhase::Complete | JobPhase::Stopped));
         ready && {
             let mut state = self.core.state.lock();
             state.finalize(&self.core, &self.job)
@@ -494,7 +553,9 @@ impl JobHandle {
         if self.core.control.header.may_spin.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let Some(cell) = self.job.key().and_then(|key| self.core.control.job(key)) else { return };
+        let Some(cell) = self.job.key().and_then(|key| self.core.control.job(key)) else {
+            return;
+        };
         let start = Instant::now();
         while cell.gate.state().phase == JobPhase::Open && start.elapsed() < WATCH {
             for _ in 0..32 {

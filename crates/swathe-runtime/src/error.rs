@@ -83,7 +83,10 @@ impl EngineError {
     pub(crate) fn check_processes(asked: usize, max: usize) -> Result<(), Self> {
         match asked {
             0 => Err(Self::NoProcesses),
-            n if n > max.min(MAX_PROCESSES) => Err(Self::TooManyProcesses { asked, max: max.min(MAX_PROCESSES) }),
+            n if n > max.min(MAX_PROCESSES) => Err(Self::TooManyProcesses {
+                asked,
+                max: max.min(MAX_PROCESSES),
+            }),
             _ => Ok(()),
         }
     }

@@ -43,9 +43,13 @@ impl ParentLine {
     /// Asks, and waits for the answer. A parent that is gone ends this process.
     pub(crate) fn ask(&self, question: &Message) -> Result<Message, String> {
         let socket = self.0.lock();
-        let answer = question.send(&socket, &[]).and_then(|()| Message::receive(&socket));
+        let answer = question
+            .send(&socket, &[])
+            .and_then(|()| Message::receive(&socket));
         match answer {
-            Ok(Some(answer)) if answer.kind == Kind::Refused => Err(String::from_utf8_lossy(&answer.text).into()),
+            Ok(Some(answer)) if answer.kind == Kind::Refused => {
+                Err(String::from_utf8_lossy(&answer.text).into())
+            }
             Ok(Some(answer)) => Ok(answer),
             // There is nobody left to work for.
             Ok(None) => std::process::exit(1),
@@ -68,13 +72,27 @@ pub(crate) struct WorkerHeap {
 
 impl WorkerHeap {
     pub(crate) fn new(line: Arc<ParentLine>, data: Arc<Segment>) -> Self {
-        Self { line, data, job: JobKey::new(0, 0), next: 0, end: 0, ask: FIRST_ASK }
+        Self {
+            line,
+            data,
+            job: JobKey::new(0, 0),
+            next: 0,
+            end: 0,
+            ask: FIRST_ASK,
+        }
     }
 
     /// From now on everything is for this job.
     pub(crate) fn turn_to(&mut self, job: JobKey) {
         if self.job != job {
-            *self = Self { job, next: 0, end: 0, ask: FIRST_ASK, line: self.line.clone(), data: self.data.clone() };
+            *self = Self {
+                job,
+                next: 0,
+                end: 0,
+                ask: FIRST_ASK,
+                line: self.line.clone(),
+                data: self.data.clone(),
+            };
         }
     }
 
@@ -100,13 +118,22 @@ impl WorkerHeap {
         }
         let offset = self.next;
         self.next = (offset + len).next_multiple_of(ALIGN).min(self.end);
-        let pointer: NonNull<u8> = self.data.range(offset as usize, len as usize).map_err(|e| e.to_string())?;
-        Ok(HeapSpan { pointer, segment: self.data.id(), offset })
+        let pointer: NonNull<u8> = self
+            .data
+            .range(offset as usize, len as usize)
+            .map_err(|e| e.to_string())?;
+        Ok(HeapSpan {
+            pointer,
+            segment: self.data.id(),
+            offset,
+        })
     }
 
     fn ask_parent(&mut self, len: u64) -> Result<(), String> {
         let bytes = self.ask.max(len.next_multiple_of(ALIGN));
-        let answer = self.line.ask(&Message::new(Kind::WantBlock, &[self.job.to_word(), bytes]))?;
+        let answer = self
+            .line
+            .ask(&Message::new(Kind::WantBlock, &[self.job.to_word(), bytes]))?;
         (self.next, self.end) = (answer.words[0], answer.words[0] + answer.words[1]);
         self.ask = (self.ask * 2).min(LARGEST_ASK);
         Ok(())

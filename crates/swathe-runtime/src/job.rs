@@ -34,6 +34,9 @@ pub struct JobTraits {
     pub attended: bool,
 }
 
+/// What the courier calls when a job is over.
+pub type OnDone = Box<dyn FnOnce(&Arc<Outcome>) + Send>;
+
 /// An untyped job.
 pub struct Job {
     /// What to run.
@@ -59,12 +62,15 @@ pub struct Job {
     /// Inputs and outputs: kept until no worker can touch them any more.
     pub keep: Box<dyn Any + Send + Sync>,
     /// Called once on the courier's thread when the job is over.
-    pub on_done: Option<Box<dyn FnOnce(&Arc<Outcome>) + Send>>,
+    pub on_done: Option<OnDone>,
 }
 
 impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job").field("task", &self.task).field("positions", &self.positions).finish_non_exhaustive()
+        f.debug_struct("Job")
+            .field("task", &self.task)
+            .field("positions", &self.positions)
+            .finish_non_exhaustive()
     }
 }
 

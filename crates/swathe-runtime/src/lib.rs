@@ -24,9 +24,7 @@ mod zygote;
 pub use control::MAX_PROCESSES;
 pub use engine::{Engine, EngineConfig, JobHandle, WorkerInfo};
 pub use error::EngineError;
-pub use job::{Chunking, End, Failure, FailureKind, Job, JobTraits, Outcome};
+pub use job::{Chunking, End, Failure, FailureKind, Job, JobTraits, OnDone, Outcome};
 pub use swathe_os::process::ExitCause;
-pub use task::{
-    Call, ExitHook, HeapSpan, Rest, Setup, SetupCall, TaskRef, Trampoline, WorkerFacts,
-};
+pub use task::{Call, ExitHook, HeapSpan, Rest, Setup, SetupCall, TaskRef, Trampoline, WorkerFacts};
 pub use zygote::{init, is_initialized};

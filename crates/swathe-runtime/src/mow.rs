@@ -58,7 +58,17 @@ impl<'w> Mowing<'w> {
         careful: bool,
     ) -> Self {
         worker.heap.turn_to(key);
-        Self { worker, control, cell, key, seen, terms, careful, pace: Pace::new(), cache: None }
+        Self {
+            worker,
+            control,
+            cell,
+            key,
+            seen,
+            terms,
+            careful,
+            pace: Pace::new(),
+            cache: None,
+        }
     }
 
     /// Until the lane is empty, the gate changes, or the worker's tasks are used up.
@@ -70,7 +80,9 @@ impl<'w> Mowing<'w> {
         let control = self.control;
         let lane = control.lane(self.key, self.worker.index);
         while self.worker.tasks_left > 0 && self.cell.gate.still(self.seen) {
-            let Some(hand) = lane.take(self.want(lane)) else { break };
+            let Some(hand) = lane.take(self.want(lane)) else {
+                break;
+            };
             if self.run_hand(&ground, hand) == Hand::GateChanged {
                 break;
             }
@@ -80,7 +92,10 @@ impl<'w> Mowing<'w> {
 
     fn ground(&self) -> Result<Ground, String> {
         let data = &self.worker.plan.data;
-        let code = CodeRef { object: self.terms.task_object, offset: self.terms.task_offset };
+        let code = CodeRef {
+            object: self.terms.task_object,
+            offset: self.terms.task_offset,
+        };
         let address = image::resolve(code).ok_or(
             "the task's code is in an object that the workers have not loaded: a library opened at run time cannot \
              hold tasks",
@@ -88,8 +103,14 @@ impl<'w> Mowing<'w> {
         let text = |e: swathe_memory::MemoryError| e.to_string();
         Ok(Ground {
             task: task_code::trampoline(address),
-            status: SharedSlice::at(data, self.terms.status_offset as usize, self.terms.chunks as usize).map_err(text)?,
-            params: bytes::read_segment(data, self.terms.params_offset, self.terms.params_len).map_err(text)?,
+            status: SharedSlice::at(
+                data,
+                self.terms.status_offset as usize,
+                self.terms.chunks as usize,
+            )
+            .map_err(text)?,
+            params: bytes::read_segment(data, self.terms.params_offset, self.terms.params_len)
+                .map_err(text)?,
         })
     }
 
@@ -128,7 +149,9 @@ impl<'w> Mowing<'w> {
     /// One chunk, from its progress on, in strips.
     fn run_chunk(&mut self, ground: &Ground, word: &StatusWord, chunk: Span) -> Hand {
         let range = chunk.positions(&self.terms);
-        let ChunkStatus::Progress(begun) = word.load() else { return Hand::Finished };
+        let ChunkStatus::Progress(begun) = word.load() else {
+            return Hand::Finished;
+        };
         let mut next = range.start + u64::from(begun);
         loop {
             let len = self.strip_len().min(range.end - next);
@@ -170,8 +193,10 @@ impl<'w> Mowing<'w> {
         let spent = now() - started;
         self.pace.learn(len, spent);
         self.worker.tasks_left = self.worker.tasks_left.saturating_sub(len);
-        slot.elements.store(slot.elements.load(Ordering::Relaxed) + len, Ordering::Relaxed);
-        slot.busy.store(slot.busy.load(Ordering::Relaxed) + spent, Ordering::Relaxed);
+        slot.elements
+            .store(slot.elements.load(Ordering::Relaxed) + len, Ordering::Relaxed);
+        slot.busy
+            .store(slot.busy.load(Ordering::Relaxed) + spent, Ordering::Relaxed);
     }
 
     /// One call of the trampoline. Gives how many positions are settled: all, or up to and with one that panicked.
@@ -200,7 +225,11 @@ impl<'w> Mowing<'w> {
         };
         let result = catch_unwind(AssertUnwindSafe(|| (ground.task)(&mut call)));
         for (within, text) in failures {
-            let span = if self.terms.has(JobTerms::WHOLE_CHUNKS) { len } else { 1 };
+            let span = if self.terms.has(JobTerms::WHOLE_CHUNKS) {
+                len
+            } else {
+                1
+            };
             self.record(first + within, span, RecordKind::Error, &text);
         }
         if result.is_ok() {
@@ -233,7 +262,9 @@ impl<'w> Mowing<'w> {
         }
         self.cell.failed.fetch_add(span, Ordering::Relaxed);
         if self.terms.has(JobTerms::FAIL_FAST) {
-            self.cell.gate.advance(self.seen, swathe_protocol::JobPhase::Stopped);
+            self.cell
+                .gate
+                .advance(self.seen, swathe_protocol::JobPhase::Stopped);
         }
     }
 }

@@ -59,7 +59,10 @@ pub(crate) fn bury(core: &Core, state: &mut State, death: Death) -> Verdict {
     for job in state.unfinished() {
         state.finalize(core, &job);
         if let Some(key) = job.key() {
-            core.control.nudge(&core.control.jobs[key.index as usize], job.terms.has(JobTerms::ATTENDED));
+            core.control.nudge(
+                &core.control.jobs[key.index as usize],
+                job.terms.has(JobTerms::ATTENDED),
+            );
         }
     }
     match phase {
@@ -89,13 +92,25 @@ fn hand_on(core: &Core, state: &mut State, death: Death, key: JobKey, left: bool
     let rest = lane.drain();
     if let Hand::Held(held) = hand {
         let held = Span::new(held.first, held.end.min(job.terms.chunks as u32));
-        let suspects = if left { None } else { blame(core, &job, death, held) };
+        let suspects = if left {
+            None
+        } else {
+            blame(core, &job, death, held)
+        };
         let words = &job.status[held.first as usize..held.end as usize];
-        let finals = words.iter().filter(|word| word.load() == ChunkStatus::Final).count();
+        let finals = words
+            .iter()
+            .filter(|word| word.load() == ChunkStatus::Final)
+            .count();
         lane.settle(finals as u32);
         for run in collect::unfinished(words) {
             let run = held.first + run.start..held.first + run.end;
-            note_rerun(core, &job, key, job.terms.positions_of(run.start, run.end - run.start));
+            note_rerun(
+                core,
+                &job,
+                key,
+                job.terms.positions_of(run.start, run.end - run.start),
+            );
             give(core, state, &job, key, seen.epoch, run, suspects.is_some());
         }
     }
@@ -126,7 +141,9 @@ fn give(
 
 /// Older failure records about these positions are void: the positions are run again.
 fn note_rerun(core: &Core, job: &JobState, key: JobKey, positions: Range<u64>) {
-    let newest = core.control.jobs[key.index as usize].failures.load(Ordering::Acquire);
+    let newest = core.control.jobs[key.index as usize]
+        .failures
+        .load(Ordering::Acquire);
     if newest != 0 {
         job.inner.lock().reruns.push(Rerun { positions, newest });
     }
@@ -136,7 +153,10 @@ fn note_rerun(core: &Core, job: &JobState, key: JobKey, positions: Range<u64>) {
 /// cost as many workers as the job allows is lost, and the chunk goes on behind it.
 fn blame(core: &Core, job: &JobState, death: Death, held: Span) -> Option<Range<u64>> {
     let slot = &core.control.slots[death.worker];
-    let (first, len) = (slot.strip_first.load(Ordering::Relaxed), slot.strip_len.load(Ordering::Acquire));
+    let (first, len) = (
+        slot.strip_first.load(Ordering::Relaxed),
+        slot.strip_len.load(Ordering::Acquire),
+    );
     let range = held.positions(&job.terms);
     let strip = first.max(range.start)..first.saturating_add(len).min(range.end);
     // What was published before the death is no suspect any more.
@@ -158,7 +178,8 @@ fn blame(core: &Core, job: &JobState, death: Death, held: Span) -> Option<Range<
     }
     let mut message = last_words(slot);
     if torn {
-        message = format!("its results were being written over its inputs, so it cannot be run again; {message}");
+        message =
+            format!("its results were being written over its inputs, so it cannot be run again; {message}");
     }
     inner.lost.push(Failure {
         position: strip.start,
@@ -215,8 +236,10 @@ fn rebuild_all(core: &Core, state: &mut State) {
 
 /// Makes anew the claims of those closed jobs that nobody is inside of any more.
 pub(crate) fn rebuild_ready(core: &Core, state: &mut State) {
-    let (ready, waiting): (Vec<_>, Vec<_>) =
-        state.rebuilding.iter().partition(|key| !core.control.anyone_inside(**key));
+    let (ready, waiting): (Vec<_>, Vec<_>) = state
+        .rebuilding
+        .iter()
+        .partition(|key| !core.control.anyone_inside(**key));
     state.rebuilding = waiting;
     for key in ready {
         if let Some(job) = state.job(key).filter(|job| !job.is_over()) {
@@ -229,12 +252,26 @@ fn rebuild(core: &Core, state: &mut State, job: &Arc<JobState>, key: JobKey) {
     let cell = &core.control.jobs[key.index as usize];
     let seen = cell.gate.state();
     let runs = collect::unfinished(&job.status);
-    core.control.lanes(key).iter().for_each(swathe_protocol::Lane::reset);
-    cell.target.store(runs.iter().map(|run| u64::from(run.end - run.start)).sum(), Ordering::Relaxed);
+    core.control
+        .lanes(key)
+        .iter()
+        .for_each(swathe_protocol::Lane::reset);
+    cell.target.store(
+        runs.iter().map(|run| u64::from(run.end - run.start)).sum(),
+        Ordering::Relaxed,
+    );
     for run in &runs {
-        note_rerun(core, job, key, job.terms.positions_of(run.start, run.end - run.start));
+        note_rerun(
+            core,
+            job,
+            key,
+            job.terms.positions_of(run.start, run.end - run.start),
+        );
     }
-    let opened = swathe_protocol::GateState { phase: JobPhase::Open, ..seen };
+    let opened = swathe_protocol::GateState {
+        phase: JobPhase::Open,
+        ..seen
+    };
     cell.gate.set(opened);
     for run in runs {
         give(core, state, job, key, seen.epoch, run, false);

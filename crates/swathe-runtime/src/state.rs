@@ -22,7 +22,7 @@ use swathe_protocol::{Descriptor, GateState, JobKey, JobPhase, JobTerms, StatusW
 use crate::{
     collect::{self, Rerun},
     control::Control,
-    job::{End, Failure, Outcome},
+    job::{End, Failure, OnDone, Outcome},
 };
 
 /// What a pool does for whom.
@@ -95,8 +95,6 @@ pub(crate) struct Notice {
     pub(crate) wakers: Vec<Waker>,
 }
 
-pub(crate) type OnDone = Box<dyn FnOnce(&Arc<Outcome>) + Send>;
-
 /// The parent's side of a job.
 pub(crate) struct JobState {
     pub(crate) terms: JobTerms,
@@ -127,7 +125,12 @@ pub(crate) struct JobInner {
 }
 
 impl JobState {
-    pub(crate) fn new(terms: JobTerms, max_deaths: u32, status: SharedSlice<StatusWord>, inner: JobInner) -> Self {
+    pub(crate) fn new(
+        terms: JobTerms,
+        max_deaths: u32,
+        status: SharedSlice<StatusWord>,
+        inner: JobInner,
+    ) -> Self {
         Self {
             terms,
             max_deaths,
@@ -160,7 +163,11 @@ impl JobState {
         self.over.store(true, Ordering::Release);
         self.signal.notify_all();
         let (on_done, wakers) = (inner.on_done.take(), std::mem::take(&mut inner.wakers));
-        (on_done.is_some() || !wakers.is_empty()).then_some(Notice { outcome, on_done, wakers })
+        (on_done.is_some() || !wakers.is_empty()).then_some(Notice {
+            outcome,
+            on_done,
+            wakers,
+        })
     }
 }
 
@@ -194,7 +201,10 @@ impl State {
 
     /// The job of a key, if it still is the cell's.
     pub(crate) fn job(&self, key: JobKey) -> Option<Arc<JobState>> {
-        self.jobs.get(key.index as usize)?.clone().filter(|job| job.key() == Some(key))
+        self.jobs
+            .get(key.index as usize)?
+            .clone()
+            .filter(|job| job.key() == Some(key))
     }
 
     /// Queues a new job, and gives it a cell at once if there is one.
@@ -217,7 +227,9 @@ impl State {
                 self.reclaim(core);
             }
             let Some(index) = self.free.pop() else { break };
-            let Some(job) = self.waiting.pop_front() else { break };
+            let Some(job) = self.waiting.pop_front() else {
+                break;
+            };
             self.place(core, index, job);
         }
     }
@@ -225,7 +237,9 @@ impl State {
     /// Frees the cells of jobs that are over and that nobody is inside of.
     fn reclaim(&mut self, core: &Core) {
         for index in 0..self.jobs.len() {
-            let Some(job) = self.jobs[index].as_ref().filter(|job| job.is_over()) else { continue };
+            let Some(job) = self.jobs[index].as_ref().filter(|job| job.is_over()) else {
+                continue;
+            };
             let Some(key) = job.key() else { continue };
             if !core.control.anyone_inside(key) {
                 self.vacate(core, key);
@@ -252,14 +266,21 @@ impl State {
         *generation = generation.wrapping_add(1).max(1);
         let key = JobKey::new(index, *generation);
         let cell = &core.control.jobs[index as usize];
-        core.control.lanes(key).iter().for_each(swathe_protocol::Lane::reset);
+        core.control
+            .lanes(key)
+            .iter()
+            .for_each(swathe_protocol::Lane::reset);
         cell.failures.store(0, Ordering::Relaxed);
         cell.failed.store(0, Ordering::Relaxed);
         cell.heap_used.store(0, Ordering::Relaxed);
         cell.target.store(job.terms.chunks, Ordering::Relaxed);
         cell.bell.reset();
         cell.write_terms(job.terms);
-        cell.gate.set(GateState { generation: key.generation, epoch: 0, phase: JobPhase::Open });
+        cell.gate.set(GateState {
+            generation: key.generation,
+            epoch: 0,
+            phase: JobPhase::Open,
+        });
         let _ = job.key.set(key);
         let chunks = job.terms.chunks as u32;
         self.jobs[index as usize] = Some(job.clone());
@@ -279,8 +300,12 @@ impl State {
 
     /// Gives worker `chunk` its own chunk of a pinned job.
     pub(crate) fn send_errand(&mut self, core: &Core, key: JobKey, chunk: u32) {
-        core.control.lane(key, chunk as usize).fill(swathe_protocol::Span::new(chunk, chunk + 1));
-        core.control.slots[chunk as usize].errand.store(key.to_word(), Ordering::Release);
+        core.control
+            .lane(key, chunk as usize)
+            .fill(swathe_protocol::Span::new(chunk, chunk + 1));
+        core.control.slots[chunk as usize]
+            .errand
+            .store(key.to_word(), Ordering::Release);
     }
 
     /// Puts a run into the ring, or aside until there is room.
@@ -292,7 +317,13 @@ impl State {
         chunks: std::ops::Range<u32>,
         careful: bool,
     ) {
-        let run = Descriptor { job, epoch, first: chunks.start, chunks: chunks.end - chunks.start, careful };
+        let run = Descriptor {
+            job,
+            epoch,
+            first: chunks.start,
+            chunks: chunks.end - chunks.start,
+            careful,
+        };
         if !self.overflow.is_empty() {
             self.overflow.push_back(run);
         } else if let Err(run) = core.control.push(run) {
@@ -307,7 +338,9 @@ impl State {
             return true;
         }
         let Some(key) = job.key() else {
-            let Some(ending) = job.inner.lock().ending.clone() else { return false };
+            let Some(ending) = job.inner.lock().ending.clone() else {
+                return false;
+            };
             self.waiting.retain(|other| !Arc::ptr_eq(other, job));
             self.conclude(core, job, ending);
             return true;
@@ -332,7 +365,9 @@ impl State {
     fn conclude(&mut self, core: &Core, job: &Arc<JobState>, end: End) {
         let terms = &job.terms;
         let failures = job.key().map_or(0, |key| {
-            core.control.jobs[key.index as usize].failures.load(Ordering::Acquire)
+            core.control.jobs[key.index as usize]
+                .failures
+                .load(Ordering::Acquire)
         });
         let outcome = {
             let mut inner = job.inner.lock();
@@ -358,7 +393,8 @@ impl State {
         }
         if let Some(key) = job.key() {
             // Those that sleep on the bell look at the job, not at the cell, when they wake.
-            core.control.ring_over(&core.control.jobs[key.index as usize], false);
+            core.control
+                .ring_over(&core.control.jobs[key.index as usize], false);
         }
         if self.phase == PoolPhase::Closed && !self.has_unfinished() {
             core.event.raise();
@@ -387,6 +423,12 @@ impl State {
 
     /// All jobs that are not over.
     pub(crate) fn unfinished(&self) -> Vec<Arc<JobState>> {
-        self.jobs.iter().flatten().chain(&self.waiting).filter(|job| !job.is_over()).cloned().collect()
+        self.jobs
+            .iter()
+            .flatten()
+            .chain(&self.waiting)
+            .filter(|job| !job.is_over())
+            .cloned()
+            .collect()
     }
 }

@@ -136,9 +136,17 @@ impl Supervisor {
     /// Waits for the event, the zygote or a worker; gives a flag for each slot.
     fn wait(&self) -> Vec<bool> {
         let restless = self.core.state.lock().is_restless();
-        let timeout = if restless || self.stopping.is_some() { Some(Duration::from_millis(1)) } else { None };
-        let lines: Vec<_> =
-            self.processes.iter().enumerate().filter_map(|(slot, p)| Some((slot, p.as_ref()?.line.as_ref()?))).collect();
+        let timeout = if restless || self.stopping.is_some() {
+            Some(Duration::from_millis(1))
+        } else {
+            None
+        };
+        let lines: Vec<_> = self
+            .processes
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, p)| Some((slot, p.as_ref()?.line.as_ref()?)))
+            .collect();
         let mut fds = vec![self.core.event.as_fd()];
         fds.extend(lines.iter().map(|(_, line)| line.as_fd()));
         fds.extend(self.zygote.iter().map(|zygote| zygote.socket.as_fd()));
@@ -157,10 +165,13 @@ impl Supervisor {
         recovery::rebuild_ready(&core, &mut state);
         state.pump(&core);
         if state.phase.is_stopping() {
-            self.stop(&core, &state);
+            self.stop(&core, &mut state);
         } else if state.phase == PoolPhase::Closed && !state.has_unfinished() && !self.draining {
             self.draining = true;
-            core.control.header.shutdown.store(Header::DRAIN, Ordering::Release);
+            core.control
+                .header
+                .shutdown
+                .store(Header::DRAIN, Ordering::Release);
             core.control.wake_all();
         }
         if self.stopping.is_none() && !self.draining {
@@ -168,7 +179,7 @@ impl Supervisor {
         }
         let empty = self.processes.iter().all(Option::is_none);
         if self.draining && empty && self.stopping.is_none() {
-            self.stop(&core, &state);
+            self.stop(&core, &mut state);
         }
         let late = self.stopping.is_some_and(|since| since.elapsed() > PATIENCE);
         if late && let Some(zygote) = &mut self.zygote {
@@ -178,17 +189,18 @@ impl Supervisor {
     }
 
     /// Makes everybody leave. The jobs are ended when nobody is left.
-    fn stop(&mut self, core: &Core, state: &State) {
+    fn stop(&mut self, core: &Core, state: &mut State) {
         if self.stopping.is_some() {
             return;
         }
         self.stopping = Some(Instant::now());
-        core.control.header.shutdown.store(Header::STOP, Ordering::Release);
+        core.control
+            .header
+            .shutdown
+            .store(Header::STOP, Ordering::Release);
+        let ending = ending_of(&state.phase);
         for job in state.unfinished() {
-            let Some(key) = job.key() else { continue };
-            let gate = &core.control.jobs[key.index as usize].gate;
-            let seen = gate.state();
-            gate.advance(seen, swathe_protocol::JobPhase::Stopped);
+            state.stop(core, &job, ending.clone());
         }
         core.control.wake_all();
         if let Some(zygote) = &self.zygote {
@@ -203,7 +215,9 @@ impl Supervisor {
             match (&self.processes[slot], slot < state.target) {
                 (None, true) => self.start_worker(core, state, slot),
                 (Some(_), false) => {
-                    core.control.slots[slot].errand.store(crate::worker::RETIRE, Ordering::Release);
+                    core.control.slots[slot]
+                        .errand
+                        .store(crate::worker::RETIRE, Ordering::Release);
                     if core.control.parks[slot].claim_wake() {
                         swathe_os::futex::wake(core.control.parks[slot].word(), 1);
                     }
@@ -217,7 +231,9 @@ impl Supervisor {
         let Some(zygote) = &self.zygote else { return };
         let words = &core.control.slots[slot];
         words.renew();
-        let _ = words.errand.compare_exchange(crate::worker::RETIRE, 0, Ordering::AcqRel, Ordering::Relaxed);
+        let _ = words
+            .errand
+            .compare_exchange(crate::worker::RETIRE, 0, Ordering::AcqRel, Ordering::Relaxed);
         let incarnation = words.incarnation.load(Ordering::Relaxed);
         let sent = Socket::pair().and_then(|(line, theirs)| {
             let order = Message::new(Kind::Fork, &[slot as u64, u64::from(incarnation)]);
@@ -225,7 +241,12 @@ impl Supervisor {
         });
         match sent {
             Ok(line) => {
-                self.processes[slot] = Some(Process { incarnation, pid: 0, pidfd: None, line: Some(line) });
+                self.processes[slot] = Some(Process {
+                    incarnation,
+                    pid: 0,
+                    pidfd: None,
+                    line: Some(line),
+                });
             }
             // A zygote that is gone is heard of soon, and replaced.
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
@@ -248,7 +269,9 @@ impl Supervisor {
     fn obey_zygote(&mut self, mut message: Message) {
         let [slot, incarnation, pid, by, number, ..] = message.words;
         let slot = slot as usize;
-        let Some(Some(process)) = self.processes.get_mut(slot) else { return };
+        let Some(Some(process)) = self.processes.get_mut(slot) else {
+            return;
+        };
         if u64::from(process.incarnation) != incarnation {
             return;
         }
@@ -256,7 +279,9 @@ impl Supervisor {
             Kind::Forked => {
                 process.pid = pid as u32;
                 process.pidfd = message.fds.pop().map(Pidfd::from);
-                self.core.control.slots[slot].pid.store(pid as u32, Ordering::Relaxed);
+                self.core.control.slots[slot]
+                    .pid
+                    .store(pid as u32, Ordering::Relaxed);
                 self.core.state.lock().pids[slot] = Some(pid as u32);
             }
             Kind::ForkFailed => {
@@ -283,7 +308,15 @@ impl Supervisor {
         let core = self.core.clone();
         let mut state = core.state.lock();
         state.pids[slot] = None;
-        let verdict = recovery::bury(&core, &mut state, Death { worker: slot, pid, cause });
+        let verdict = recovery::bury(
+            &core,
+            &mut state,
+            Death {
+                worker: slot,
+                pid,
+                cause,
+            },
+        );
         core.changed.notify_all();
         match verdict {
             // Lost with the zygote: that is not the initializer's fault.
@@ -315,7 +348,9 @@ impl Supervisor {
             let _ = zygote.child.wait();
         }
         for slot in 0..self.processes.len() {
-            let Some(process) = &self.processes[slot] else { continue };
+            let Some(process) = &self.processes[slot] else {
+                continue;
+            };
             let pid = process.pid;
             if let Some(pidfd) = &process.pidfd {
                 pidfd.kill();
@@ -328,7 +363,8 @@ impl Supervisor {
         }
         self.zygote_failures += 1;
         if self.zygote_failures > ZYGOTE_TRIES {
-            return self.give_up("the process that starts workers was lost several times in a row".to_owned());
+            return self
+                .give_up("the process that starts workers was lost several times in a row".to_owned());
         }
         match start_zygote(&self.core, &self.recipe) {
             Ok(zygote) => self.zygote = Some(zygote),
@@ -348,16 +384,12 @@ impl Supervisor {
     /// A worker asks for memory.
     fn hear_worker(&mut self, slot: usize) {
         let Some(line) = self.line(slot) else { return };
-        let question = match Message::try_receive(line) {
-            Ok(Some(question)) => question,
-            // Gone, or talking nonsense: the zygote reports its death, or its next question is nonsense too.
-            Ok(None) | Err(_) => {
-                // Not polled again: a line that hung up would be ready for ever.
-                if let Some(process) = &mut self.processes[slot] {
-                    process.line = None;
-                }
-                return;
+        let Ok(Some(question)) = Message::try_receive(line) else {
+            // Gone, or talking nonsense. Not polled again: a line that hung up would be ready for ever.
+            if let Some(process) = &mut self.processes[slot] {
+                process.line = None;
             }
+            return;
         };
         let answer = match question.kind {
             Kind::WantBlock => self.grant_block(question.words[0], question.words[1]),
@@ -374,7 +406,10 @@ impl Supervisor {
 
     fn grant_block(&self, job: u64, bytes: u64) -> Result<Message, String> {
         let state = self.core.state.lock();
-        let job = state.job(JobKey::from_word(job)).filter(|job| !job.is_over()).ok_or("the job is over")?;
+        let job = state
+            .job(JobKey::from_word(job))
+            .filter(|job| !job.is_over())
+            .ok_or("the job is over")?;
         let len = usize::try_from(bytes).map_err(|_| "a block of that size cannot exist")?;
         let block = self.core.memory.alloc(len, 64).map_err(|e| e.to_string())?;
         let answer = Message::new(Kind::Block, &[block.offset() as u64, block.len() as u64]);
@@ -387,8 +422,7 @@ impl Supervisor {
         let answer = match registry::find(swathe_memory::SegmentId::from_bits(id)) {
             Some(segment) => {
                 let writable = u64::from(segment.access() == Access::ReadWrite);
-                Message::new(Kind::Segment, &[segment.len() as u64, writable])
-                    .send(line, &[segment.fd()])
+                Message::new(Kind::Segment, &[segment.len() as u64, writable]).send(line, &[segment.fd()])
             }
             None => Message::new(Kind::Refused, &[])
                 .with_text(b"the array it belongs to no longer exists in the parent")
@@ -406,15 +440,20 @@ impl Supervisor {
         for slot in core.control.slots.iter() {
             slot.leave();
         }
-        let ending = match &state.phase {
-            PoolPhase::Broken(text) => End::Broken(text.clone()),
-            _ => End::Terminated,
-        };
+        let ending = ending_of(&state.phase);
         for job in state.unfinished() {
             state.stop(&core, &job, ending.clone());
         }
         state.finished = true;
         core.changed.notify_all();
         core.control.wake_courier();
+    }
+}
+
+/// How jobs end that a stopping pool has not finished.
+fn ending_of(phase: &PoolPhase) -> End {
+    match phase {
+        PoolPhase::Broken(text) => End::Broken(text.clone()),
+        _ => End::Terminated,
     }
 }

@@ -68,7 +68,9 @@ pub struct SetupCall<'a> {
 
 impl fmt::Debug for SetupCall<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SetupCall").field("worker", &self.worker).finish_non_exhaustive()
+        f.debug_struct("SetupCall")
+            .field("worker", &self.worker)
+            .finish_non_exhaustive()
     }
 }
 
@@ -99,7 +101,10 @@ pub struct Call<'a> {
 
 impl fmt::Debug for Call<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call").field("first", &self.first).field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("Call")
+            .field("first", &self.first)
+            .field("len", &self.len)
+            .finish_non_exhaustive()
     }
 }
 

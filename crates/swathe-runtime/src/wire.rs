@@ -39,9 +39,22 @@ pub(crate) enum Kind {
 impl Kind {
     fn from_word(word: u64) -> Option<Self> {
         use Kind::*;
-        [Hello, Ready, Fork, Forked, ForkFailed, Died, Stop, WantSegment, Segment, WantBlock, Block, Refused]
-            .into_iter()
-            .find(|kind| *kind as u64 == word)
+        [
+            Hello,
+            Ready,
+            Fork,
+            Forked,
+            ForkFailed,
+            Died,
+            Stop,
+            WantSegment,
+            Segment,
+            WantBlock,
+            Block,
+            Refused,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u64 == word)
     }
 }
 
@@ -62,7 +75,12 @@ impl Message {
     pub(crate) fn new(kind: Kind, words: &[u64]) -> Self {
         let mut all = [0; WORDS];
         all[..words.len()].copy_from_slice(words);
-        Self { kind, words: all, text: Vec::new(), fds: Vec::new() }
+        Self {
+            kind,
+            words: all,
+            text: Vec::new(),
+            fds: Vec::new(),
+        }
     }
 
     /// With a text, cut to what a packet holds.
@@ -95,13 +113,22 @@ impl Message {
     /// What came is an allegation: a packet of another form is an error, never a panic.
     fn decode(packet: swathe_os::socket::Packet) -> io::Result<Self> {
         let malformed = || io::Error::other("a peer sent a packet that is no message of Swathe's");
-        let (head, text) = packet.bytes.split_at_checked(8 * (WORDS + 1)).ok_or_else(malformed)?;
-        let mut words =
-            head.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("chunks of 8 bytes")));
+        let (head, text) = packet
+            .bytes
+            .split_at_checked(8 * (WORDS + 1))
+            .ok_or_else(malformed)?;
+        let mut words = head
+            .chunks_exact(8)
+            .map(|word| u64::from_le_bytes(word.try_into().expect("chunks of 8 bytes")));
         let kind = words.next().and_then(Kind::from_word).ok_or_else(malformed)?;
         let mut all = [0; WORDS];
         all.iter_mut().zip(words).for_each(|(word, value)| *word = value);
-        Ok(Self { kind, words: all, text: text.to_vec(), fds: packet.fds })
+        Ok(Self {
+            kind,
+            words: all,
+            text: text.to_vec(),
+            fds: packet.fds,
+        })
     }
 }
 
@@ -112,9 +139,15 @@ mod tests {
     #[test]
     fn messages_arrive_as_sent_and_garbage_is_refused() {
         let (a, b) = Socket::pair().unwrap();
-        Message::new(Kind::Died, &[1, 2, 3]).with_text(b"why").send(&a, &[]).unwrap();
+        Message::new(Kind::Died, &[1, 2, 3])
+            .with_text(b"why")
+            .send(&a, &[])
+            .unwrap();
         let got = Message::receive(&b).unwrap().unwrap();
-        assert_eq!((got.kind, got.words[..4].to_vec(), got.text), (Kind::Died, vec![1, 2, 3, 0], b"why".to_vec()));
+        assert_eq!(
+            (got.kind, got.words[..4].to_vec(), got.text),
+            (Kind::Died, vec![1, 2, 3, 0], b"why".to_vec())
+        );
         for garbage in [&b"short"[..], &[0xff; 80], &[0; 64]] {
             a.send(garbage, &[]).unwrap();
             assert!(Message::receive(&b).is_err());

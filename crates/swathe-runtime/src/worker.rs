@@ -73,17 +73,27 @@ impl PlanWords {
 
     /// The bytes that [`Plan::decode`] reads.
     pub(crate) fn encode(self, setup_params: &[u8]) -> Vec<u8> {
-        let mut bytes: Vec<u8> = self.to_words().iter().flat_map(|word| word.to_le_bytes()).collect();
+        let mut bytes: Vec<u8> = self
+            .to_words()
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
         bytes.extend(setup_params);
         bytes
     }
 }
 
 impl Plan {
-    pub(crate) fn decode(control: Arc<Control>, data: Arc<Segment>, offset: u64, len: u64) -> Result<Self, String> {
+    pub(crate) fn decode(
+        control: Arc<Control>,
+        data: Arc<Segment>,
+        offset: u64,
+        len: u64,
+    ) -> Result<Self, String> {
         let bytes = bytes::read_segment(&data, offset, len).map_err(|e| e.to_string())?;
-        let (head, params) =
-            bytes.split_at_checked(PlanWords::LEN * 8).ok_or("the pool's plan is shorter than its own header")?;
+        let (head, params) = bytes
+            .split_at_checked(PlanWords::LEN * 8)
+            .ok_or("the pool's plan is shorter than its own header")?;
         let word = |i: usize| u64::from_le_bytes(head[i * 8..i * 8 + 8].try_into().expect("8 bytes"));
         let words = PlanWords {
             setup: [word(0), word(1)],
@@ -93,7 +103,12 @@ impl Plan {
             share: word(6),
             pin: word(7),
         };
-        Ok(Self { control, data, words, setup_params: params.into() })
+        Ok(Self {
+            control,
+            data,
+            words,
+            setup_params: params.into(),
+        })
     }
 }
 
@@ -128,7 +143,11 @@ pub(crate) struct Worker {
 
 /// The life of a worker. Does not return.
 pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket) -> ! {
-    let facts = WorkerFacts { index: index as u32, incarnation, processes: plan.words.processes as u32 };
+    let facts = WorkerFacts {
+        index: index as u32,
+        incarnation,
+        processes: plan.words.processes as u32,
+    };
     process::set_name(&facts.name());
     if plan.words.pin != 0 {
         pin(index);
@@ -145,8 +164,19 @@ pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket) -> 
         std::process::exit(SETUP_FAILED)
     });
     let heap = WorkerHeap::new(line, plan.data.clone());
-    let tasks_left = if plan.words.max_tasks == 0 { u64::MAX } else { plan.words.max_tasks };
-    let mut worker = Worker { plan, index, facts, state, heap, tasks_left };
+    let tasks_left = if plan.words.max_tasks == 0 {
+        u64::MAX
+    } else {
+        plan.words.max_tasks
+    };
+    let mut worker = Worker {
+        plan,
+        index,
+        facts,
+        state,
+        heap,
+        tasks_left,
+    };
     worker.slot().set_phase(SlotPhase::Idle);
     worker.serve();
     worker.clean_up()
@@ -163,8 +193,15 @@ fn ask_parent_for_unknown_segments(line: &Arc<ParentLine>) {
     let line = line.clone();
     registry::set_resolver(Box::new(move |id: SegmentId| {
         let mut answer = line.ask(&Message::new(Kind::WantSegment, &[id.to_bits()]))?;
-        let fd = answer.fds.pop().ok_or("the parent sent a segment without its descriptor")?;
-        let access = if answer.words[1] == 0 { Access::ReadOnly } else { Access::ReadWrite };
+        let fd = answer
+            .fds
+            .pop()
+            .ok_or("the parent sent a segment without its descriptor")?;
+        let access = if answer.words[1] == 0 {
+            Access::ReadOnly
+        } else {
+            Access::ReadWrite
+        };
         Ok((fd, answer.words[0] as usize, access))
     }));
 }
@@ -197,14 +234,20 @@ fn set_up(plan: &Plan, facts: WorkerFacts) -> Result<Box<dyn Any>, String> {
     let setup: Setup = image::resolve(CodeRef { object, offset })
         .map(task_code::setup)
         .ok_or("its code is in an object that the workers have not loaded")?;
-    let call = SetupCall { params: &plan.setup_params, worker: facts };
+    let call = SetupCall {
+        params: &plan.setup_params,
+        worker: facts,
+    };
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| setup(&call)))
         .unwrap_or_else(|_| Err(format!("it panicked: {}", take_panic())))
 }
 
 /// Addresses to functions: the engine's one act of faith, kept in one place.
 pub(crate) mod task_code {
-    #![expect(unsafe_code, reason = "an address that was resolved in this executable becomes a function again")]
+    #![expect(
+        unsafe_code,
+        reason = "an address that was resolved in this executable becomes a function again"
+    )]
 
     use super::{ExitHook, Setup};
     use crate::task::Trampoline;
@@ -262,14 +305,19 @@ impl Worker {
         let key = JobKey::from_word(word);
         let control = self.plan.control.clone();
         self.slot().set_phase(SlotPhase::Popping);
-        let entered = control.job(key).and_then(|cell| Some((cell, cell.gate.enter(self.slot(), key)?)));
+        let entered = control
+            .job(key)
+            .and_then(|cell| Some((cell, cell.gate.enter(self.slot(), key)?)));
         if let Some((cell, seen)) = entered {
             self.mow(cell, key, seen, false);
         } else {
             self.slot().set_phase(SlotPhase::Idle);
         }
         // Cleared last: a death before leaves the errand to the replacement, whose lane tells what is left of it.
-        let _ = self.slot().errand.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed);
+        let _ = self
+            .slot()
+            .errand
+            .compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed);
         true
     }
 
@@ -284,10 +332,14 @@ impl Worker {
             self.slot().set_phase(SlotPhase::Idle);
             return false;
         };
-        let entered = control.job(run.job).and_then(|cell| Some((cell, cell.gate.enter(self.slot(), run.job)?)));
+        let entered = control
+            .job(run.job)
+            .and_then(|cell| Some((cell, cell.gate.enter(self.slot(), run.job)?)));
         match entered {
             Some((cell, seen)) if seen.epoch == run.epoch => {
-                control.lane(run.job, self.index).fill(Span::new(run.first, run.first + run.chunks));
+                control
+                    .lane(run.job, self.index)
+                    .fill(Span::new(run.first, run.first + run.chunks));
                 self.mow(cell, run.job, seen, run.careful);
             }
             _ => {
@@ -305,7 +357,9 @@ impl Worker {
         let used = control.header.used_slots.load(Ordering::Relaxed) as usize;
         let victims = (1..used).map(|step| (self.index + step) % used);
         for victim in victims {
-            let Some(key) = control.slots[victim].inside() else { continue };
+            let Some(key) = control.slots[victim].inside() else {
+                continue;
+            };
             let Some(cell) = control.job(key) else { continue };
             if control.lane(key, victim).waiting().is_empty() {
                 continue;
@@ -327,7 +381,11 @@ impl Worker {
     }
 
     fn loot(&self, lane: &Lane, cell: &JobCell) -> Option<Span> {
-        if cell.terms().has(JobTerms::PINNED) { None } else { lane.steal() }
+        if cell.terms().has(JobTerms::PINNED) {
+            None
+        } else {
+            lane.steal()
+        }
     }
 
     /// Mows this worker's lane in a job it has entered, then leaves the job.
@@ -417,13 +475,19 @@ impl Worker {
     fn clean_up(mut self) -> ! {
         let [object, offset] = self.plan.words.exit_hook;
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            if offset != 0 && let Some(address) = image::resolve(CodeRef { object, offset }) {
+            if offset != 0
+                && let Some(address) = image::resolve(CodeRef { object, offset })
+            {
                 task_code::exit_hook(address)(&mut *self.state);
             }
             self.state = Box::new(());
         }));
         if result.is_err() {
-            eprintln!("swathe: the exit hook of worker {} panicked: {}", self.index, take_panic());
+            eprintln!(
+                "swathe: the exit hook of worker {} panicked: {}",
+                self.index,
+                take_panic()
+            );
         }
         // Rust's output is flushed by `exit`, C's by its own exit handlers, which also run what libraries registered.
         std::process::exit(0)

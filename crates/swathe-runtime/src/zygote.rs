@@ -77,7 +77,11 @@ enum Turn {
     /// The end: the parent is gone, or wants it.
     End,
     /// This process is a new worker.
-    Worker { slot: u64, incarnation: u64, line: Socket },
+    Worker {
+        slot: u64,
+        incarnation: u64,
+        line: Socket,
+    },
 }
 
 fn serve() -> std::io::Result<()> {
@@ -94,9 +98,17 @@ fn serve() -> std::io::Result<()> {
     let data = attach(&mut hello, 2).map_err(other)?;
     let control = attach(&mut hello, 0).map_err(other)?;
     let control = Control::lay(control, hello.words[4] as usize).map_err(|e| other(e.to_string()))?;
-    let plan = worker::Plan::decode(Arc::new(control), data, hello.words[5], hello.words[6]).map_err(other)?;
-    Message::new(Kind::Ready, &[]).with_text(&image::build_id()).send(&socket, &[])?;
-    let zygote = Zygote { socket, parent, children: Vec::new(), stopping: None };
+    let plan =
+        worker::Plan::decode(Arc::new(control), data, hello.words[5], hello.words[6]).map_err(other)?;
+    Message::new(Kind::Ready, &[])
+        .with_text(&image::build_id())
+        .send(&socket, &[])?;
+    let zygote = Zygote {
+        socket,
+        parent,
+        children: Vec::new(),
+        stopping: None,
+    };
     // A new worker has dropped the zygote's descriptors by then: held, they would hide the zygote's death.
     match zygote.run()? {
         Some((slot, incarnation, line)) => worker::main(plan, slot as usize, incarnation as u32, line),
@@ -106,7 +118,10 @@ fn serve() -> std::io::Result<()> {
 
 /// Maps the last descriptor of the greeting; its id and length are the words at `at`.
 fn attach(hello: &mut Message, at: usize) -> Result<Arc<Segment>, String> {
-    let fd = hello.fds.pop().ok_or("the greeting carries too few descriptors")?;
+    let fd = hello
+        .fds
+        .pop()
+        .ok_or("the greeting carries too few descriptors")?;
     let (id, len) = (SegmentId::from_bits(hello.words[at]), hello.words[at + 1]);
     Segment::attach(id, fd, len as usize, Access::ReadWrite).map_err(|e| e.to_string())
 }
@@ -132,7 +147,11 @@ impl Zygote {
                 match self.obey()? {
                     Turn::Again => {}
                     Turn::End => return Ok(None),
-                    Turn::Worker { slot, incarnation, line } => return Ok(Some((slot, incarnation, line))),
+                    Turn::Worker {
+                        slot,
+                        incarnation,
+                        line,
+                    } => return Ok(Some((slot, incarnation, line))),
                 }
             }
             self.hurry();
@@ -144,7 +163,12 @@ impl Zygote {
         let mut flags = ended.iter();
         while index < self.children.len() {
             let child = &self.children[index];
-            let exit = flags.next().copied().unwrap_or(false).then(|| process::reap(child.pid)).flatten();
+            let exit = flags
+                .next()
+                .copied()
+                .unwrap_or(false)
+                .then(|| process::reap(child.pid))
+                .flatten();
             let Some(exit) = exit else {
                 index += 1;
                 continue;
@@ -154,8 +178,14 @@ impl Zygote {
                 ExitCause::Signal(signal) => (1, signal as u64),
                 ExitCause::Unknown => (2, 0),
             };
-            let words =
-                [child.slot, child.incarnation, u64::from(child.pid), by_signal, number, exit.peak_kib];
+            let words = [
+                child.slot,
+                child.incarnation,
+                u64::from(child.pid),
+                by_signal,
+                number,
+                exit.peak_kib,
+            ];
             Message::new(Kind::Died, &words).send(&self.socket, &[])?;
             self.children.remove(index);
         }
@@ -170,15 +200,20 @@ impl Zygote {
         match message.kind {
             Kind::Fork => {
                 let Some(line) = message.fds.pop() else {
-                    return Err(std::io::Error::other("an order to fork lacks the worker's socket"));
+                    return Err(std::io::Error::other(
+                        "an order to fork lacks the worker's socket",
+                    ));
                 };
                 self.fork(message.words[0], message.words[1], Socket::from(line))
             }
             Kind::Stop => {
-                self.stopping.get_or_insert(Instant::now() + Duration::from_millis(message.words[0]));
+                self.stopping
+                    .get_or_insert(Instant::now() + Duration::from_millis(message.words[0]));
                 Ok(Turn::Again)
             }
-            _ => Err(std::io::Error::other("the parent sent what a zygote does not understand")),
+            _ => Err(std::io::Error::other(
+                "the parent sent what a zygote does not understand",
+            )),
         }
     }
 
@@ -189,13 +224,22 @@ impl Zygote {
                 if !process::die_with_parent(zygote) {
                     std::process::exit(1);
                 }
-                return Ok(Turn::Worker { slot, incarnation, line });
+                return Ok(Turn::Worker {
+                    slot,
+                    incarnation,
+                    line,
+                });
             }
             Ok(Forked::Parent(pid)) => {
                 let pidfd = Pidfd::open(pid)?;
                 Message::new(Kind::Forked, &[slot, incarnation, u64::from(pid)])
                     .send(&self.socket, &[pidfd.as_fd()])?;
-                self.children.push(Child { slot, incarnation, pid, pidfd });
+                self.children.push(Child {
+                    slot,
+                    incarnation,
+                    pid,
+                    pidfd,
+                });
             }
             Err(e) => {
                 let text = format!("a worker could not be forked: {e}");
@@ -209,11 +253,18 @@ impl Zygote {
 
     /// Ends the workers that have not ended in time: SIGTERM first, SIGKILL after some patience.
     fn hurry(&self) {
-        let Some(late) = self.stopping.and_then(|at| Instant::now().checked_duration_since(at)) else {
+        let Some(late) = self
+            .stopping
+            .and_then(|at| Instant::now().checked_duration_since(at))
+        else {
             return;
         };
         for child in &self.children {
-            if late < TERM_PATIENCE { child.pidfd.terminate() } else { child.pidfd.kill() }
+            if late < TERM_PATIENCE {
+                child.pidfd.terminate();
+            } else {
+                child.pidfd.kill();
+            }
         }
     }
 }

@@ -1,0 +1,268 @@
+//! Arrays from and to `.npy` files, NumPy's own format.
+
+mod header;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ndarray::{ArrayViewD, IxDyn, ShapeBuilder};
+use ndarray_npy::WriteNpyExt;
+
+use crate::array::Array;
+use crate::array_mut::ArrayMut;
+use crate::element::{Element, ElementType};
+use crate::error::{MemoryError, Size};
+use crate::segment::Segment;
+use crate::shape::Shape;
+
+use header::Header;
+
+/// What the header of a `.npy` file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NpyInfo {
+    /// Element type as NumPy writes it, for example `<f8`.
+    pub descr: String,
+    /// Lengths of the axes.
+    pub shape: Vec<usize>,
+    /// Whether the first axis is contiguous instead of the last.
+    pub fortran_order: bool,
+    /// Format version, major and minor.
+    pub version: (u8, u8),
+    /// Position of the first element in the file, in bytes.
+    pub data_offset: usize,
+}
+
+/// Reads the header of a `.npy` file, to learn its element type and shape. The data are not looked at.
+///
+/// # Errors
+/// When the file cannot be read, or its header is not that of a `.npy` file.
+pub fn npy_info(path: impl AsRef<Path>) -> Result<NpyInfo, MemoryError> {
+    let path = path.as_ref();
+    let file = File::open(path).map_err(|source| failed("open", path, source))?;
+    let header = read_header(&file, path)?;
+    Ok(NpyInfo {
+        descr: header.descr,
+        shape: header.shape,
+        fortran_order: header.fortran_order,
+        version: header.version,
+        data_offset: header.data_offset,
+    })
+}
+
+impl<T: Element> Array<T> {
+    /// Maps a `.npy` file. The data are not copied and not even read until they are used.
+    ///
+    /// They are copied into the arena of this process in two cases only: when they do not start at a multiple of the
+    /// alignment of `T` (NumPy aligns them, some other writers do not), or when they lie in Fortran order along more
+    /// than one axis. Bytes behind the array are ignored, as NumPy does.
+    ///
+    /// The file must not be changed while it is mapped: [`verify`](Array::verify) notices when it shrinks, nothing
+    /// notices when bytes change. Replacing it (write a new file, rename it) is fine.
+    ///
+    /// # Errors
+    /// When the file cannot be mapped, is no `.npy` file, holds another element type or byte order, or ends before its
+    /// last element. The text names the file, what was found, what was expected and what to do.
+    pub fn from_npy_path(path: impl AsRef<Path>) -> Result<Array<T>, MemoryError> {
+        let path = path.as_ref();
+        let segment = Segment::map_file(path)?;
+        // Read, not mapped: if the file shrinks right now, reading gives fewer bytes where a mapping gives SIGBUS.
+        let file = file_behind(&segment, path)?;
+        let header = read_header(&file, path)?;
+        check_element_type::<T>(&header, path)?;
+        let shape = data_shape::<T>(&header, segment.len(), path)?;
+        let stored = stored_elements(&segment, &file, header.data_offset, shape.count(), path)?;
+        let long_axes = shape.lengths().iter().filter(|&&length| length > 1).count();
+        if header.fortran_order && long_axes > 1 {
+            let view = ArrayViewD::from_shape(IxDyn(shape.lengths()).f(), &stored);
+            return Array::from_ndarray(&view.expect("a Shape counts the elements exactly"));
+        }
+        stored.reshape(shape.lengths())
+    }
+
+    /// Writes the array, with its shape, to a `.npy` file that NumPy loads.
+    ///
+    /// The file appears at `path` only when it is complete: it is written beside it and then renamed, so that a
+    /// reader, or a mapping, of an older file there is not disturbed.
+    ///
+    /// # Errors
+    /// When the file cannot be written; an older one is as it was then.
+    pub fn to_npy(&self, path: impl AsRef<Path>) -> Result<(), MemoryError> {
+        write_npy(path.as_ref(), &self.view())
+    }
+}
+
+impl<T: Element> ArrayMut<T> {
+    /// As [`Array::to_npy`].
+    ///
+    /// # Errors
+    /// As [`Array::to_npy`].
+    pub fn to_npy(&self, path: impl AsRef<Path>) -> Result<(), MemoryError> {
+        write_npy(path.as_ref(), &self.view())
+    }
+}
+
+fn failed(action: &'static str, path: &Path, source: io::Error) -> MemoryError {
+    MemoryError::File {
+        action,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn file_behind(segment: &Segment, path: &Path) -> Result<File, MemoryError> {
+    let fd = segment
+        .fd()
+        .try_clone_to_owned()
+        .map_err(|source| failed("read", path, source))?;
+    Ok(File::from(fd))
+}
+
+fn read_header(file: &File, path: &Path) -> Result<Header, MemoryError> {
+    // Real headers have about a hundred bytes; a file is read further only if it says that it is needed.
+    let mut bytes = read_start(file, 4096).map_err(|source| failed("read", path, source))?;
+    let mut header = header::parse(&bytes);
+    if header.is_err() && bytes.len() == 4096 {
+        bytes = read_start(file, header::READ_AHEAD).map_err(|source| failed("read", path, source))?;
+        header = header::parse(&bytes);
+    }
+    header.map_err(|found| MemoryError::Format {
+        path: path.to_owned(),
+        expected: "a .npy file".to_owned(),
+        found,
+        remedy: "write it with numpy.save, or load a file without header with from_raw_file".to_owned(),
+    })
+}
+
+/// The first `at_most` bytes of the file, fewer if it has fewer.
+fn read_start(file: &File, at_most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; at_most];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], filled as u64) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+fn check_element_type<T: Element>(header: &Header, path: &Path) -> Result<(), MemoryError> {
+    let descr = header.descr.as_str();
+    let wanted = T::ELEMENT_TYPE;
+    if wanted.matches(descr) {
+        return Ok(());
+    }
+    let found = match ElementType::parse(descr) {
+        Some(found) if found == wanted => {
+            format!("its elements are {found} in the other byte order ({descr})")
+        }
+        Some(found) => format!("its elements are {found} ({descr})"),
+        None => format!("its elements have the NumPy type {descr:?}"),
+    };
+    let remedy = match ElementType::parse(descr) {
+        Some(found) if found != wanted => format!(
+            "load it as Array::<{found}>, or convert it with numpy: a.astype({:?})",
+            wanted.native_descr()
+        ),
+        _ => format!("convert it with numpy: a.astype({:?})", wanted.native_descr()),
+    };
+    Err(MemoryError::Format {
+        path: path.to_owned(),
+        expected: format!("an array of {wanted}"),
+        found,
+        remedy,
+    })
+}
+
+/// The shape of the data, which the file is long enough for.
+fn data_shape<T: Element>(header: &Header, file_len: usize, path: &Path) -> Result<Shape, MemoryError> {
+    let refused = |found, remedy: &str| MemoryError::Format {
+        path: path.to_owned(),
+        expected: "a .npy file".to_owned(),
+        found,
+        remedy: remedy.to_owned(),
+    };
+    let damaged = "the file is damaged; write it again";
+    let shape = Shape::new(&header.shape).map_err(|error| refused(error.to_string(), damaged))?;
+    let needed = shape.count().checked_mul(size_of::<T>()).ok_or_else(|| {
+        refused(
+            format!("its shape {shape:?} has more bytes than this machine can address"),
+            damaged,
+        )
+    })?;
+    let present = file_len.saturating_sub(header.data_offset);
+    if needed > present {
+        return Err(refused(
+            format!(
+                "its shape {shape:?} of {} needs {} of data, but the file has only {}",
+                T::ELEMENT_TYPE,
+                Size(needed as u64),
+                Size(present as u64)
+            ),
+            "it was cut off; copy or write it again",
+        ));
+    }
+    Ok(shape)
+}
+
+/// The elements as they lie in the file, mapped where alignment permits and copied where not.
+fn stored_elements<T: Element>(
+    segment: &Arc<Segment>,
+    file: &File,
+    data_offset: usize,
+    count: usize,
+    path: &Path,
+) -> Result<Array<T>, MemoryError> {
+    if data_offset.is_multiple_of(align_of::<T>()) {
+        return Array::in_segment(segment, data_offset, Shape::flat(count)?, 0);
+    }
+    let mut copy = ArrayMut::<T>::scratch(count)?;
+    let bytes = bytemuck::cast_slice_mut(&mut copy);
+    file.read_exact_at(bytes, data_offset as u64)
+        .map_err(|source| failed("read", path, source))?;
+    Ok(copy.freeze())
+}
+
+fn write_npy<T: Element>(path: &Path, view: &ArrayViewD<'_, T>) -> Result<(), MemoryError> {
+    let beside = temporary_name(path)?;
+    let write = || -> io::Result<()> {
+        let file = OpenOptions::new().write(true).create_new(true).open(&beside)?;
+        let mut writer = BufWriter::new(file);
+        view.write_npy(&mut writer).map_err(|error| match error {
+            ndarray_npy::WriteNpyError::Io(error) => error,
+            other => io::Error::other(other),
+        })?;
+        writer.flush()?;
+        fs::rename(&beside, path)
+    };
+    write().map_err(|source| {
+        // Gone already if the file could not even be made; nothing else is left to do about it.
+        let _ = fs::remove_file(&beside);
+        failed("write to", path, source)
+    })
+}
+
+/// A name in the same directory (renaming works within a file system only) that nobody else uses.
+fn temporary_name(path: &Path) -> Result<PathBuf, MemoryError> {
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    let no_name = || failed("write to", path, io::Error::other("it names no file"));
+    let mut name = path.file_name().ok_or_else(no_name)?.to_owned();
+    let unique = format!(
+        ".{}-{}.partial",
+        std::process::id(),
+        WRITTEN.fetch_add(1, Ordering::Relaxed)
+    );
+    name.push(unique);
+    Ok(path.with_file_name(name))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::header::tests::file_with;
+use super::*;
+
+fn native(descr: &str) -> String {
+    let order = if cfg!(target_endian = "little") { '<' } else { '>' };
+    format!("{order}{descr}")
+}
+
+/// Header text as NumPy pads it: the data start at a multiple of 64.
+fn header_text(descr: &str, fortran_order: &str, shape: &str) -> String {
+    let text = format!("{{'descr': '{descr}', 'fortran_order': {fortran_order}, 'shape': {shape}, }}");
+    let padded = (10 + text.len() + 1).next_multiple_of(64) - 10 - 1;
+    format!("{text:<padded$}\n")
+}
+
+fn write(directory: &TempDir, name: &str, parts: &[&[u8]]) -> PathBuf {
+    let path = directory.path().join(name);
+    fs::write(&path, parts.concat()).unwrap();
+    path
+}
+
+#[test]
+fn aligned_files_are_mapped_not_copied() {
+    let directory = TempDir::new().unwrap();
+    let values: Vec<f64> = (0..12).map(f64::from).collect();
+    let head = file_with(&header_text(&native("f8"), "False", "(3, 4)"));
+    let path = write(
+        &directory,
+        "a.npy",
+        &[&head, bytemuck::cast_slice(&values), b"trailing"],
+    );
+    let array = Array::<f64>::from_npy_path(&path).unwrap();
+    assert_eq!(
+        (array.shape(), &array[..]),
+        ([3, 4].as_slice(), values.as_slice())
+    );
+    assert_eq!(
+        array.segment().unwrap().origin(),
+        &crate::Origin::File { path: path.clone() }
+    );
+    assert_eq!(array.offset(), head.len());
+
+    let info = npy_info(&path).unwrap();
+    assert_eq!(
+        (info.descr, info.shape, info.fortran_order),
+        (native("f8"), vec![3, 4], false)
+    );
+    assert_eq!((info.version, info.data_offset), ((1, 0), head.len()));
+
+    let rows = array.slice(2..).unwrap();
+    drop(array);
+    fs::remove_file(&path).unwrap();
+    assert_eq!(rows, [8.0, 9.0, 10.0, 11.0], "the mapping outlives the name");
+    assert_eq!(rows.to_ref().attach::<f64>().unwrap(), rows);
+}
+
+#[test]
+fn misaligned_data_are_copied() {
+    let directory = TempDir::new().unwrap();
+    let text = format!(
+        "{{'descr': '{}', 'fortran_order': False, 'shape': (2,)}}",
+        native("i4")
+    );
+    let pad = if (10 + text.len()).is_multiple_of(4) {
+        " "
+    } else {
+        ""
+    };
+    let head = file_with(&format!("{text}{pad}"));
+    assert_ne!(head.len() % 4, 0);
+    let path = write(
+        &directory,
+        "odd.npy",
+        &[&head, bytemuck::cast_slice(&[-5_i32, 6])],
+    );
+    let array = Array::<i32>::from_npy_path(path).unwrap();
+    assert_eq!(array, [-5, 6]);
+    assert_eq!(array.segment().unwrap().origin(), &crate::Origin::Arena);
+}
+
+#[test]
+fn fortran_order_becomes_c_order() {
+    let directory = TempDir::new().unwrap();
+    let data = [1_u16, 4, 2, 5, 3, 6];
+    let head = file_with(&header_text(&native("u2"), "True", "(2, 3)"));
+    let path = write(&directory, "f.npy", &[&head, bytemuck::cast_slice(&data)]);
+    let array = Array::<u16>::from_npy_path(path).unwrap();
+    assert_eq!(
+        (array.shape(), &array[..]),
+        ([2, 3].as_slice(), [1, 2, 3, 4, 5, 6].as_slice())
+    );
+
+    let head = file_with(&header_text(&native("u2"), "True", "(6, 1)"));
+    let path = write(&directory, "column.npy", &[&head, bytemuck::cast_slice(&data)]);
+    let column = Array::<u16>::from_npy_path(path).unwrap();
+    assert_eq!(
+        (column.shape(), &column[..]),
+        ([6, 1].as_slice(), data.as_slice())
+    );
+    assert!(
+        matches!(column.segment().unwrap().origin(), crate::Origin::File { .. }),
+        "one axis needs no copy"
+    );
+}
+
+#[test]
+fn everything_written_is_read_again() {
+    fn round_trip<T: Element + PartialEq + std::fmt::Debug>(values: &[T]) {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("a.npy");
+        let array = Array::from_slice(values).unwrap().reshape(&[2, 1, 2]).unwrap();
+        array.to_npy(&path).unwrap();
+        let read = Array::<T>::from_npy_path(&path).unwrap();
+        assert_eq!(read, array);
+        assert!(matches!(
+            read.segment().unwrap().origin(),
+            crate::Origin::File { .. }
+        ));
+        assert_eq!(
+            fs::read_dir(directory.path()).unwrap().count(),
+            1,
+            "no temporary file is left"
+        );
+    }
+    round_trip(&[1.5_f64, -0.0, f64::INFINITY, f64::MIN]);
+    round_trip(&[1.5_f32, -0.0, f32::INFINITY, f32::MIN]);
+    round_trip(&[i8::MIN, -1, 0, i8::MAX]);
+    round_trip(&[i16::MIN, -1, 0, i16::MAX]);
+    round_trip(&[i32::MIN, -1, 0, i32::MAX]);
+    round_trip(&[i64::MIN, -1, 0, i64::MAX]);
+    round_trip(&[0, 1, 2, u8::MAX]);
+    round_trip(&[0, 1, 2, u16::MAX]);
+    round_trip(&[0, 1, 2, u32::MAX]);
+    round_trip(&[0, 1, 2, u64::MAX]);
+}
+
+#[test]
+fn arrays_without_elements_or_axes_survive() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("a.npy");
+    Array::<f64>::zeros(0)
+        .unwrap()
+        .reshape(&[0, 5])
+        .unwrap()
+        .to_npy(&path)
+        .unwrap();
+    assert_eq!(Array::<f64>::from_npy_path(&path).unwrap().shape(), [0, 5]);
+    let scalar = ArrayMut::from_slice(&[7_i64]).unwrap().reshape(&[]).unwrap();
+    scalar.to_npy(&path).unwrap();
+    assert_eq!(Array::<i64>::from_npy_path(&path).unwrap(), scalar.freeze());
+}
+
+#[test]
+fn writing_replaces_the_file_and_spares_its_readers() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("a.npy");
+    Array::<u8>::from_range(0..100).unwrap().to_npy(&path).unwrap();
+    let old = Array::<u8>::from_npy_path(&path).unwrap();
+    Array::<u8>::zeros(3).unwrap().to_npy(&path).unwrap();
+    old.verify().unwrap();
+    assert_eq!(
+        (old[99], Array::<u8>::from_npy_path(&path).unwrap().len()),
+        (99, 3)
+    );
+
+    let nowhere = directory.path().join("missing/a.npy");
+    let text = old.to_npy(&nowhere).unwrap_err().to_string();
+    assert!(
+        text.starts_with(&format!("cannot write to {}: No such file", nowhere.display())),
+        "{text}"
+    );
+    assert_eq!(
+        old.to_npy("/").unwrap_err().to_string(),
+        "cannot write to /: it names no file"
+    );
+}
+
+#[test]
+fn a_file_cut_off_while_mapped_is_noticed() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("a.npy");
+    Array::<u64>::zeros(1000).unwrap().to_npy(&path).unwrap();
+    let array = Array::<u64>::from_npy_path(&path).unwrap();
+    OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(500)
+        .unwrap();
+    let text = array.verify().unwrap_err().to_string();
+    assert!(
+        text.starts_with(&format!("the file {} shrank while it was mapped", path.display())),
+        "{text}"
+    );
+}
+
+#[test]
+fn unusable_files_say_what_was_found_expected_and_to_do() {
+    let other_order = if cfg!(target_endian = "little") {
+        ">f8"
+    } else {
+        "<f8"
+    };
+    let f8 = native("f8");
+    let file = |descr: &str, shape: &str, data: usize| {
+        [file_with(&header_text(descr, "False", shape)), vec![0; data]].concat()
+    };
+    let table: [(Vec<u8>, String); 9] = [
+        (
+            file(other_order, "(1,)", 8),
+            format!(
+                "as an array of f64: its elements are f64 in the other byte order ({other_order}); convert it with \
+                 numpy: a.astype(\"{f8}\")"
+            ),
+        ),
+        (
+            file(&native("f4"), "(1,)", 8),
+            format!(
+                "as an array of f64: its elements are f32 ({}); load it as Array::<f32>, or convert it with numpy: \
+                 a.astype(\"{f8}\")",
+                native("f4")
+            ),
+        ),
+        (
+            file("<c16", "(1,)", 16),
+            format!("its elements have the NumPy type \"<c16\"; convert it with numpy: a.astype(\"{f8}\")"),
+        ),
+        (file("|O", "(1,)", 8), "its elements have the NumPy type \"|O\"".to_owned()),
+        (
+            file(&f8, "(10, 10)", 799),
+            "as a .npy file: its shape [10, 10] of f64 needs 800 bytes of data, but the file has only 799 bytes; it \
+             was cut off; copy or write it again"
+                .to_owned(),
+        ),
+        (
+            file(&f8, "(4611686018427387904, 4611686018427387904)", 8),
+            "has more elements than this machine can address; the file is damaged".to_owned(),
+        ),
+        (
+            file(&f8, "(4611686018427387904,)", 8),
+            "its shape [4611686018427387904] has more bytes than this machine can address".to_owned(),
+        ),
+        (
+            file(&f8, "(2305843009213693951,)", 8),
+            "needs 16.0 EiB of data, but the file has only 8 bytes".to_owned(),
+        ),
+        (
+            b"time,strain\n0.0,1e-21\n".to_vec(),
+            "as a .npy file: it starts with \"time,s\" instead of \"\\x93NUMPY\"; write it with numpy.save, or load a \
+             file without header with from_raw_file"
+                .to_owned(),
+        ),
+    ];
+    let directory = TempDir::new().unwrap();
+    for (bytes, expected) in table {
+        let path = write(&directory, "bad.npy", &[&bytes]);
+        let text = Array::<f64>::from_npy_path(&path).unwrap_err().to_string();
+        assert!(
+            text.starts_with(&format!("{} cannot be used ", path.display())),
+            "{text}"
+        );
+        assert!(text.contains(&expected), "{text}\nexpected: {expected}");
+    }
+    assert!(npy_info(directory.path().join("missing.npy")).is_err());
+    assert!(
+        npy_info(directory.path())
+            .unwrap_err()
+            .to_string()
+            .starts_with("cannot read ")
+    );
+}
+
+#[test]
+fn headers_longer_than_one_read_are_found() {
+    let directory = TempDir::new().unwrap();
+    let text = header_text("|u1", "False", "(1,)");
+    let long = format!("{text:<60000}");
+    let path = write(&directory, "long.npy", &[&file_with(&long), &[42]]);
+    assert_eq!(Array::<u8>::from_npy_path(path).unwrap(), [42]);
+}
