@@ -14,6 +14,7 @@ use crate::arena::{Block, Memory};
 use crate::array_mut::ArrayMut;
 use crate::element::Integer;
 use crate::error::MemoryError;
+use crate::lease::Lease;
 use crate::overlay::typed_range;
 use crate::segment::Segment;
 use crate::shape::Shape;
@@ -53,6 +54,9 @@ pub(crate) enum Holder {
         segment: Arc<Segment>,
         /// The block's serial number in the arena of the other process; 0 for files.
         serial: u64,
+        /// Counted while the handle lives, so that the other process keeps the memory in place.
+        #[expect(dead_code, reason = "held for its end")]
+        lease: Lease,
     },
 }
 
@@ -391,6 +395,7 @@ impl<T: Pod> Array<T> {
             holder: Holder::Segment {
                 segment: Arc::clone(segment),
                 serial,
+                lease: Lease::new(),
             },
         })
     }

@@ -10,6 +10,7 @@ use rkyv::{Archive, Deserialize, Place, Portable, Serialize};
 use crate::arena::Memory;
 use crate::array::{Array, Holder};
 use crate::error::MemoryError;
+use crate::lease;
 use crate::registry;
 use crate::segment::{Origin, SegmentId};
 use crate::shape::{MAX_AXES, Shape};
@@ -46,7 +47,7 @@ impl<T: Pod> Array<T> {
                 block.publish();
                 (block.segment().id(), block.serial())
             }
-            Holder::Segment { segment, serial } => (segment.id(), *serial),
+            Holder::Segment { segment, serial, .. } => (segment.id(), *serial),
         };
         let mut lengths = [0; MAX_AXES];
         for (length, &axis) in lengths.iter_mut().zip(self.shape()) {
@@ -178,6 +179,7 @@ impl<T: Pod> Archive for Array<T> {
 
 impl<T: Pod, S: Fallible + ?Sized> Serialize<S> for Array<T> {
     fn serialize(&self, _: &mut S) -> Result<ArrayRef, S::Error> {
+        lease::note_lent();
         Ok(self.to_ref())
     }
 }

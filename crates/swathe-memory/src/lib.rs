@@ -6,7 +6,7 @@
 //! | [`registry`] | the segments of this process, by id; asks the parent for unknown ones |
 //! | [`arena`] | [`Memory`]: allocation in one big sparse memory file; [`Block`]: an owned range |
 //! | [`overlay`] | [`Shared`], [`SharedSlice`]: atomic structs laid over a segment |
-//! | [`array`], [`array_mut`] | [`Array`]: shared, read-only; [`ArrayMut`]: unique, writable |
+//! | [`mod@array`], [`array_mut`] | [`Array`]: shared, read-only; [`ArrayMut`]: unique, writable |
 //! | [`array_ref`] | [`ArrayRef`]: how an array crosses to another process |
 //! | [`npy`] | arrays from and to NumPy's files |
 //!
@@ -19,6 +19,7 @@ pub mod array_mut;
 pub mod array_ref;
 pub mod element;
 pub mod error;
+pub mod lease;
 pub mod npy;
 pub mod overlay;
 #[cfg(feature = "posix-shm")]

@@ -13,12 +13,10 @@ use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
+use rustix::param::page_size;
 
 /// Size and alignment of a huge page, in bytes.
 pub const HUGE_PAGE: usize = 2 << 20;
-
-/// Size of an ordinary page as far as this crate cares: the unit in which ranges are given to the kernel.
-pub const PAGE: usize = 4096;
 
 /// What a mapping permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +154,7 @@ impl Mapping {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         for first_page in (offset..offset + len).step_by(HUGE_PAGE) {
-            self.populate_write(first_page, PAGE)?;
+            self.populate_write(first_page, page_size())?;
         }
         // SAFETY: page_range checked that the range lies in this live mapping; collapsing changes no byte.
         match unsafe { libc::madvise(start.cast(), len, libc::MADV_COLLAPSE) } {
@@ -177,7 +175,7 @@ impl Mapping {
 
     fn page_range(&self, offset: usize, len: usize) -> io::Result<*mut u8> {
         let inside = offset.checked_add(len).is_some_and(|end| end <= self.len);
-        if !inside || !offset.is_multiple_of(PAGE) {
+        if !inside || !offset.is_multiple_of(page_size()) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         Ok(self.as_ptr().as_ptr().wrapping_add(offset))
@@ -238,7 +236,7 @@ fn sum_pmd_mapped(smaps: impl BufRead, start: usize, end: usize) -> io::Result<u
 #[derive(Debug)]
 struct AlignedPages {
     base: NonNull<u8>,
-    /// Multiple of [`PAGE`], at least one page.
+    /// Whole pages, at least one.
     mapped: usize,
 }
 
@@ -250,7 +248,10 @@ unsafe impl Sync for AlignedPages {}
 
 impl AlignedPages {
     fn map(fd: impl AsFd, len: usize) -> Result<AlignedPages, Errno> {
-        let mapped = len.max(1).checked_next_multiple_of(PAGE).ok_or(Errno::NOMEM)?;
+        let mapped = len
+            .max(1)
+            .checked_next_multiple_of(page_size())
+            .ok_or(Errno::NOMEM)?;
         let room = mapped.checked_add(HUGE_PAGE).ok_or(Errno::NOMEM)?;
         // An inaccessible reservation, wide enough to hold an aligned range wherever it comes to lie.
         // SAFETY: a null hint without MAP_FIXED replaces no mapping.
@@ -317,7 +318,7 @@ mod tests {
 
     #[test]
     fn both_mappings_see_one_memory_and_live_ones_are_aligned() {
-        let len = 3 * HUGE_PAGE + PAGE;
+        let len = 3 * HUGE_PAGE + page_size();
         let fd = memfd::create("swathe-test", len as u64).unwrap();
         let writer = Mapping::read_write(&fd, len).unwrap();
         let reader = Mapping::read_only(&fd, len).unwrap();
@@ -334,15 +335,15 @@ mod tests {
     fn a_punched_range_reads_zero_and_gives_its_pages_back() {
         let fd = memfd::create("swathe-test", HUGE_PAGE as u64).unwrap();
         let mapping = Mapping::read_write(&fd, HUGE_PAGE).unwrap();
-        mapping.populate_write(0, 16 * PAGE).unwrap();
+        mapping.populate_write(0, 16 * page_size()).unwrap();
         // SAFETY: in bounds, single thread.
-        unsafe { byte(&mapping, PAGE).write_volatile(9) };
+        unsafe { byte(&mapping, page_size()).write_volatile(9) };
         let blocks = || rustix::fs::fstat(&fd).unwrap().st_blocks * 512;
-        assert_eq!(blocks(), 16 * PAGE as i64);
-        punch_hole(&fd, 0, 8 * PAGE as u64).unwrap();
-        assert_eq!(blocks(), 8 * PAGE as i64);
+        assert_eq!(blocks(), 16 * page_size() as i64);
+        punch_hole(&fd, 0, 8 * page_size() as u64).unwrap();
+        assert_eq!(blocks(), 8 * page_size() as i64);
         // SAFETY: in bounds, single thread.
-        assert_eq!(unsafe { byte(&mapping, PAGE).read_volatile() }, 0);
+        assert_eq!(unsafe { byte(&mapping, page_size()).read_volatile() }, 0);
     }
 
     #[test]
@@ -365,19 +366,28 @@ mod tests {
 
     #[test]
     fn ranges_outside_are_refused() {
-        let fd = memfd::create("swathe-test", PAGE as u64).unwrap();
-        let error = Mapping::read_write(&fd, 2 * PAGE).unwrap_err();
+        let fd = memfd::create("swathe-test", page_size() as u64).unwrap();
+        let error = Mapping::read_write(&fd, 2 * page_size()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "cannot map 8192 bytes of a file that holds 4096"
+            format!(
+                "cannot map {} bytes of a file that holds {}",
+                2 * page_size(),
+                page_size()
+            )
         );
-        let mapping = Mapping::read_write(&fd, PAGE).unwrap();
-        for (offset, len) in [(0, 2 * PAGE), (1, 8), (PAGE, 1), (usize::MAX - 4095, PAGE)] {
+        let mapping = Mapping::read_write(&fd, page_size()).unwrap();
+        for (offset, len) in [
+            (0, 2 * page_size()),
+            (1, 8),
+            (page_size(), 1),
+            (usize::MAX - page_size() + 1, page_size()),
+        ] {
             let error = mapping.populate_write(offset, len).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{offset} {len}");
         }
         assert_eq!(
-            mapping.collapse(0, PAGE).unwrap_err().kind(),
+            mapping.collapse(0, page_size()).unwrap_err().kind(),
             io::ErrorKind::InvalidInput
         );
         assert!(Mapping::read_write(&fd, usize::MAX).is_err());

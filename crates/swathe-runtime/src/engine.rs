@@ -405,6 +405,7 @@ fn prepare(core: &Core, job: Job, processes: usize) -> Result<JobState, EngineEr
     };
     let inner = JobInner {
         keep: Some(job.keep),
+        lends: job.lends,
         block: Some(block),
         on_done: job.on_done,
         wakers: Vec::new(),

@@ -59,6 +59,8 @@ pub struct Job {
     pub base: u64,
     /// After how many deaths a single position is given up, at least 1.
     pub max_deaths: u32,
+    /// Whether its bytes refer to arrays that a task may take out and hold on to.
+    pub lends: bool,
     /// Inputs and outputs: kept until no worker can touch them any more.
     pub keep: Box<dyn Any + Send + Sync>,
     /// Called once on the courier's thread when the job is over.

@@ -80,12 +80,20 @@ pub(crate) struct State {
     overflow: VecDeque<Descriptor>,
     /// Jobs whose claims are to be rebuilt once nobody is inside.
     pub(crate) rebuilding: Vec<JobKey>,
+    /// What jobs that are over have lent to workers that may still hold it.
+    quarantine: Vec<Quarantined>,
     /// What the courier has to tell.
     pub(crate) notices: VecDeque<Notice>,
     /// Whether the courier is telling something.
     pub(crate) telling: bool,
     /// No process is left, and none will be started.
     pub(crate) finished: bool,
+}
+
+/// Kept in place until these workers (slot, incarnation) hold nothing any more.
+struct Quarantined {
+    holders: Vec<(usize, u32)>,
+    _keep: Option<Box<dyn Any + Send + Sync>>,
 }
 
 /// Something to be told on the courier's thread.
@@ -111,6 +119,7 @@ pub(crate) struct JobState {
 /// The part of a job that changes.
 pub(crate) struct JobInner {
     pub(crate) keep: Option<Box<dyn Any + Send + Sync>>,
+    pub(crate) lends: bool,
     pub(crate) block: Option<Arc<Block>>,
     pub(crate) on_done: Option<OnDone>,
     pub(crate) wakers: Vec<Waker>,
@@ -183,6 +192,7 @@ impl State {
             waiting: VecDeque::new(),
             overflow: VecDeque::new(),
             rebuilding: Vec::new(),
+            quarantine: Vec::new(),
             notices: VecDeque::new(),
             telling: false,
             finished: false,
@@ -248,9 +258,14 @@ impl State {
     }
 
     fn vacate(&mut self, core: &Core, key: JobKey) {
+        self.quarantine.retain(|lent| lent.holders.iter().any(|holder| still_holds(core, *holder)));
         if let Some(job) = self.jobs[key.index as usize].take() {
             let mut inner = job.inner.lock();
-            (inner.keep, inner.block) = (None, None);
+            let (keep, _) = (inner.keep.take(), inner.block.take());
+            let holders = if inner.lends { holders(core) } else { Vec::new() };
+            if !holders.is_empty() {
+                self.quarantine.push(Quarantined { holders, _keep: keep });
+            }
         }
         core.control.jobs[key.index as usize].gate.set(GateState {
             generation: key.generation,
@@ -431,4 +446,18 @@ impl State {
             .cloned()
             .collect()
     }
+}
+
+/// The workers that hold handles which they took out of task arguments.
+fn holders(core: &Core) -> Vec<(usize, u32)> {
+    let slots = core.control.slots.iter().enumerate();
+    slots
+        .filter(|(_, slot)| slot.held_handles.load(Ordering::Acquire) != 0)
+        .map(|(index, slot)| (index, slot.incarnation.load(Ordering::Acquire)))
+        .collect()
+}
+
+fn still_holds(core: &Core, (index, incarnation): (usize, u32)) -> bool {
+    let slot = &core.control.slots[index];
+    slot.incarnation.load(Ordering::Acquire) == incarnation && slot.held_handles.load(Ordering::Acquire) != 0
 }

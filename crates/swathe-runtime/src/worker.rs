@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use swathe_memory::{Access, Segment, SegmentId, registry};
+use swathe_memory::{Access, Segment, SegmentId, lease, registry};
 use swathe_os::{
     cores, futex,
     image::{self, CodeRef},
@@ -163,6 +163,7 @@ pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket) -> 
         process::flush_c_output();
         std::process::exit(SETUP_FAILED)
     });
+    lease::count_from_now();
     let heap = WorkerHeap::new(line, plan.data.clone());
     let tasks_left = if plan.words.max_tasks == 0 {
         u64::MAX
@@ -395,6 +396,8 @@ impl Worker {
         let control = self.plan.control.clone();
         let terms = cell.terms();
         Mowing::new(self, &control, cell, key, seen, terms, careful).run();
+        // Before the worker leaves the job: what it still holds of the job's arguments must stay in place.
+        self.slot().held_handles.store(lease::held(), Ordering::Release);
         if self.tasks_left == 0 && cell.gate.still(seen) {
             // Recycled in the middle: what is left in hand and lane is found there and handed on, because the slot
             // still announces the job.

@@ -1,3 +1,4 @@
+use std::process::Command;
 use std::thread;
 
 use proptest::prelude::*;
@@ -113,7 +114,7 @@ fn huge_pages_are_reported_as_obtained() {
     let block = memory.alloc(4 * H, 8).unwrap();
     let obtained = memory.stats().huge_page_bytes;
     // The kernel may have none to give; whatever it gave must be what /proc says, and whole.
-    assert!(obtained <= 4 * H && obtained % H == 0, "{obtained}");
+    assert!(obtained <= 4 * H && obtained.is_multiple_of(H), "{obtained}");
     if obtained == 0 {
         eprintln!("no huge pages on this machine");
     }
@@ -250,6 +251,62 @@ fn threads_share_an_arena() {
     assert_eq!(memory.0.state.lock().settling, 0);
     memory.trim();
     assert_eq!(memory.stats().warm, 0);
+}
+
+/// Runs the ignored test `child` of this file in a process of its own, under a shell's `ulimit`.
+fn run_under(limit: &str, child: &str) {
+    let output = Command::new("sh")
+        .args(["-c", &format!("ulimit {limit} && exec \"$@\""), "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args([
+            "--quiet",
+            "--exact",
+            "--ignored",
+            "--test-threads=1",
+            &format!("arena::tests::{child}"),
+        ])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    // A name that no longer fits would run nothing and succeed.
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{child} under ulimit {limit}: {text}"
+    );
+}
+
+#[test]
+fn limits_of_the_process_shrink_the_arena_instead_of_breaking_it() {
+    run_under("-v 2000000", "child_with_little_address_space");
+    run_under("-f 1000", "child_with_short_files");
+}
+
+#[test]
+#[ignore = "run by limits_of_the_process_shrink_the_arena_instead_of_breaking_it"]
+fn child_with_little_address_space() {
+    let limited = memory_limits::address_space_headroom().unwrap();
+    let memory = Memory::global().unwrap();
+    assert!(
+        (memory.segment().len() as u64) < limited.bytes / 2 + H as u64,
+        "half of it, rounded up"
+    );
+    let block = memory.alloc_zeroed(3 * H, 8).unwrap();
+    assert!(bytes(&block).iter().all(|&byte| byte == 0));
+    let text = Memory::with_capacity(4 << 30).unwrap_err().to_string();
+    assert!(
+        text.contains("could not be mapped") && text.contains("`ulimit -v`"),
+        "{text}"
+    );
+}
+
+#[test]
+#[ignore = "run by limits_of_the_process_shrink_the_arena_instead_of_breaking_it"]
+fn child_with_short_files() {
+    let text = Memory::global().unwrap_err().to_string();
+    assert!(
+        text.contains("longer than the file size limit") && text.contains("`ulimit -f`"),
+        "{text}"
+    );
 }
 
 #[derive(Debug, Clone)]

@@ -53,6 +53,7 @@ pub(crate) fn job(engine: &Engine, task: Trampoline, n: u64) -> (Job, SharedSlic
         seed: 0,
         base: 0,
         max_deaths: 3,
+        lends: false,
         keep: Box::new(block),
         on_done: None,
     };

@@ -1,0 +1,1 @@
+//! Benchmarks of Swathe's parts. Run: `cargo bench -p swathe-benches`.

@@ -1,0 +1,185 @@
+//! The doorbells under loom: no wake is lost (a lost one is a deadlock, which loom reports), not even by a ringer that
+//! dies.
+#![cfg(loom)]
+
+use std::sync::Arc;
+
+use loom::{
+    sync::{Condvar, Mutex},
+    thread,
+};
+use swathe_protocol::{
+    Bell, Descriptor, JobKey, ParkWord, RingCell, RingEnds, RingView,
+    bell::publish_fence,
+    sync::{
+        AtomicU32, AtomicU64,
+        Ordering::Relaxed,
+        mortal::{dies_before, explore, explore_deaths},
+    },
+};
+
+/// What the kernel promises of a futex, and no more.
+#[derive(Default)]
+struct Futex {
+    queue: Mutex<()>,
+    woken: Condvar,
+}
+
+impl Futex {
+    fn wait(&self, word: &AtomicU32, value: u32) {
+        let queue = self.queue.lock().unwrap();
+        if word.load(Relaxed) == value {
+            drop(self.woken.wait(queue).unwrap());
+        }
+    }
+
+    fn wake(&self, word: &AtomicU32) {
+        // The way into the kernel is a place to die: a change that changes nothing.
+        word.fetch_or(0, Relaxed);
+        drop(self.queue.lock().unwrap());
+        self.woken.notify_all();
+    }
+}
+
+#[derive(Default)]
+struct Doors<const WORKERS: usize> {
+    ends: RingEnds,
+    cells: [RingCell; 2],
+    park_words: [ParkWord; 2],
+    futexes: [Futex; 2],
+}
+
+impl<const WORKERS: usize> Doors<WORKERS> {
+    fn ring(&self) -> RingView<'_> {
+        RingView::new(&self.ends, &self.cells)
+    }
+
+    /// A worker that wants one run.
+    fn take(&self, me: usize) -> Descriptor {
+        let park = &self.park_words[me];
+        loop {
+            if let Some(run) = self.ring().pop() {
+                return run;
+            }
+            park.prepare();
+            if self.ring().is_empty() {
+                while !park.is_awake() {
+                    self.futexes[me].wait(park.word(), ParkWord::PARKED);
+                }
+            }
+            park.unpark_self();
+        }
+    }
+
+    /// The parent.
+    fn give(&self, first: u32) {
+        let run = Descriptor {
+            job: JobKey::new(0, 1),
+            epoch: 0,
+            first,
+            chunks: 1,
+            careful: false,
+        };
+        self.ring().push(run).unwrap();
+        publish_fence();
+        for (park, futex) in self.park_words.iter().zip(&self.futexes).take(WORKERS) {
+            if park.claim_wake() {
+                futex.wake(park.word());
+            }
+        }
+    }
+}
+
+fn everyone_is_served<const WORKERS: usize>() {
+    let doors = Arc::new(Doors::<WORKERS>::default());
+    let workers: Vec<_> = (0..WORKERS)
+        .map(|me| {
+            let doors = Arc::clone(&doors);
+            thread::spawn(move || doors.take(me).first)
+        })
+        .collect();
+    (0..WORKERS as u32).for_each(|first| doors.give(first));
+    let taken: u32 = workers
+        .into_iter()
+        .map(|worker| 1 << worker.join().unwrap())
+        .sum();
+    assert_eq!(taken, (1 << WORKERS) - 1);
+}
+
+#[test]
+fn a_parked_worker_hears_of_a_run() {
+    explore(3, everyone_is_served::<1>);
+}
+
+#[test]
+fn two_parked_workers_hear_of_two_runs() {
+    explore(2, everyone_is_served::<2>);
+}
+
+#[derive(Default)]
+struct Event {
+    bell: Bell,
+    futex: Futex,
+    value: AtomicU64,
+}
+
+impl Event {
+    fn ring(&self) {
+        self.value.store(7, Relaxed);
+        if self.bell.ring() {
+            self.futex.wake(self.bell.word());
+        }
+    }
+
+    fn wait(&self) {
+        while !self.bell.has_rung() {
+            if self.bell.prepare() {
+                self.futex.wait(self.bell.word(), Bell::WAITED);
+            }
+        }
+        assert_eq!(
+            self.value.load(Relaxed),
+            7,
+            "rung, but what it was rung for is not visible"
+        );
+    }
+}
+
+#[test]
+fn all_who_wait_hear_the_bell_and_see_what_it_was_rung_for() {
+    explore(2, || {
+        let event = Arc::new(Event::default());
+        let waiters = [(); 2].map(|()| {
+            let event = Arc::clone(&event);
+            thread::spawn(move || event.wait())
+        });
+        event.ring();
+        for waiter in waiters {
+            waiter.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_bell_whose_ringer_died_is_heard() {
+    explore_deaths(2, |nth| {
+        let event = Arc::new(Event::default());
+        let waiter = thread::spawn({
+            let event = Arc::clone(&event);
+            move || event.wait()
+        });
+        let ringer = thread::spawn({
+            let event = Arc::clone(&event);
+            move || dies_before(nth, || event.ring())
+        });
+        let died = ringer.join().unwrap();
+        if died {
+            // The supervisor: it cannot know whether the dead still owed the wake, so it wakes in any case.
+            event.value.store(7, Relaxed);
+            let _ = event.bell.ring();
+            event.futex.wake(event.bell.word());
+        }
+        waiter.join().unwrap();
+        died
+    });
+}

@@ -1,0 +1,210 @@
+//! How a pool is made.
+
+use std::{any::Any, fmt, marker::PhantomData};
+
+use swathe_memory::Memory;
+use swathe_runtime::{Engine, EngineConfig, TaskRef};
+
+use crate::{
+    Error, Pool, Result,
+    column::Columns,
+    item::Arguments,
+    lower::{self, Direct, Discard, Fallible, Finish},
+    task::Task,
+};
+
+type Setup = (TaskRef, Vec<u8>, Box<dyn Any + Send + Sync>);
+
+/// Options of a pool; made by [`Pool::builder`].
+///
+/// ```
+/// use swathe::Pool;
+///
+/// fn greet(main_id: u32) {
+///     println!("pool process {} works for main process {main_id}", std::process::id());
+/// }
+///
+/// fn main() -> swathe::Result<()> {
+///     swathe::init();
+///     let pool = Pool::builder()
+///         .processes(2)
+///         .initializer(greet, std::process::id())
+///         .max_tasks_per_child(50)
+///         .build()?;
+///     assert_eq!(pool.map(|x: i32| x + 1, [1, 2, 3])?, [2, 3, 4]);
+///     Ok(())
+/// }
+/// ```
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct Builder<S = ()> {
+    config: EngineConfig,
+    setup: Result<Option<Setup>>,
+    exit_hook: Result<Option<TaskRef>>,
+    state: PhantomData<fn(S)>,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            config: EngineConfig::default(),
+            setup: Ok(None),
+            exit_hook: Ok(None),
+            state: PhantomData,
+        }
+    }
+}
+
+impl<S: 'static> Builder<S> {
+    /// How many worker processes, at least 1. Unless set, one for each core that this process may use.
+    pub fn processes(mut self, processes: usize) -> Self {
+        self.config.processes = Some(processes);
+        self
+    }
+
+    /// Replaces a worker by a fresh process after this many elements, at least 1: for tasks that leak.
+    pub fn max_tasks_per_child(mut self, elements: u64) -> Self {
+        self.config.max_tasks_per_child = Some(elements);
+        self
+    }
+
+    /// Pins worker `w` to the `w`-th core that this process may use.
+    pub fn pin(mut self, pin: bool) -> Self {
+        self.config.pin = pin;
+        self
+    }
+
+    /// Where inputs are copied to and results are written to. Unless set, [`Memory::global`].
+    pub fn memory(mut self, memory: Memory) -> Self {
+        self.config.memory = Some(memory);
+        self
+    }
+
+    /// Runs a function with these arguments (one value, or a tuple) in every worker before its first task, also in
+    /// those that replace others. What it returns is dropped; to keep it, use [`state`](Self::state), whose place it
+    /// takes.
+    pub fn initializer<F, A, K, M>(self, initializer: F, arguments: A) -> Builder
+    where
+        A: Arguments<K>,
+        F: Task<(), (), <A::Columns as Columns>::Args, M, Output: 'static>,
+    {
+        self.set_up::<F, A, K, M, Discard, ()>(initializer, arguments)
+    }
+
+    /// As [`initializer`](Self::initializer), for a function that may fail: see [`try_state`](Self::try_state).
+    pub fn try_initializer<F, A, K, M, E>(self, initializer: F, arguments: A) -> Builder
+    where
+        A: Arguments<K>,
+        F: Task<(), (), <A::Columns as Columns>::Args, M, Output = Result<(), E>>,
+        E: Into<Box<dyn std::error::Error>>,
+    {
+        self.set_up::<F, A, K, M, Fallible, ()>(initializer, arguments)
+    }
+
+    /// Builds the state of every worker, also of those that replace others: `build` is called with these arguments (one
+    /// value, or a tuple) in the worker, and tasks that take a `&mut S` first see what it returned. It takes the place
+    /// of an [`initializer`](Self::initializer).
+    ///
+    /// The state stays in its worker: it may hold whatever cannot cross between processes.
+    ///
+    /// ```
+    /// use swathe::{Array, Pool};
+    ///
+    /// struct Table {
+    ///     values: Array<f64>,
+    ///     lookups: u64,
+    /// }
+    ///
+    /// fn load(values: Array<f64>) -> Table {
+    ///     Table { values, lookups: 0 }
+    /// }
+    ///
+    /// fn look_up(table: &mut Table, i: usize) -> f64 {
+    ///     table.lookups += 1;
+    ///     table.values[i]
+    /// }
+    ///
+    /// fn main() -> swathe::Result<()> {
+    ///     swathe::init();
+    ///     let values = Array::from_fn(100, |i| i as f64 / 2.0)?;
+    ///     let pool = Pool::builder().processes(2).state(load, values).build()?;
+    ///     assert_eq!(pool.map(look_up, [3, 5, 99])?, [1.5, 2.5, 49.5]);
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn state<F, A, K, M>(self, build: F, arguments: A) -> Builder<F::Output>
+    where
+        A: Arguments<K>,
+        F: Task<(), (), <A::Columns as Columns>::Args, M, Output: 'static>,
+    {
+        self.set_up::<F, A, K, M, Direct, F::Output>(build, arguments)
+    }
+
+    /// As [`state`](Self::state), for a function that may fail: a worker whose state cannot be built is started again
+    /// within a limit, and then the pool breaks with the function's error.
+    pub fn try_state<F, A, K, M, T, E>(self, build: F, arguments: A) -> Builder<T>
+    where
+        A: Arguments<K>,
+        F: Task<(), (), <A::Columns as Columns>::Args, M, Output = Result<T, E>>,
+        T: 'static,
+        E: Into<Box<dyn std::error::Error>>,
+    {
+        self.set_up::<F, A, K, M, Fallible, T>(build, arguments)
+    }
+
+    /// Runs a function with the worker's state when a worker leaves of its own accord: when it is replaced, when the
+    /// pool shrinks, or when a closed pool has finished. It does not run in workers that die or are killed. Set it after
+    /// the state: another state or initializer removes it.
+    pub fn exit_hook<F: Fn(&mut S) + Copy + Send + Sync + 'static>(mut self, hook: F) -> Self {
+        self.exit_hook = lower::exit_task(hook).map(Some);
+        self
+    }
+
+    /// Starts the processes.
+    ///
+    /// # Errors
+    /// If the program did not call [`init`](crate::init), the options make no sense, or no processes or memory are to
+    /// be had.
+    pub fn build(self) -> Result<Pool<S>> {
+        if self.config.max_tasks_per_child == Some(0) {
+            return Err(Error::ZeroTasks);
+        }
+        let config = EngineConfig {
+            setup: self.setup?,
+            exit_hook: self.exit_hook?,
+            ..self.config
+        };
+        Ok(Pool::of_engine(Engine::start(config)?))
+    }
+
+    fn set_up<F, A, K, M, N, T: 'static>(self, build: F, arguments: A) -> Builder<T>
+    where
+        A: Arguments<K>,
+        F: Task<(), (), <A::Columns as Columns>::Args, M>,
+        N: Finish<F::Output, Value = T>,
+    {
+        let setup = || -> Result<Option<Setup>> {
+            let task = lower::setup_task::<F, A::Columns, M, N>(build)?;
+            let memory = match &self.config.memory {
+                Some(memory) => memory.clone(),
+                None => Memory::global()?,
+            };
+            let lowered = arguments.lower_arguments(&memory)?;
+            Ok(Some((task, lowered.wire.into_bytes(), Box::new(lowered.keep))))
+        };
+        // A hook for another state would never find it.
+        Builder {
+            setup: setup(),
+            config: self.config,
+            exit_hook: Ok(None),
+            state: PhantomData,
+        }
+    }
+}
+
+impl<S> fmt::Debug for Builder<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

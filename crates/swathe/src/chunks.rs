@@ -1,0 +1,141 @@
+//! `map_chunks`: the task gets a whole chunk.
+
+use bytemuck::Pod;
+use swathe_memory::Array;
+use swathe_runtime::JobTraits;
+
+use crate::{
+    Batch, Pool, Result,
+    arg::{Chunk, ChunkMut},
+    batch::{Mode, OnSuccess, Plan, Ready, align_of_chunks},
+    column::Sliced,
+    input::Input,
+    lower::{self, Direct, Fallible, Finish, Output, wire::Encoder},
+    parameters::Parameters,
+    task::Task,
+};
+
+impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C> {
+    /// As [`Pool::map_chunks`], with the options of this batch.
+    pub fn map_chunks<F, I, K, A, B, M>(self, task: F, input: I) -> Result<E::Of<Array<B>>>
+    where
+        A: Pod + Send + Sync,
+        B: Pod + Send + Sync,
+        I: Input<K, Column = Sliced<A>>,
+        F: Task<S, W::Value, (Chunk<A>, ChunkMut<B>), M, Output = ()>,
+        C: OnSuccess<E::Shown<Array<B>>>,
+    {
+        self.prepare_chunks::<F, I, K, A, B, M, Direct>(task, input)?
+            .wait(E::show)
+    }
+
+    /// As [`Pool::try_map_chunks`], with the options of this batch.
+    pub fn try_map_chunks<F, I, K, A, B, M, X>(self, task: F, input: I) -> Result<E::Of<Array<B>>>
+    where
+        A: Pod + Send + Sync,
+        B: Pod + Send + Sync,
+        I: Input<K, Column = Sliced<A>>,
+        F: Task<S, W::Value, (Chunk<A>, ChunkMut<B>), M, Output = Result<(), X>>,
+        X: Into<Box<dyn std::error::Error>>,
+        C: OnSuccess<E::Shown<Array<B>>>,
+    {
+        self.prepare_chunks::<F, I, K, A, B, M, Fallible>(task, input)?
+            .wait(E::show)
+    }
+
+    fn prepare_chunks<F, I, K, A, B, M, N>(self, task: F, input: I) -> Result<Ready<'p, E::Of<Array<B>>, C>>
+    where
+        A: Pod + Send + Sync,
+        B: Pod + Send + Sync,
+        I: Input<K, Column = Sliced<A>>,
+        F: Task<S, W::Value, (Chunk<A>, ChunkMut<B>), M>,
+        N: Finish<F::Output, Value = ()>,
+    {
+        let memory = self.engine.memory();
+        let task = lower::chunks_task::<F, S, W, A, B, M, N>(task)?;
+        let mut lowered = input.lower(memory)?;
+        lowered.keep.extend(self.keep);
+        let mut wire = Encoder::default();
+        wire.bytes(&self.parameters);
+        let output = Output::<B>::new(memory, lowered.len as usize, &mut wire)?;
+        wire.append(&lowered.wire);
+        let plan = Plan {
+            task,
+            positions: lowered.len,
+            chunk_align: align_of_chunks::<B>(),
+            wire,
+            traits: JobTraits {
+                whole_chunks: true,
+                ..JobTraits::default()
+            },
+            base: 0,
+            heap_hint: 0,
+            keep: Box::new((lowered.keep, output.clone())),
+        };
+        let conclude = move |outcome: &_| E::conclude(outcome, output.when_over(outcome));
+        Ok(Ready::new(
+            self.engine,
+            self.options,
+            plan,
+            conclude,
+            self.on_success,
+            self.on_error,
+        ))
+    }
+}
+
+impl<S: 'static> Pool<S> {
+    /// Calls the task with whole chunks: a slice of the input, and the slice of the output that belongs to it. For
+    /// tasks that work on many elements at once.
+    ///
+    /// Input and output are plain data of equal length. The chunks are cut as
+    /// [`chunk_size`](Batch::chunk_size) says. What the output slice holds at first is arbitrary: the task must write
+    /// all of it. A chunk fails as a whole.
+    ///
+    /// ```
+    /// use swathe::Pool;
+    ///
+    /// fn cumulate(x: &[f64], sums: &mut [f64]) {
+    ///     let mut sum = 0.0;
+    ///     for (x, out) in x.iter().zip(sums) {
+    ///         sum += x;
+    ///         *out = sum;
+    ///     }
+    /// }
+    ///
+    /// fn main() -> swathe::Result<()> {
+    ///     swathe::init();
+    ///     let pool = Pool::builder().processes(2).build()?;
+    ///     let sums = pool.batch().chunk_size(3).map_chunks(cumulate, [1.0; 5])?;
+    ///     assert_eq!(sums, [1.0, 2.0, 3.0, 1.0, 2.0]);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`map`](Self::map).
+    pub fn map_chunks<F, I, K, A, B, M>(&self, task: F, input: I) -> Result<Array<B>>
+    where
+        A: Pod + Send + Sync,
+        B: Pod + Send + Sync,
+        I: Input<K, Column = Sliced<A>>,
+        F: Task<S, (), (Chunk<A>, ChunkMut<B>), M, Output = ()>,
+    {
+        self.batch().map_chunks(task, input)
+    }
+
+    /// As [`map_chunks`](Self::map_chunks), for a task that returns a `Result<(), _>`; see [`try_map`](Self::try_map).
+    ///
+    /// # Errors
+    /// As [`map`](Self::map).
+    pub fn try_map_chunks<F, I, K, A, B, M, X>(&self, task: F, input: I) -> Result<Array<B>>
+    where
+        A: Pod + Send + Sync,
+        B: Pod + Send + Sync,
+        I: Input<K, Column = Sliced<A>>,
+        F: Task<S, (), (Chunk<A>, ChunkMut<B>), M, Output = Result<(), X>>,
+        X: Into<Box<dyn std::error::Error>>,
+    {
+        self.batch().try_map_chunks(task, input)
+    }
+}

@@ -1,0 +1,366 @@
+//! What can go wrong.
+
+use std::{any::Any, fmt, sync::Arc};
+
+use swathe_memory::MemoryError;
+use swathe_runtime::{End, EngineError, ExitCause, Failure, FailureKind, Outcome};
+
+use crate::{Partial, Status};
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a pool could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The pool refused, or cannot go on.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Memory could not be had or shared.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The job ran, and not every position has a value.
+    #[error(transparent)]
+    Job(#[from] Box<JobError>),
+    /// One element of a stream has no value.
+    #[error(transparent)]
+    Item(#[from] ItemError),
+    /// The time is over, and the job goes on.
+    #[error("the result is not ready in time; the job goes on")]
+    Timeout,
+    /// `successful()` was asked of a job that is not over.
+    #[error("the result is not ready: whether the job was successful is not known yet")]
+    NotReady,
+    /// The columns of a `starmap` have different lengths.
+    #[error(
+        "the columns of a starmap must be equally long: column 0 has {first} elements, column {column} has {len}"
+    )]
+    Columns {
+        /// The first column that does not fit, from 0.
+        column: usize,
+        /// Its length.
+        len: u64,
+        /// The length of column 0.
+        first: u64,
+    },
+    /// A range has more elements than can be counted.
+    #[error("the input has more elements than this machine can address")]
+    TooLong,
+    /// The iterator of the input panicked.
+    #[error("the input's iterator panicked at position {position}: {message}")]
+    Iterator {
+        /// How many items it gave before.
+        position: usize,
+        /// The panic's message.
+        message: String,
+    },
+    /// An element of the input cannot cross to another process.
+    #[error("element {position} of the input cannot cross to the workers: {message}")]
+    Element {
+        /// Its position.
+        position: usize,
+        /// Why.
+        message: String,
+    },
+    /// The parameters of the call cannot cross to another process.
+    #[error("the parameters cannot cross to the workers: {message}")]
+    Parameters {
+        /// Why.
+        message: String,
+    },
+    /// A result was asked for at a position that does not exist.
+    #[error("there is no position {position}: the results have {positions}")]
+    NoSuchPosition {
+        /// What was asked for.
+        position: usize,
+        /// How many there are.
+        positions: usize,
+    },
+    /// A result was damaged after its task returned it.
+    #[error("the result at position {position} was damaged by a worker: {message}")]
+    Damaged {
+        /// Its position.
+        position: usize,
+        /// What was found.
+        message: String,
+    },
+    /// The axis of `map_rows` does not exist.
+    #[error("the array has {axes} axes, and rows along axis {axis} were asked for")]
+    Axis {
+        /// What was asked for.
+        axis: usize,
+        /// How many there are.
+        axes: usize,
+    },
+    /// `max_tasks_per_child(0)`.
+    #[error(
+        "a worker runs at least 1 element before it is replaced: max_tasks_per_child(0) would replace it for ever"
+    )]
+    ZeroTasks,
+    /// The code of a task lies in no loaded object (it was made at run time).
+    #[error("the task's code lies in no loaded executable or library, so workers cannot find it")]
+    NoCode,
+}
+
+impl Error {
+    /// The failure of one call that stands for this many positions of the input.
+    pub(crate) fn covering(mut self, positions: u64) -> Self {
+        if let Self::Job(job) = &mut self {
+            for failure in &mut job.failures {
+                failure.span = positions;
+            }
+        }
+        self
+    }
+}
+
+/// The text of an error and of what caused it, as `error: cause: its cause`.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        // Errors that print their cause themselves would say it twice.
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// Why one element has no value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ItemError {
+    position: u64,
+    span: u64,
+    status: Status,
+    cause: Option<ExitCause>,
+    message: String,
+    /// The worker's number and process id, where a worker was involved.
+    worker: Option<(usize, u32)>,
+    attempts: u32,
+}
+
+impl ItemError {
+    pub(crate) fn new(failure: &Failure, base: u64) -> Self {
+        let (status, cause) = match failure.kind {
+            FailureKind::Error => (Status::Failed, None),
+            FailureKind::Panic => (Status::Panicked, None),
+            FailureKind::Lost(cause) => (Status::Lost, Some(cause)),
+            _ => (Status::Failed, None),
+        };
+        Self {
+            position: base + failure.position,
+            span: failure.span.max(1),
+            status,
+            cause,
+            message: failure.message.clone(),
+            worker: Some((failure.worker as usize, failure.pid)),
+            attempts: failure.attempts,
+        }
+    }
+
+    /// An element that no worker is to blame for.
+    pub(crate) fn without_worker(position: u64, status: Status, message: String) -> Self {
+        Self {
+            position,
+            span: 1,
+            status,
+            cause: None,
+            message,
+            worker: None,
+            attempts: 0,
+        }
+    }
+
+    /// The element's position in the input, from 0. Where a task takes many elements at once, the first of them.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// How many elements failed together: 1, or the length of the chunk for tasks that take a whole chunk.
+    pub fn span(&self) -> u64 {
+        self.span
+    }
+
+    /// What happened, in one word.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// The text of the returned error (with its causes), or of the panic (with its source line), or the last words of a
+    /// worker that died.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// How the worker died, if it did.
+    pub fn cause(&self) -> Option<ExitCause> {
+        self.cause
+    }
+
+    /// The worker's number.
+    pub fn worker(&self) -> Option<usize> {
+        self.worker.map(|(number, _)| number)
+    }
+
+    /// The worker's process id.
+    pub fn pid(&self) -> Option<u32> {
+        self.worker.map(|(_, pid)| pid)
+    }
+
+    /// How often the element was started, as far as is known.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+}
+
+impl fmt::Display for ItemError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.span {
+            1 => write!(f, "position {} ", self.position)?,
+            span => write!(
+                f,
+                "positions {} to {} ",
+                self.position,
+                self.position + (span - 1)
+            )?,
+        }
+        match (self.status, self.cause) {
+            (Status::Lost, Some(cause)) => {
+                write!(f, "was lost: its worker {cause}")?;
+                if self.attempts > 1 {
+                    write!(f, ", {} times", self.attempts)?;
+                }
+                if !self.message.is_empty() {
+                    write!(f, ", and said last: {}", self.message)?;
+                }
+            }
+            (Status::Panicked, _) => write!(f, "failed: panicked: {}", self.message)?,
+            (Status::Cancelled | Status::NotRun, _) => write!(f, "was not run: {}", self.message)?,
+            _ => write!(f, "failed: {}", self.message)?,
+        }
+        match self.worker {
+            Some((number, pid)) => write!(f, " (worker {number}, pid {pid})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A job that did not bring all values: which positions failed, how, and all the values that did arrive.
+///
+/// ```
+/// use swathe::{Array, Error, Pool, Status};
+///
+/// fn invert(x: i64) -> Result<f64, String> {
+///     if x == 0 { Err("division by zero".into()) } else { Ok(1.0 / x as f64) }
+/// }
+///
+/// fn main() -> swathe::Result<()> {
+///     swathe::init();
+///     let pool = Pool::builder().processes(2).build()?;
+///     let Err(Error::Job(error)) = pool.try_map(invert, -2..=2) else { panic!("0 has no inverse") };
+///     assert!(error.to_string().starts_with("position 2 failed: division by zero"));
+///     let partial = error.into_partial::<Array<f64>>().expect("these are floats");
+///     assert_eq!(partial.value(4)?, Some(0.5));
+///     assert_eq!(partial.status(2), Status::Failed);
+///     Ok(())
+/// }
+/// ```
+pub struct JobError {
+    outcome: Arc<Outcome>,
+    failures: Vec<ItemError>,
+    values: Option<Box<dyn Any + Send + Sync>>,
+}
+
+impl JobError {
+    pub(crate) fn new(outcome: &Arc<Outcome>, values: Option<Box<dyn Any + Send + Sync>>) -> Box<Self> {
+        let failures = outcome
+            .failures
+            .iter()
+            .map(|failure| ItemError::new(failure, 0))
+            .collect();
+        Box::new(Self {
+            outcome: outcome.clone(),
+            failures,
+            values,
+        })
+    }
+
+    /// The failed positions, ascending. Empty if the job was stopped before anything failed.
+    pub fn failures(&self) -> &[ItemError] {
+        &self.failures
+    }
+
+    /// The failure at the lowest position.
+    pub fn first(&self) -> Option<&ItemError> {
+        self.failures.first()
+    }
+
+    /// Whether the job ended early: it was cancelled, its pool was terminated, or it stopped at its first failure.
+    pub fn is_stopped(&self) -> bool {
+        self.outcome.end != End::Complete
+    }
+
+    /// Values and statuses by position, of a job that returns `O`: `Array<B>` or `Records<B>`.
+    ///
+    /// # Errors
+    /// The error itself, if the job's results are of another type.
+    pub fn into_partial<O: Any + Send + Sync>(mut self: Box<Self>) -> Result<Partial<O>, Box<Self>> {
+        match self.values.take().map(<Box<dyn Any + Send + Sync>>::downcast) {
+            Some(Ok(values)) => Ok(Partial::new(self.outcome, *values)),
+            Some(Err(values)) => {
+                self.values = Some(values);
+                Err(self)
+            }
+            None => Err(self),
+        }
+    }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let finals: u64 = self
+            .outcome
+            .finals
+            .iter()
+            .map(|range| range.end - range.start)
+            .sum();
+        let of = self.outcome.positions;
+        let why = match &self.outcome.end {
+            End::Cancelled => "the job was cancelled",
+            End::Terminated => "the pool was terminated",
+            End::FailedFast => "the job stopped at its first failure",
+            End::Broken(text) => text,
+            _ => "",
+        };
+        let Some(first) = self.failures.first() else {
+            return write!(f, "{why}: {finals} of {of} positions were done");
+        };
+        write!(f, "{first}")?;
+        let others: u64 = self.failures.iter().map(|failure| failure.span).sum::<u64>() - first.span;
+        match others {
+            0 => {}
+            1 => f.write_str("; 1 other position failed too")?,
+            n => write!(f, "; {n} other positions failed too")?,
+        }
+        if why.is_empty() {
+            Ok(())
+        } else {
+            write!(f, "; {why}, with {finals} of {of} positions done")
+        }
+    }
+}
+
+impl fmt::Debug for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobError")
+            .field("end", &self.outcome.end)
+            .field("failures", &self.failures)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::error::Error for JobError {}

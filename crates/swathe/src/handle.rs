@@ -1,0 +1,132 @@
+//! Handles of jobs that run while the caller goes on.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use swathe_runtime::{JobHandle, Outcome};
+
+use crate::{Error, Result};
+
+/// Makes the result of an outcome.
+pub(crate) type Conclude<T> = Arc<dyn Fn(&Arc<Outcome>) -> Result<T> + Send + Sync>;
+
+/// The result of a job that may still be running; what `map_async` and the like return.
+///
+/// It is also a future. Dropping it lets the job go on; [`cancel`](Self::cancel) stops it.
+///
+/// ```
+/// use swathe::Pool;
+///
+/// fn main() -> swathe::Result<()> {
+///     swathe::init();
+///     let pool = Pool::builder().processes(2).build()?;
+///     let pending = pool.map_async(|x: i64| x * x, 1..=10)?;
+///     // ... other work ...
+///     assert_eq!(pending.get()?[9], 100);
+///     assert!(pending.successful()?);
+///     Ok(())
+/// }
+/// ```
+pub struct Pending<T> {
+    job: JobHandle,
+    conclude: Conclude<T>,
+}
+
+impl<T> Pending<T> {
+    pub(crate) fn new(job: JobHandle, conclude: Conclude<T>) -> Self {
+        Self { job, conclude }
+    }
+
+    /// Waits for the result. It may be asked for again: every call gives the same.
+    ///
+    /// # Errors
+    /// If the job failed; see [`Error::Job`].
+    pub fn get(&self) -> Result<T> {
+        self.job.wait(None);
+        self.conclude()
+    }
+
+    /// Waits for the result at most this long.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] if the job is not over by then (it goes on), or [`Error::Job`] if it failed.
+    pub fn get_timeout(&self, timeout: Duration) -> Result<T> {
+        if self.job.wait(Some(timeout)) {
+            self.conclude()
+        } else {
+            Err(Error::Timeout)
+        }
+    }
+
+    /// Waits until the job is over, at most this long. Gives whether it is.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        self.job.wait(Some(timeout))
+    }
+
+    /// Whether the job is over.
+    pub fn ready(&self) -> bool {
+        self.job.is_over()
+    }
+
+    /// Whether the job brought every value.
+    ///
+    /// # Errors
+    /// [`Error::NotReady`] if it is not over.
+    pub fn successful(&self) -> Result<bool> {
+        if self.ready() {
+            Ok(self.conclude().is_ok())
+        } else {
+            Err(Error::NotReady)
+        }
+    }
+
+    /// Stops the job: what has not been started is not run. Values that are there already stay; see
+    /// [`JobError::into_partial`](crate::JobError::into_partial).
+    pub fn cancel(&self) {
+        self.job.cancel();
+    }
+
+    /// How many positions are settled, and how many of these failed. It is read from shared memory and costs the
+    /// workers nothing.
+    pub fn progress(&self) -> (u64, u64) {
+        self.job.progress()
+    }
+
+    /// The result of a job that is over.
+    fn conclude(&self) -> Result<T> {
+        match self.job.outcome() {
+            Some(outcome) => (self.conclude)(&outcome),
+            None => Err(Error::Timeout),
+        }
+    }
+}
+
+impl<T> Future for Pending<T> {
+    type Output = Result<T>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
+        // A job that ends between the two wakes the waker at once.
+        if !self.job.is_over() {
+            self.job.register_waker(context.waker());
+        }
+        if self.job.is_over() {
+            Poll::Ready(self.conclude())
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+impl<T> fmt::Debug for Pending<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending")
+            .field("ready", &self.ready())
+            .finish_non_exhaustive()
+    }
+}

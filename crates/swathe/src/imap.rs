@@ -1,0 +1,384 @@
+//! The results of a stream.
+
+use std::{
+    collections::VecDeque,
+    fmt, iter,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    task::{Wake, Waker},
+    time::{Duration, Instant},
+};
+
+use swathe_runtime::{JobHandle, Outcome};
+
+use crate::{Error, Result, Status, error::ItemError, input::pull};
+
+/// Blocks in flight for each worker, unless the look-ahead is set.
+const BLOCKS_A_WORKER: usize = 3;
+/// The longest block, unless a chunk size is set.
+pub(crate) const LONGEST_BLOCK: usize = 4096;
+/// A block that takes its input longer than this to provide is not worth growing.
+const FAST: Duration = Duration::from_millis(1);
+/// A block whose results take longer than this is too long.
+const SLOW: Duration = Duration::from_millis(50);
+
+/// Wakes the consumer when a block is over.
+#[derive(Debug, Default)]
+struct Arrival {
+    count: Mutex<u64>,
+    changed: Condvar,
+}
+
+impl Arrival {
+    fn count(&self) -> u64 {
+        *self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the count is another than `seen`. Gives whether it is.
+    fn wait(&self, seen: u64, deadline: Option<Instant>) -> bool {
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        while *count == seen {
+            let left = match deadline {
+                None => Duration::from_secs(1),
+                Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
+                    Some(left) if !left.is_zero() => left,
+                    _ => return false,
+                },
+            };
+            count = self
+                .changed
+                .wait_timeout(count, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        true
+    }
+}
+
+impl Wake for Arrival {
+    fn wake(self: Arc<Self>) {
+        *self.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.changed.notify_all();
+    }
+}
+
+pub(crate) type Results<B> = VecDeque<Result<B, ItemError>>;
+
+/// Takes the results out of an outcome.
+pub(crate) type TakeResults<B> = Box<dyn FnOnce(&Arc<Outcome>) -> Results<B> + Send>;
+
+/// Some consecutive elements of the stream, being one job.
+pub(crate) struct Block<B> {
+    pub(crate) job: JobHandle,
+    pub(crate) len: usize,
+    pub(crate) bytes: usize,
+    pub(crate) submitted: Instant,
+    pub(crate) results: TakeResults<B>,
+}
+
+/// A block on its way.
+enum Flight<B> {
+    Job(Block<B>),
+    /// It could not be submitted.
+    Refused(Results<B>),
+}
+
+impl<B> Flight<B> {
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Job(block) => block.job.is_over(),
+            Self::Refused(_) => true,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Job(block) => block.len,
+            Self::Refused(results) => results.len(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Job(block) => block.bytes,
+            Self::Refused(_) => 0,
+        }
+    }
+}
+
+/// Makes a block of these elements, which start at this position.
+type Submit<'p, T, B> = Box<dyn Fn(Vec<T>, u64, bool) -> Result<Block<B>> + Send + 'p>;
+
+/// The results of a stream, one after the other; what `imap` and `imap_unordered` return.
+///
+/// Nothing runs by itself: [`next`](Iterator::next) takes from the input what the look-ahead allows, so the input may
+/// be endless, and memory is bounded. Each result is a `Result` of its own, and the stream goes on after errors. Dropping
+/// it cancels what is in flight.
+///
+/// If the input's iterator panics, the results of all items before are delivered, then one error that names the
+/// position, then the end.
+#[must_use = "a stream does nothing until it is drained"]
+pub struct Imap<'p, I: Iterator, B> {
+    /// `None` when the input has ended.
+    input: Option<I>,
+    submit: Submit<'p, I::Item, B>,
+    ordered: bool,
+    /// Elements a block; fixed by a chunk size.
+    block: usize,
+    fixed: bool,
+    processes: usize,
+    look_ahead: Option<usize>,
+    look_ahead_bytes: Option<usize>,
+    flight: VecDeque<Flight<B>>,
+    ready: Results<B>,
+    /// Reported when everything else has been.
+    last: Option<ItemError>,
+    position: u64,
+    input_is_fast: bool,
+    arrival: Arc<Arrival>,
+}
+
+impl<'p, I: Iterator, B> Imap<'p, I, B> {
+    /// `chunk_size` fixes the length of the blocks.
+    pub(crate) fn new(
+        input: I,
+        submit: impl Fn(Vec<I::Item>, u64, bool) -> Result<Block<B>> + Send + 'p,
+        ordered: bool,
+        chunk_size: Option<usize>,
+        processes: usize,
+    ) -> Self {
+        Self {
+            input: Some(input),
+            submit: Box::new(submit),
+            ordered,
+            block: chunk_size.unwrap_or(1),
+            fixed: chunk_size.is_some(),
+            processes: processes.max(1),
+            look_ahead: None,
+            look_ahead_bytes: None,
+            flight: VecDeque::new(),
+            ready: VecDeque::new(),
+            last: None,
+            position: 0,
+            input_is_fast: true,
+            arrival: Arc::new(Arrival::default()),
+        }
+    }
+
+    /// At most this many elements, at least 1, are in flight: taken from the input, and their results not yet
+    /// collected. Unless set, three blocks a worker.
+    pub fn look_ahead(mut self, elements: usize) -> Self {
+        self.look_ahead = Some(elements.max(1));
+        self
+    }
+
+    /// No further block is taken from the input while those in flight take this many bytes of shared memory.
+    pub fn look_ahead_bytes(mut self, bytes: usize) -> Self {
+        self.look_ahead_bytes = Some(bytes);
+        self
+    }
+
+    /// The next result, if it is there in time: `Ok(None)` at the end of the stream.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use swathe::Pool;
+    ///
+    /// fn main() -> swathe::Result<()> {
+    ///     swathe::init();
+    ///     let pool = Pool::builder().processes(2).build()?;
+    ///     let mut squares = pool.imap(|x: i64| x * x, 0..3);
+    ///     let mut sum = 0;
+    ///     while let Some(square) = squares.next_timeout(Duration::from_secs(10))? {
+    ///         sum += square?;
+    ///     }
+    ///     assert_eq!(sum, 5);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] when the time is over; the stream goes on. The time that the input's iterator takes to give
+    /// an item cannot be cut short.
+    pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<Result<B, ItemError>>> {
+        // A time too long to be added is no limit.
+        self.advance(Instant::now().checked_add(timeout))
+    }
+
+    fn advance(&mut self, deadline: Option<Instant>) -> Result<Option<Result<B, ItemError>>> {
+        loop {
+            let seen = self.arrival.count();
+            if self.ready.is_empty() {
+                self.collect();
+            }
+            // A slow input must not hold up results that are there.
+            if self.has_room() && (self.ready.is_empty() || self.input_is_fast) {
+                self.take_block();
+                if self.ready.is_empty() {
+                    continue;
+                }
+            }
+            if let Some(result) = self.ready.pop_front() {
+                return Ok(Some(result));
+            }
+            if self.flight.is_empty() {
+                return Ok(self.last.take().map(Err));
+            }
+            if !self.arrival.wait(seen, deadline) {
+                return Err(Error::Timeout);
+            }
+        }
+    }
+
+    /// Takes the results of a block that is over: of the first one, or of any.
+    fn collect(&mut self) {
+        let over = if self.ordered {
+            self.flight.front().is_some_and(Flight::is_over).then_some(0)
+        } else {
+            self.flight.iter().position(Flight::is_over)
+        };
+        match over.and_then(|i| self.flight.remove(i)) {
+            Some(Flight::Job(block)) => {
+                self.adapt(block.submitted.elapsed());
+                self.ready = block
+                    .job
+                    .outcome()
+                    .map(|outcome| (block.results)(&outcome))
+                    .unwrap_or_default();
+            }
+            Some(Flight::Refused(results)) => self.ready = results,
+            None => {}
+        }
+    }
+
+    /// Blocks grow while input and results are quick, and shrink when results take long.
+    fn adapt(&mut self, turnaround: Duration) {
+        if self.fixed {
+            return;
+        }
+        let blocks = BLOCKS_A_WORKER * self.processes;
+        let longest = self.look_ahead.map_or(LONGEST_BLOCK, |elements| {
+            (elements / blocks).clamp(1, LONGEST_BLOCK)
+        });
+        if turnaround > SLOW {
+            self.block = (self.block / 2).max(1);
+        } else if turnaround < 2 * FAST && self.input_is_fast {
+            self.block = (self.block * 2).min(longest);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        if self.input.is_none() {
+            return false;
+        }
+        let bytes: usize = self.flight.iter().map(Flight::bytes).sum();
+        if self.look_ahead_bytes.is_some_and(|limit| bytes >= limit) && !self.flight.is_empty() {
+            return false;
+        }
+        match self.look_ahead {
+            None => self.flight.len() < BLOCKS_A_WORKER * self.processes,
+            Some(_) => {
+                self.room() > 0 && (!self.fixed || self.room() >= self.block || self.flight.is_empty())
+            }
+        }
+    }
+
+    /// Elements that may still be taken from the input.
+    fn room(&self) -> usize {
+        let flying: usize = self.flight.iter().map(Flight::len).sum();
+        self.look_ahead
+            .map_or(usize::MAX, |elements| elements.saturating_sub(flying))
+    }
+
+    /// Takes the next block from the input and submits it.
+    fn take_block(&mut self) {
+        let wanted = if self.fixed {
+            self.block
+        } else {
+            self.block.min(self.room().max(1))
+        };
+        let Some(input) = self.input.as_mut() else { return };
+        let started = Instant::now();
+        let mut items = Vec::with_capacity(wanted.min(LONGEST_BLOCK));
+        while items.len() < wanted {
+            match pull(input) {
+                Ok(Some(item)) => items.push(item),
+                Ok(None) => {
+                    self.input = None;
+                    break;
+                }
+                Err(message) => {
+                    let position = self.position + items.len() as u64;
+                    let message = format!("the input's iterator panicked: {message}");
+                    self.last = Some(ItemError::without_worker(position, Status::Failed, message));
+                    self.input = None;
+                    break;
+                }
+            }
+            if !self.fixed && started.elapsed() > FAST {
+                break;
+            }
+        }
+        self.input_is_fast = started.elapsed() < FAST;
+        if !items.is_empty() {
+            self.submit(items);
+        }
+    }
+
+    fn submit(&mut self, items: Vec<I::Item>) {
+        let (first, len) = (self.position, items.len() as u64);
+        self.position += len;
+        match (self.submit)(items, first, self.fixed) {
+            Ok(block) => {
+                block.job.register_waker(&Waker::from(self.arrival.clone()));
+                self.flight.push_back(Flight::Job(block));
+            }
+            Err(error) => {
+                let refused =
+                    |position| ItemError::without_worker(position, Status::NotRun, error.to_string());
+                if matches!(error, Error::Engine(_)) {
+                    // There is no pool any more: one error says so, and the stream ends.
+                    self.input = None;
+                    self.last = Some(refused(first));
+                } else {
+                    self.flight.push_back(Flight::Refused(
+                        (first..first + len).map(|at| Err(refused(at))).collect(),
+                    ));
+                }
+            }
+        }
+    }
+}
+
+impl<I: Iterator, B> Iterator for Imap<'_, I, B> {
+    type Item = Result<B, ItemError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            // Without a deadline there is no timeout.
+            if let Ok(next) = self.advance(None) {
+                return next;
+            }
+        }
+    }
+}
+
+impl<I: Iterator, B> iter::FusedIterator for Imap<'_, I, B> {}
+
+impl<I: Iterator, B> Drop for Imap<'_, I, B> {
+    fn drop(&mut self) {
+        for flight in &self.flight {
+            if let Flight::Job(block) = flight {
+                block.job.cancel();
+            }
+        }
+    }
+}
+
+impl<I: Iterator, B> fmt::Debug for Imap<'_, I, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Imap")
+            .field("position", &self.position)
+            .field("blocks_in_flight", &self.flight.len())
+            .finish_non_exhaustive()
+    }
+}

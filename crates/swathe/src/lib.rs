@@ -1,0 +1,90 @@
+//! A pool of worker *processes* with the verbs of Python's `multiprocessing.Pool`, over shared memory.
+//!
+//! A swathe is the strip of a field that one mower cuts in one pass. A [`Pool`] cuts an input into strips, lets worker
+//! processes mow them, and finds every result lying where it belongs.
+//!
+//! ```
+//! use swathe::Pool;
+//!
+//! fn main() -> swathe::Result<()> {
+//!     swathe::init();                                  // a worker starts here and never returns
+//!     let pool = Pool::new()?;                         // one process a core that this job may use
+//!     let squares = pool.map(|x: i64| x * x, 0..10)?;  // also an Array, a Vec, a slice, a mapped file
+//!     println!("{squares:?}");                         // derefs to &[i64]
+//!     # assert_eq!(squares[9], 81);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # What is promised
+//!
+//! - **No copies.** Inputs and outputs lie in memory that all workers map; only descriptors of strips pass between
+//!   processes. Results are [`Array`]s that deref to slices, or [`Records`] for values of variable length.
+//! - **No result lost, none twice.** What a worker had not finished when it died is run again elsewhere. A task that
+//!   kills its worker again and again is the only element that fails; all others are delivered. (So a task may *start*
+//!   more than once.)
+//! - **No hang.** Panics, returned errors, signals and exits of workers become errors that name the position.
+//! - **No leak.** The memory has no name in any file system, and workers do not outlive the program, however it ends.
+//!
+//! # What a task is
+//!
+//! A `fn` or a closure that captures nothing, see [`Task`]. What it needs beyond its element comes as columns of
+//! [`Pool::starmap`], as parameters of [`Pool::map_with`], or as a state that each worker builds once, see
+//! [`Builder::state`].
+//!
+//! # Tests and benchmarks
+//!
+//! Workers are started from the program's own executable, and [`init`] must be the first thing in `main`. A test
+//! harness has no `main` of yours: write [`init_before_main!`] at the top of the file instead.
+
+mod apply;
+mod arg;
+mod batch;
+mod builder;
+mod chunks;
+mod column;
+mod context;
+mod datum;
+mod error;
+mod handle;
+mod imap;
+mod in_place;
+mod input;
+mod item;
+mod lower;
+mod macros;
+mod map;
+mod parameters;
+mod partial;
+mod per_worker;
+mod pool;
+mod records;
+mod reduce;
+mod rows;
+mod stream;
+mod task;
+
+pub mod kind;
+
+pub use batch::{Batch, Callback, ChunkSize, Collect, Mode, OnSuccess, Silent, Strict};
+pub use builder::Builder;
+pub use context::Context;
+pub use datum::{Collection, Datum, Record};
+pub use error::{Error, ItemError, JobError, Result};
+pub use handle::Pending;
+pub use imap::Imap;
+pub use input::{Input, Items, StarInput, items};
+pub use item::{Arguments, Item, ItemRef};
+pub use partial::{Partial, Status};
+pub use pool::Pool;
+pub use records::{Records, RecordsIter};
+pub use task::Task;
+
+pub use swathe_memory::{Array, ArrayMut, Memory, MemoryError};
+pub use swathe_os::cores::cores;
+pub use swathe_runtime::{EngineError, ExitCause, WorkerInfo, init, is_initialized};
+
+#[doc(hidden)]
+pub mod __private {
+    pub use ctor;
+}

@@ -1,0 +1,90 @@
+//! Results of variable length: written by workers, copied out by the parent.
+
+use std::{ptr, slice, sync::Arc};
+
+use bytemuck::{Pod, Zeroable};
+use rkyv::util::AlignedVec;
+use swathe_memory::Block;
+use swathe_runtime::{Outcome, Rest};
+
+/// Where a record lies: in its segment (results) or its array of bytes (inputs).
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct RecordRef {
+    pub(crate) offset: u64,
+    pub(crate) len: u32,
+    reserved: u32,
+}
+
+impl RecordRef {
+    pub(crate) fn new(offset: u64, len: usize) -> Result<Self, String> {
+        let len =
+            u32::try_from(len).map_err(|_| format!("one value has {len} bytes; at most 4 GiB can cross"))?;
+        Ok(Self {
+            offset,
+            len,
+            reserved: 0,
+        })
+    }
+}
+
+/// Where a worker puts a result of variable length.
+#[derive(Debug)]
+pub struct Sink<'a, 'r> {
+    pub(super) rest: &'a mut Rest<'r>,
+    pub(super) scratch: &'a mut AlignedVec,
+}
+
+impl Sink<'_, '_> {
+    /// Stores what `fill` writes.
+    pub(crate) fn record(
+        &mut self,
+        fill: impl FnOnce(&mut AlignedVec) -> Result<(), String>,
+    ) -> Result<RecordRef, String> {
+        self.scratch.clear();
+        fill(self.scratch)?;
+        let len = self.scratch.len();
+        if len == 0 {
+            return RecordRef::new(0, 0);
+        }
+        let span = self.rest.heap(len)?;
+        // SAFETY: the span is `len` mapped bytes that were given to this worker alone, and the private buffer cannot
+        // overlap it. No reference is formed to the shared side.
+        unsafe { ptr::copy_nonoverlapping(self.scratch.as_ptr(), span.pointer.as_ptr(), len) };
+        RecordRef::new(span.offset, len)
+    }
+}
+
+/// The blocks that a job's workers wrote records to.
+#[derive(Clone, Debug)]
+pub(crate) struct HeapBlocks(Arc<[Arc<Block>]>);
+
+impl HeapBlocks {
+    pub(crate) fn of(outcome: &Outcome) -> Self {
+        let mut blocks = outcome.heap.clone();
+        blocks.sort_unstable_by_key(|block| block.offset());
+        Self(blocks.into())
+    }
+
+    /// Copies a record to private memory: what is decoded there, nobody else can change any more.
+    pub(crate) fn copy(&self, record: &RecordRef, to: &mut AlignedVec) -> Result<(), String> {
+        to.clear();
+        let len = record.len as usize;
+        if len == 0 {
+            return Ok(());
+        }
+        let offset = usize::try_from(record.offset).unwrap_or(usize::MAX);
+        let after = self.0.partition_point(|block| block.offset() <= offset);
+        let block = after.checked_sub(1).and_then(|i| self.0.get(i));
+        let within = block.map(|block| (block, offset - block.offset()));
+        let Some((block, skip)) = within.filter(|(block, skip)| block.len() >= skip.saturating_add(len))
+        else {
+            return Err("its bytes lie outside the memory of its job".to_owned());
+        };
+        // SAFETY: skip + len <= block.len(), and the block is held. The job is over (its outcome made these blocks
+        // known), so no worker writes them and a plain slice may be formed for the time of the copy.
+        let bytes = unsafe { slice::from_raw_parts(block.as_ptr().add(skip).as_ptr(), len) };
+        to.extend_from_slice(bytes);
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! One call of the task for each position.
+
+use swathe_runtime::{Call, TaskRef};
+
+use super::{
+    Finish, Prepared, Progress, Sink, fail_every, positions, take_state,
+    task::{conjure, reference},
+};
+use crate::{Context, Error, column::Columns, datum::Datum, parameters::Parameters, task::Task};
+
+/// The engine's reference to a task that maps arguments to values.
+pub(crate) fn map_task<F, S, W, C, M, N, K>(task: F) -> Result<TaskRef, Error>
+where
+    F: Task<S, W::Value, C::Args, M>,
+    S: 'static,
+    W: Parameters,
+    C: Columns,
+    N: Finish<F::Output, Value: Datum<K>>,
+{
+    reference(task, run::<F, S, W, C, M, N, K>)
+}
+
+type Slot<F, S, W, C, M, N, K> = <<N as Finish<
+    <F as Task<S, <W as Parameters>::Value, <C as Columns>::Args, M>>::Output,
+>>::Value as Datum<K>>::Slot;
+
+fn run<F, S, W, C, M, N, K>(call: &mut Call<'_>)
+where
+    F: Task<S, W::Value, C::Args, M>,
+    S: 'static,
+    W: Parameters,
+    C: Columns,
+    N: Finish<F::Output, Value: Datum<K>>,
+{
+    let mut context = Context::of_call(call);
+    let (base, positions) = (context.position, positions(call));
+    let len = positions.len();
+    let (prepared, mut rest) = match call.cached(Prepared::<C, W, Slot<F, S, W, C, M, N, K>>::decode) {
+        Ok(ready) => ready,
+        Err(message) => return call.fail_all(&message),
+    };
+    let state = take_state::<S>(&mut rest);
+    let strips = prepared.columns.strips(positions.clone());
+    // SAFETY: the engine runs a position in one worker at a time, and the parent looks at a slab only when its job is
+    // over.
+    let output = unsafe { prepared.output.strip(positions) };
+    let (state, mut strips, output) = match (state, strips, output) {
+        (Ok(state), Ok(strips), Ok(output)) => (state, strips, output),
+        (Err(message), ..) | (_, Err(message), _) | (.., Err(message)) => {
+            return fail_every(&mut rest, len, &message);
+        }
+    };
+    // SAFETY: this trampoline is private, and `map_task` gives its address only to those that have an F.
+    let task: F = unsafe { conjure() };
+    let mut progress = Progress { rest, done: 0 };
+    for (i, slot) in output.iter_mut().enumerate() {
+        context.position = base + i as u64;
+        let stored = C::read(&mut strips, i)
+            .and_then(|args| N::finish(task.call(state, &prepared.parameters, &context, args)))
+            .and_then(|value| {
+                value.store(&mut Sink {
+                    rest: &mut progress.rest,
+                    scratch: &mut prepared.scratch,
+                })
+            });
+        match stored {
+            Ok(value) => *slot = value,
+            Err(message) => progress.rest.fail(i as u64, message),
+        }
+        progress.done += 1;
+    }
+}

@@ -1,0 +1,142 @@
+//! From types to the engine's untyped jobs: the functions that workers run, and the memory they write to.
+//!
+//! All `unsafe` code of this crate is in here: making a task out of nothing but its type ([`task`]), and slices over
+//! output slabs ([`slab`]). A trampoline is a function of the executable, monomorphised for one task; the parent sends
+//! its address, a worker calls it.
+#![allow(
+    unsafe_code,
+    reason = "tasks without a value, slices over memory that workers share"
+)]
+
+mod chunks;
+mod heap;
+mod in_place;
+mod map;
+mod reduce;
+mod setup;
+mod slab;
+mod task;
+pub(crate) mod wire;
+
+use std::any::{Any, type_name};
+
+use bytemuck::Pod;
+use rkyv::util::AlignedVec;
+use swathe_runtime::{Call, Rest};
+
+pub(crate) use chunks::chunks_task;
+pub(crate) use heap::HeapBlocks;
+pub(crate) use heap::{RecordRef, Sink};
+pub(crate) use in_place::in_place_task;
+pub(crate) use map::map_task;
+pub(crate) use reduce::{combine_task, reduce_task};
+pub(crate) use setup::{exit_task, setup_task};
+pub(crate) use slab::{InPlace, Output, Slab};
+
+use crate::{column::Columns, parameters::Parameters};
+use wire::Decoder;
+
+/// What the task's return value means: a value, or a `Result` of one.
+pub(crate) trait Finish<R>: 'static {
+    /// The value.
+    type Value;
+
+    /// The value, or the text of the error.
+    #[doc(hidden)]
+    fn finish(returned: R) -> Result<Self::Value, String>;
+}
+
+/// What the task returns is the value.
+#[derive(Debug)]
+pub(crate) enum Direct {}
+
+/// What the task returns is a `Result`, and its error is the failure of the element.
+#[derive(Debug)]
+pub(crate) enum Fallible {}
+
+/// Nobody wants what the function returns.
+#[derive(Debug)]
+pub(crate) enum Discard {}
+
+impl<R> Finish<R> for Discard {
+    type Value = ();
+
+    fn finish(_: R) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl<R> Finish<R> for Direct {
+    type Value = R;
+
+    #[inline(always)]
+    fn finish(returned: R) -> Result<R, String> {
+        Ok(returned)
+    }
+}
+
+impl<B, E: Into<Box<dyn std::error::Error>>> Finish<Result<B, E>> for Fallible {
+    type Value = B;
+
+    #[inline(always)]
+    fn finish(returned: Result<B, E>) -> Result<B, String> {
+        returned.map_err(|error| crate::error::chain(&*error.into()))
+    }
+}
+
+/// What a worker prepares once a job.
+struct Prepared<C, W: Parameters, T: Pod> {
+    columns: C,
+    parameters: W::Value,
+    output: Slab<T>,
+    scratch: AlignedVec,
+}
+
+impl<C: Columns, W: Parameters, T: Pod> Prepared<C, W, T> {
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let mut wire = Decoder::new(bytes);
+        let parameters = W::decode(wire.bytes()?)?;
+        let output = Slab::attach(&mut wire)?;
+        let columns = C::attach(&mut wire)?;
+        Ok(Self {
+            columns,
+            parameters,
+            output,
+            scratch: AlignedVec::new(),
+        })
+    }
+}
+
+/// The positions of a call as an index range. They fit: the parent counted them in a `usize`.
+fn positions(call: &Call<'_>) -> std::ops::Range<usize> {
+    call.first as usize..(call.first + call.len) as usize
+}
+
+/// Takes the worker's state out of what is left of the call, so that both can be used at once.
+fn take_state<'r, S: 'static>(rest: &mut Rest<'r>) -> Result<&'r mut S, String> {
+    // A box of nothing allocates nothing, so nothing leaks.
+    let state: &'r mut dyn Any = std::mem::replace(&mut rest.state, Box::leak(Box::new(())));
+    state
+        .downcast_mut()
+        .ok_or_else(|| format!("this worker's state is no `{}`", type_name::<S>()))
+}
+
+/// Every position of the strip has failed with this message.
+fn fail_every(rest: &mut Rest<'_>, len: usize, message: &str) {
+    for i in 0..len {
+        rest.fail(i as u64, message.to_owned());
+    }
+}
+
+/// How far a strip has come. The engine is told when this is dropped, be it by a panic of the task: so the loops keep
+/// their count in a register.
+struct Progress<'r> {
+    rest: Rest<'r>,
+    done: u64,
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        self.rest.set_cursor(self.done);
+    }
+}

@@ -1,0 +1,165 @@
+//! The memory that results are written to.
+
+use std::{
+    marker::PhantomData,
+    ops::Range,
+    ptr::NonNull,
+    slice,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytemuck::{Pod, Zeroable};
+use swathe_memory::{Access, Array, ArrayMut, Memory, Segment, SegmentId, registry};
+use swathe_runtime::Outcome;
+
+use super::wire::{Decoder, Encoder};
+use crate::Error;
+
+/// Where a slab lies.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct SlabRef {
+    segment: u64,
+    offset: u64,
+    count: u64,
+}
+
+impl SlabRef {
+    fn of<T: Pod>(array: &ArrayMut<T>) -> Self {
+        let count = array.len() as u64;
+        let block = array.block();
+        let (segment, offset) = block.map_or((0, 0), |block| {
+            (block.segment().id().to_bits(), block.offset() as u64)
+        });
+        Self {
+            segment,
+            offset,
+            count,
+        }
+    }
+}
+
+/// A slab as a worker sees it.
+pub(crate) struct Slab<T> {
+    start: NonNull<T>,
+    count: usize,
+    /// `None` when there are no bytes.
+    _segment: Option<Arc<Segment>>,
+    elements: PhantomData<T>,
+}
+
+impl<T: Pod> Slab<T> {
+    pub(crate) fn attach(wire: &mut Decoder<'_>) -> Result<Self, String> {
+        let SlabRef {
+            segment,
+            offset,
+            count,
+        } = wire.pod()?;
+        let count = usize::try_from(count).map_err(|e| e.to_string())?;
+        let bytes = count
+            .checked_mul(size_of::<T>())
+            .ok_or("the output is too large for this machine")?;
+        if bytes == 0 {
+            return Ok(Self {
+                start: NonNull::dangling(),
+                count,
+                _segment: None,
+                elements: PhantomData,
+            });
+        }
+        let segment = registry::resolve(SegmentId::from_bits(segment)).map_err(|e| e.to_string())?;
+        let start = segment
+            .range(offset as usize, bytes)
+            .map_err(|e| e.to_string())?
+            .cast::<T>();
+        if segment.access() != Access::ReadWrite || !start.is_aligned() {
+            return Err("the output's memory cannot be written by workers".to_owned());
+        }
+        Ok(Self {
+            start,
+            count,
+            _segment: Some(segment),
+            elements: PhantomData,
+        })
+    }
+
+    /// Some positions of the slab.
+    ///
+    /// # Safety
+    /// Until the slice is dropped, no other process or thread may read or write these positions.
+    pub(super) unsafe fn strip(&mut self, positions: Range<usize>) -> Result<&mut [T], String> {
+        if positions.start > positions.end || positions.end > self.count {
+            return Err(format!(
+                "positions {positions:?} of an output of {} were asked for",
+                self.count
+            ));
+        }
+        // SAFETY: the range lies in the slab, which lies in the mapped segment, or has no bytes; it is aligned; any
+        // bytes are a T: Pod; and nobody else uses it, as the caller promises.
+        Ok(unsafe { slice::from_raw_parts_mut(self.start.add(positions.start).as_ptr(), positions.len()) })
+    }
+}
+
+/// The parent's side of a slab: nobody here looks at it before the job is over.
+#[derive(Debug)]
+pub(crate) struct Output<T: Pod>(Arc<Mutex<Slabs<T>>>);
+
+#[derive(Debug)]
+enum Slabs<T: Pod> {
+    Written(Option<ArrayMut<T>>),
+    Done(Array<T>),
+}
+
+impl<T: Pod> Clone for Output<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Pod + Send + Sync> Output<T> {
+    /// A slab of `len` elements, and its place for the workers.
+    pub(crate) fn new(memory: &Memory, len: usize, wire: &mut Encoder) -> Result<Self, Error> {
+        let slab = ArrayMut::scratch_in(memory, len)?;
+        wire.pod(&SlabRef::of(&slab));
+        Ok(Self(Arc::new(Mutex::new(Slabs::Written(Some(slab))))))
+    }
+
+    /// The slab, once its job is over. Positions without a value hold arbitrary bytes.
+    ///
+    /// A job's outcome exists only when every worker has published its last value there (release; the engine's acquire
+    /// came before the outcome), has left the job, or is dead: so nobody writes it any more.
+    pub(crate) fn when_over(&self, _: &Outcome) -> Array<T> {
+        let mut slabs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let array = match &mut *slabs {
+            Slabs::Done(array) => array.clone(),
+            Slabs::Written(slab) => match slab.take() {
+                Some(slab) => slab.freeze(),
+                None => unreachable!("a slab that was taken is done"),
+            },
+        };
+        *slabs = Slabs::Done(array.clone());
+        array
+    }
+}
+
+/// An array that a job changes in place.
+#[derive(Debug)]
+pub(crate) struct InPlace<T: Pod>(Arc<Mutex<Option<ArrayMut<T>>>>);
+
+impl<T: Pod> Clone for InPlace<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Pod + Send + Sync> InPlace<T> {
+    pub(crate) fn new(array: ArrayMut<T>, wire: &mut Encoder) -> Self {
+        wire.pod(&SlabRef::of(&array));
+        Self(Arc::new(Mutex::new(Some(array))))
+    }
+
+    /// The array, once the job is over (see [`Output::when_over`]); the first time only.
+    pub(crate) fn when_over(&self, _: &Outcome) -> Option<ArrayMut<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}

@@ -1,0 +1,54 @@
+//! The parameter bytes of a job: plain values and byte strings, one after the other.
+
+use bytemuck::Pod;
+
+/// Writes parameter bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Encoder(Vec<u8>);
+
+impl Encoder {
+    pub(crate) fn pod<T: Pod>(&mut self, value: &T) {
+        self.0.extend_from_slice(bytemuck::bytes_of(value));
+    }
+
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        self.pod(&(bytes.len() as u64));
+        self.0.extend_from_slice(bytes);
+    }
+
+    pub(crate) fn append(&mut self, other: &Encoder) {
+        self.0.extend_from_slice(&other.0);
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// Reads them again, in the order they were written.
+#[derive(Debug)]
+pub struct Decoder<'a>(&'a [u8]);
+
+impl<'a> Decoder<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn pod<T: Pod>(&mut self) -> Result<T, String> {
+        self.take(size_of::<T>()).map(bytemuck::pod_read_unaligned)
+    }
+
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], String> {
+        let len = self.pod::<u64>()?;
+        self.take(usize::try_from(len).unwrap_or(usize::MAX))
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8], String> {
+        let (taken, rest) = self
+            .0
+            .split_at_checked(len)
+            .ok_or("the job's parameters end too early")?;
+        self.0 = rest;
+        Ok(taken)
+    }
+}

@@ -1,0 +1,210 @@
+//! How pools and workers begin and end: close, join, terminate, drop, resize, recycling, replacement.
+
+use std::{
+    collections::BTreeSet,
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use swathe::{Context, Error, Pool, Result, Status};
+use swathe_tests::{Process, pool, runs, until, watched};
+
+fn nap(x: u64) -> u64 {
+    thread::sleep(Duration::from_millis(2));
+    x
+}
+
+fn pids<S>(pool: &Pool<S>) -> Vec<u32> {
+    until("all workers are there", || pool.workers().len() == pool.processes());
+    pool.workers().iter().map(|worker| worker.pid).collect()
+}
+
+/// The workers and the process that forks them.
+fn family<S>(pool: &Pool<S>) -> Vec<u32> {
+    let workers = pids(pool);
+    let zygote = Process::read(workers[0]).expect("it runs").parent;
+    assert_ne!(zygote, std::process::id());
+    [workers, vec![zygote]].concat()
+}
+
+#[test]
+fn close_and_join_finish_the_work_and_leave_no_process() -> Result<()> {
+    let pool = pool(2);
+    let family = family(&pool);
+    let pending: Vec<_> = (0..10).map(|_| pool.map_async(nap, 0..20)).collect::<Result<_>>()?;
+    pool.close();
+    pool.close();
+    pool.join()?;
+    assert!(family.into_iter().all(|pid| !runs(pid)));
+    for job in pending {
+        assert!(job.ready() && job.successful()?);
+        assert!(job.get()?.iter().copied().eq(0..20));
+    }
+    pool.join()?;
+    pool.terminate();
+    pool.join()
+}
+
+#[test]
+fn terminate_kills_what_runs_and_leaves_no_process() -> Result<()> {
+    let pool = pool(2);
+    let family = family(&pool);
+    let pending = pool.map_async(|_: u8| thread::sleep(Duration::from_secs(3600)), [0; 4])?;
+    pool.terminate();
+    pool.terminate();
+    assert!(family.into_iter().all(|pid| !runs(pid)));
+    let text = pending.get().unwrap_err().to_string();
+    assert_eq!(text, "the pool was terminated: 0 of 4 positions were done");
+    pool.close();
+    pool.join()
+}
+
+/// SIGTERM alone would not do.
+#[test]
+fn terminate_kills_workers_that_ignore_signals() -> Result<()> {
+    fn ignore() {
+        #[expect(unsafe_code, reason = "a signal is ignored by a system call")]
+        // SAFETY: ignoring a signal installs no handler.
+        let old = unsafe { nix::sys::signal::signal(Signal::SIGTERM, nix::sys::signal::SigHandler::SigIgn) };
+        old.expect("SIGTERM may be ignored");
+    }
+    let pool = watched(Pool::builder().processes(2).initializer(ignore, ()).build());
+    pool.run_per_worker(|| ())?;
+    let family = family(&pool);
+    let pending = pool.map_async(|_: u8| thread::sleep(Duration::from_secs(3600)), [0; 4])?;
+    pool.terminate();
+    assert!(family.into_iter().all(|pid| !runs(pid)));
+    assert!(pending.get().is_err());
+    Ok(())
+}
+
+#[test]
+fn a_drop_terminates_and_leaves_no_process() -> Result<()> {
+    let pool = pool(2);
+    let family = family(&pool);
+    let pending = pool.map_async(|_: u8| thread::sleep(Duration::from_secs(3600)), [0; 4])?;
+    drop(pool);
+    assert!(family.into_iter().all(|pid| !runs(pid)));
+    let Err(Error::Job(error)) = pending.get() else { panic!("it cannot have succeeded") };
+    assert!(error.is_stopped() && error.failures().is_empty());
+    let partial = error.into_partial::<swathe::Array<()>>().expect("these are nothings");
+    assert_eq!(partial.status(3), Status::Cancelled);
+    Ok(())
+}
+
+#[test]
+fn results_outlive_their_pool() -> Result<()> {
+    let (squares, texts) = {
+        let pool = pool(2);
+        (pool.map(|x: u64| x * x, 0..1000)?, pool.map(|x: u64| x.to_string(), 0..1000)?)
+    };
+    assert_eq!((squares[999], texts.value(999)?), (998_001, "999".to_owned()));
+    Ok(())
+}
+
+#[test]
+fn a_pool_grows_and_shrinks_while_it_works() -> Result<()> {
+    let pool = pool(1);
+    for processes in [3, 1, 4, 2] {
+        let pending = pool.batch().chunk_size(1).map_async(nap, 0..30)?;
+        pool.resize(processes)?;
+        assert!(pending.get()?.iter().copied().eq(0..30));
+        assert_eq!(pool.processes(), processes);
+        until("the number of workers is right", || pool.workers().len() == processes);
+        assert_eq!(pool.run_per_worker(|context: &Context| context.worker())?.len(), processes);
+    }
+    Ok(())
+}
+
+#[test]
+fn workers_are_replaced_after_so_many_elements() -> Result<()> {
+    fn who(context: &Context, _: u64) -> (u32, usize, u32) {
+        (std::process::id(), context.worker(), context.incarnation())
+    }
+    let pool = watched(Pool::builder().processes(2).max_tasks_per_child(5).build());
+    let runs = pool.batch().chunk_size(1).map(who, 0..60)?;
+    let lives: BTreeSet<_> = runs.iter().collect();
+    assert!(lives.len() >= 12, "60 elements need 12 lives of 5: {lives:?}");
+    for life in &lives {
+        assert!(runs.iter().filter(|run| run == life).count() <= 5, "{life:?}");
+        assert!(life.1 < 2);
+    }
+    let distinct: BTreeSet<_> = lives.iter().map(|(_, worker, incarnation)| (worker, incarnation)).collect();
+    assert_eq!(distinct.len(), lives.len(), "each life has a number of its own");
+    Ok(())
+}
+
+/// SIGKILL from outside, again and again, while a job runs: all values come.
+#[test]
+fn a_killed_worker_is_replaced() -> Result<()> {
+    let pool = pool(2);
+    let pending = pool.batch().max_deaths(1000).map_async(nap, 0..300)?;
+    for _ in 0..5 {
+        let victim = pids(&pool)[0];
+        let _ = kill(Pid::from_raw(victim as i32), Signal::SIGKILL);
+        until("the victim is gone", || !runs(victim));
+    }
+    assert!(pending.get()?.iter().copied().eq(0..300));
+    Ok(())
+}
+
+/// The element that kills its worker every time is given up; all others have their values.
+#[test]
+fn only_the_culprit_fails() -> Result<()> {
+    fn poison(x: u64) -> u64 {
+        match x {
+            7 => std::process::abort(),
+            30 => std::process::exit(3),
+            _ => x,
+        }
+    }
+    let pool = pool(2);
+    let partial = pool.batch().max_deaths(2).collect_errors().map(poison, 0..50)?;
+    for i in 0..50 {
+        let lost = i == 7 || i == 30;
+        assert_eq!(partial.status(i), if lost { Status::Lost } else { Status::Done });
+        assert_eq!(partial.value(i)?, (!lost).then_some(i as u64));
+    }
+    let texts: Vec<String> = partial.failures().iter().map(ToString::to_string).collect();
+    assert!(texts[0].starts_with("position 7 was lost: its worker was killed by signal 6 (SIGABRT), 2 times"), "{texts:?}");
+    assert!(texts[1].starts_with("position 30 was lost: its worker exited with code 3, 2 times"), "{texts:?}");
+    let failure = &partial.failures()[0];
+    assert_eq!((failure.attempts(), failure.cause()), (2, Some(swathe::ExitCause::Signal(6))));
+    assert!(failure.worker().is_some() && failure.pid().is_some());
+    Ok(())
+}
+
+/// A panic is no death: the worker goes on.
+#[test]
+fn a_panic_costs_one_element_and_no_worker() -> Result<()> {
+    fn odd(x: u64) -> u64 {
+        assert!(x % 2 == 1, "{x} is even");
+        x
+    }
+    let pool = pool(2);
+    let before: BTreeSet<u32> = pids(&pool).into_iter().collect();
+    let partial = pool.batch().collect_errors().map(odd, 0..100)?;
+    assert_eq!(partial.failures().len(), 50);
+    for i in 0..100 {
+        assert_eq!(partial.value(i)?, (i % 2 == 1).then_some(i as u64));
+    }
+    let first = &partial.failures()[0];
+    assert!(first.message().starts_with("0 is even, at "), "{first}");
+    assert_eq!(pids(&pool).into_iter().collect::<BTreeSet<_>>(), before);
+    Ok(())
+}
+
+#[test]
+fn two_pools_do_not_know_of_each_other() -> Result<()> {
+    let (one, two) = (pool(2), pool(1));
+    let slow = one.map_async(nap, 0..50)?;
+    let text = two.map(|x: u8| std::process::exit(x.into()), [9]).map(|_: swathe::Array<u8>| ()).unwrap_err().to_string();
+    assert!(text.starts_with("position 0 was lost: its worker exited with code 9, 3 times"), "{text}");
+    drop(two);
+    assert!(slow.get()?.iter().copied().eq(0..50));
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! The typed API, verb by verb. A test of [`cpython`] has the name of the test of CPython's `multiprocessing.Pool` whose
+//! twin it is.
+
+swathe::init_before_main!();
+
+mod asynchronous;
+mod cpython;
+mod lives;
+mod streams;
+mod tasks;
+mod verbs;

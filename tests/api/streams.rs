@@ -1,0 +1,265 @@
+//! `imap` and its relatives, among them the twins of CPython's tests of it (by name).
+
+use std::{
+    cell::Cell,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use swathe::{Context, Result, Status};
+use swathe_tests::pool;
+
+fn sqr(x: i64) -> i64 {
+    x * x
+}
+
+fn nap(x: i64) -> i64 {
+    sleep(Duration::from_millis(3));
+    x
+}
+
+fn breaking_at(bad: i64) -> impl Iterator<Item = i64> {
+    (0..20).map(move |x| if x == bad { panic!("{x} does not exist") } else { x })
+}
+
+#[test]
+fn test_imap() -> Result<()> {
+    let pool = pool(2);
+    let mut squares = pool.imap(sqr, 0..10);
+    for x in 0..10 {
+        assert_eq!(squares.next(), Some(Ok(x * x)));
+    }
+    assert_eq!(squares.next(), None);
+    assert_eq!(squares.next(), None, "and none after the end");
+    let all: Vec<i64> = pool.imap(sqr, 0..1000).collect::<Result<_, _>>()?;
+    assert!(all.into_iter().eq((0..1000).map(sqr)));
+    let all: Vec<i64> = pool.batch().chunk_size(100).imap(sqr, 0..1000).collect::<Result<_, _>>()?;
+    assert!(all.into_iter().eq((0..1000).map(sqr)));
+    Ok(())
+}
+
+/// All items before the bad one are delivered, also those that share a chunk with it; CPython loses these.
+#[test]
+fn test_imap_handle_iterable_exception() {
+    let pool = pool(2);
+    for (bad, chunk) in [(0, None), (7, None), (7, Some(4)), (4, Some(2)), (19, Some(100))] {
+        let batch = match chunk {
+            Some(elements) => pool.batch().chunk_size(elements),
+            None => pool.batch(),
+        };
+        let mut squares = batch.imap(sqr, breaking_at(bad));
+        for x in 0..bad {
+            assert_eq!(squares.next(), Some(Ok(x * x)), "bad {bad}, chunk {chunk:?}");
+        }
+        let error = squares.next().expect("the error").expect_err("the panic");
+        assert_eq!(error.position(), bad as u64);
+        let expected = format!("position {bad} failed: the input's iterator panicked: {bad} does not exist");
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(squares.next(), None);
+    }
+}
+
+#[test]
+fn test_imap_unordered() -> Result<()> {
+    let pool = pool(2);
+    for chunk in [1, 100] {
+        let mut all: Vec<i64> = pool.batch().chunk_size(chunk).imap_unordered(sqr, 0..1000).collect::<Result<_, _>>()?;
+        all.sort_unstable();
+        assert!(all.into_iter().eq((0..1000).map(sqr)));
+    }
+    Ok(())
+}
+
+#[test]
+fn test_imap_unordered_handle_iterable_exception() {
+    let pool = pool(2);
+    for (bad, chunk) in [(0, 1), (7, 1), (7, 4), (4, 2)] {
+        let mut results: Vec<_> = pool.batch().chunk_size(chunk).imap_unordered(sqr, breaking_at(bad)).collect();
+        let error = results.pop().expect("the error is last").expect_err("the panic");
+        assert_eq!(error.position(), bad as u64);
+        let mut values: Vec<i64> = results.into_iter().collect::<Result<_, _>>().expect("no other error");
+        values.sort_unstable();
+        assert!(values.into_iter().eq((0..bad).map(sqr)));
+    }
+}
+
+#[test]
+fn test_empty_iterable() {
+    let pool = pool(1);
+    assert_eq!(pool.imap(sqr, Vec::new()).next(), None);
+    assert_eq!(pool.imap_unordered(sqr, std::iter::empty()).next(), None);
+    assert_eq!(pool.istarmap(|a: i64, b: i64| a + b, Vec::new()).next(), None);
+}
+
+/// The input is pulled no further than the look-ahead, which is bounded by default.
+#[test]
+fn test_imap_and_imap_unordered_when_buffer_is_full() {
+    let pool = pool(2);
+    let pulled = Cell::new(0);
+    let input = (0..).inspect(|_| pulled.set(pulled.get() + 1));
+    let mut squares = pool.batch().chunk_size(1).imap(sqr, input);
+    for x in 0..50 {
+        assert_eq!(squares.next(), Some(Ok(sqr(x))));
+        assert!(pulled.get() <= x + 1 + 16, "{} items were taken for {}", pulled.get(), x + 1);
+    }
+}
+
+#[test]
+fn test_imap_and_imap_unordered_with_buffersize_when_buffer_is_full() {
+    let pool = pool(2);
+    for (look_ahead, chunk) in [(1, 1), (4, 1), (10, 3)] {
+        let pulled = Cell::new(0_usize);
+        let mut taken = 0;
+        let input = (0..).inspect(|_| pulled.set(pulled.get() + 1));
+        let mut stream = pool.batch().chunk_size(chunk).imap_unordered(nap, input).look_ahead(look_ahead);
+        while taken < 40 {
+            assert!(stream.next().is_some_and(|value| value.is_ok()));
+            taken += 1;
+            // The results of one block may lie ready besides what is in flight.
+            let most = taken + look_ahead + chunk;
+            assert!(pulled.get() <= most, "{} items for {taken} results, look-ahead {look_ahead}", pulled.get());
+        }
+    }
+}
+
+/// Nothing runs before the first `next`, and dropping a stream cancels the rest.
+#[test]
+fn an_endless_input_is_no_trouble() -> Result<()> {
+    let pool = pool(2);
+    let found = pool.imap(sqr, 0..).find(|square| *square == Ok(10_000));
+    assert_eq!(found, Some(Ok(10_000)));
+    let many: Vec<i64> = pool.imap_unordered(sqr, 0..).take(5000).collect::<Result<_, _>>()?;
+    assert_eq!(many.len(), 5000);
+    let untouched = pool.imap(sqr, std::iter::from_fn(|| -> Option<i64> { panic!("nobody asked") }));
+    drop(untouched);
+    assert_eq!(pool.map(sqr, 0..3)?, [0, 1, 4], "the pool is free again");
+    Ok(())
+}
+
+/// Also with chunks, where CPython's iterator ends at the first error.
+#[test]
+fn a_stream_goes_on_after_errors() {
+    fn parse(text: &str) -> Result<i64, String> {
+        text.parse().map_err(|error| format!("{text:?}: {error}"))
+    }
+    let pool = pool(2);
+    let texts = ["1", "2", "x", "4", "", "6"];
+    for chunk in [1, 2, 4, 100] {
+        let results: Vec<_> = pool.batch().chunk_size(chunk).try_imap(parse, texts).collect();
+        let values: Vec<Option<i64>> = results.iter().map(|result| result.as_ref().ok().copied()).collect();
+        assert_eq!(values, [Some(1), Some(2), None, Some(4), None, Some(6)]);
+        let error = results[2].as_ref().unwrap_err();
+        assert_eq!((error.position(), error.status()), (2, Status::Failed));
+        assert!(error.to_string().starts_with("position 2 failed: \"x\": invalid digit found in string (worker "), "{error}");
+    }
+    let failed = pool.try_imap_unordered(parse, texts).filter(Result::is_err).count();
+    assert_eq!(failed, 2);
+}
+
+#[test]
+fn positions_count_through_the_whole_stream() -> Result<()> {
+    fn at(context: &Context, x: u64) -> bool {
+        context.position() == x
+    }
+    fn deadly(x: u64) -> u64 {
+        if x == 123 { std::process::abort() } else { x }
+    }
+    let pool = pool(2);
+    for chunk in [1, 7] {
+        assert!(pool.batch().chunk_size(chunk).imap(at, 0..200).all(|same| same == Ok(true)));
+    }
+    assert!(pool.imap(at, 0..5000).all(|same| same == Ok(true)));
+    for (x, result) in (0..).zip(pool.batch().max_deaths(1).imap(deadly, 0..300)) {
+        match result {
+            Ok(value) => assert_eq!(value, x),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(text.starts_with("position 123 was lost: its worker was killed by signal 6 (SIGABRT)"), "{text}");
+                assert_eq!((x, error.status()), (123, Status::Lost));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn next_timeout_waits_as_long_as_asked() -> Result<()> {
+    fn slow_first(x: i64) -> i64 {
+        sleep(Duration::from_millis(if x == 0 { 300 } else { 0 }));
+        x
+    }
+    let pool = pool(2);
+    for chunk in [1, 3] {
+        let mut stream = pool.batch().chunk_size(chunk).imap(slow_first, 0..5);
+        let start = Instant::now();
+        let error = stream.next_timeout(Duration::from_millis(40)).unwrap_err();
+        assert!(start.elapsed() >= Duration::from_millis(40));
+        assert_eq!(error.to_string(), "the result is not ready in time; the job goes on");
+        let rest: Vec<i64> = stream.collect::<Result<_, _>>()?;
+        assert_eq!(rest, [0, 1, 2, 3, 4], "nothing was lost by the timeout");
+    }
+    let mut empty = pool.imap(sqr, 0..0);
+    assert!(empty.next_timeout(Duration::ZERO)?.is_none());
+    Ok(())
+}
+
+/// One slow element holds up an ordered stream, and nobody else's results.
+#[test]
+fn unordered_results_come_as_they_are_finished() -> Result<()> {
+    fn slow_first(x: i64) -> i64 {
+        sleep(Duration::from_millis(if x == 0 { 400 } else { 1 }));
+        x
+    }
+    let pool = pool(2);
+    let order: Vec<i64> =
+        pool.batch().chunk_size(1).imap_unordered(slow_first, 0..6).collect::<Result<_, _>>()?;
+    assert_ne!(order[0], 0, "{order:?}");
+    Ok(())
+}
+
+#[test]
+fn istarmap_takes_tuples() -> Result<()> {
+    let pool = pool(2);
+    let rows = (1..=3).zip(["a", "b", "c"]);
+    let repeat = |n: usize, text: &str| text.repeat(n);
+    let texts: Vec<String> = pool.istarmap(repeat, rows.clone()).collect::<Result<_, _>>()?;
+    assert_eq!(texts, ["a", "bb", "ccc"]);
+    let mut texts: Vec<String> = pool.istarmap_unordered(repeat, rows).collect::<Result<_, _>>()?;
+    texts.sort();
+    assert_eq!(texts, ["a", "bb", "ccc"]);
+    let divide = |a: i64, b: i64| a.checked_div(b).ok_or("zero");
+    let results: Vec<_> = pool.try_istarmap(divide, [(6, 3), (1, 0), (8, 2)]).collect();
+    assert_eq!((&results[0], &results[2]), (&Ok(2), &Ok(4)));
+    assert!(results[1].as_ref().unwrap_err().to_string().starts_with("position 1 failed: zero (worker "));
+    assert_eq!(pool.try_istarmap_unordered(divide, [(1, 0); 5]).filter(Result::is_err).count(), 5);
+    Ok(())
+}
+
+/// Several streams of one pool take turns; a stream that is not drained keeps nobody waiting.
+#[test]
+fn streams_share_a_pool() -> Result<()> {
+    let pool = pool(2);
+    let idle = pool.imap(sqr, 0..);
+    let mut one = pool.imap(sqr, 0..);
+    let mut two = pool.imap(|x: i64| -x, 0..);
+    assert!(one.next().is_some());
+    for x in 0..300 {
+        assert_eq!(two.next(), Some(Ok(-x)));
+        assert_eq!(one.next(), Some(Ok(sqr(x + 1))));
+    }
+    assert_eq!(pool.map(sqr, 0..3)?, [0, 1, 4]);
+    drop(idle);
+    Ok(())
+}
+
+#[test]
+fn a_stream_of_a_pool_that_stops_ends_with_an_error() {
+    let pool = pool(2);
+    let mut stream = pool.batch().chunk_size(1).imap(nap, 0..);
+    assert_eq!(stream.next(), Some(Ok(0)));
+    pool.terminate();
+    let rest: Vec<_> = stream.collect();
+    let last = rest.last().expect("an error").as_ref().expect_err("no value");
+    let text = last.to_string();
+    assert!(text.contains("was not run: the pool"), "{text}");
+}

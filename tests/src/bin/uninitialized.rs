@@ -1,0 +1,5 @@
+//! A program that forgot `swathe::init()`.
+
+fn main() {
+    println!("{}", swathe::Pool::new().unwrap_err());
+}
