@@ -6,9 +6,18 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use swathe_protocol::{Descriptor, JobKey, Lane, RingCell, RingEnds, RingView, Span, StatusWord};
 
 fn ring(c: &mut Criterion) {
-    let (ends, cells) = (RingEnds::default(), (0..64).map(|_| RingCell::default()).collect::<Vec<_>>());
+    let (ends, cells) = (
+        RingEnds::default(),
+        (0..64).map(|_| RingCell::default()).collect::<Vec<_>>(),
+    );
     let ring = RingView::new(&ends, &cells);
-    let run = Descriptor { job: JobKey::new(1, 1), epoch: 0, first: 0, chunks: 8, careful: false };
+    let run = Descriptor {
+        job: JobKey::new(1, 1),
+        epoch: 0,
+        first: 0,
+        chunks: 8,
+        careful: false,
+    };
     c.bench_function("ring push and pop", |b| {
         b.iter(|| {
             ring.push(black_box(run)).expect("the ring is empty");

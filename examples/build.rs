@@ -6,6 +6,11 @@ fn main() {
     println!("cargo:rerun-if-changed=legacy_c/calc.h");
     // Only the place is told to Cargo: the example names the library itself, so no other target links it.
     let place = std::env::var("OUT_DIR").expect("Cargo tells build scripts where to write");
-    cc::Build::new().file(source).warnings(true).extra_warnings(true).cargo_metadata(false).compile("calc");
+    cc::Build::new()
+        .file(source)
+        .warnings(true)
+        .extra_warnings(true)
+        .cargo_metadata(false)
+        .compile("calc");
     println!("cargo:rustc-link-search=native={place}");
 }

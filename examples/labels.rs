@@ -34,16 +34,20 @@ fn main() -> swathe::Result<()> {
         .max_tasks_per_child(50)
         .build()?;
 
+    let arguments = [
+        (1, "chunk1"),
+        (3, "chunk2"),
+        (5, "chunk3"),
+        (7, "chunk4"),
+        (9, "chunk5"),
+    ];
     // Texts have no fixed size, so the results are `Records`, where numbers would be a slice.
     let show = |labels: &Records<String>| labels.iter().for_each(|label| println!("{label}"));
     pool.batch()
         .chunk_size(2)
         .on_success(show)
         .on_error(|error| eprintln!("Error: {error}"))
-        .starmap_async(
-            label,
-            [(1, "chunk1"), (3, "chunk2"), (5, "chunk3"), (7, "chunk4"), (9, "chunk5")],
-        )?;
+        .starmap_async(label, arguments)?;
     pool.close();
     pool.join()
 }

@@ -39,18 +39,20 @@ fn slow_task(name: &str, seconds: f64) -> String {
 fn many_calls() -> swathe::Result<()> {
     let pool = Pool::builder().processes(4).build()?;
 
-    // `map` has one argument for each element; what is the same for all of them is a parameter of the call.
-    let exponent = 2;
-    let to_the = |exponent: &u32, x: i64| power(x, *exponent);
-    println!("Map result: {:?}", pool.map_with(&exponent, to_the, [2, 3, 4])?);
+    // `map` has one argument for each element; what is the same for all of them is a parameter of the call. A worker
+    // takes two elements at a time.
+    let to_the = |n: &u32, x: i64| power(x, *n);
+    let squares = pool.batch().chunk_size(2).with(&2)?.map(to_the, [2, 3, 4])?;
+    println!("Map result: {squares:?}");
 
     // A row for each call. (`(&bases, &exponents)`, a column for each argument, is the form for large inputs.)
     let arguments = [(2, 3), (3, 2), (4, 1)];
-    println!("Starmap result: {:?}", pool.starmap(power, &arguments)?);
+    println!("Starmap result: {:?}", pool.starmap(power, arguments)?);
 
-    let pending = pool.starmap_async(power, &arguments)?;
+    let pending = pool.starmap_async(power, arguments)?;
     println!("Main process can do other work here...");
-    println!("Async result: {:?}", pending.get_timeout(Duration::from_secs(20))?); // or `Error::Timeout`
+    let powers = pending.get_timeout(Duration::from_secs(20))?; // or `Error::Timeout`
+    println!("Async result: {powers:?}");
     Ok(())
 } // the pool's processes end here
 

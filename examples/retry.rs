@@ -1,4 +1,5 @@
-//! Squares by a task that fails at one element in five, until every element has its square.
+//! Squares by a task that fails at one element in five, until every element has its square: once with a queue of
+//! failed elements, once by the positions that the pool reports.
 //!
 //! ```text
 //! cargo run --example retry
@@ -7,19 +8,57 @@
 //! prints:
 //!
 //! ```text
+//! by queue: 4 failures, then [4, 9, 16, 36, 49, 64, 81, 100, 1, 25]
+//! by position: 4 failures, then [1, 4, 9, 16, 25, 36, 49, 64, 81, 100]
 //! ```
 
 use rand_pcg::rand_core::RngCore;
-use swathe::{Context, Pool};
+use swathe::{Context, Pool, Queue, QueueError};
+
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 /// Fails at one element in five. The generator depends on the seed of the call and the element's position only, so
 /// every run of this program sees the same failures.
 fn square(context: &Context, x: i64) -> Result<i64, &'static str> {
-    if context.rng().next_u32().is_multiple_of(5) { Err("injected failure") } else { Ok(x * x) }
+    let unlucky = context.rng().next_u32().is_multiple_of(5);
+    if unlucky {
+        Err("injected failure")
+    } else {
+        Ok(x * x)
+    }
 }
 
-/// Asks again for the positions that failed; each result has the place of its element.
-fn by_position(pool: &Pool, elements: &[i64]) -> swathe::Result<()> {
+/// Fails as `square` does, and tells the parent by putting the element into the queue.
+fn square_or_put(failed: &Queue<i64>, context: &Context, x: i64) -> Result<Option<i64>, QueueError> {
+    let square = square(context, x).ok();
+    if square.is_none() {
+        failed.put(&x)?;
+    }
+    Ok(square)
+}
+
+/// The parent submits what is in the queue, until nothing is. Squares come in the order of the rounds, not of the
+/// elements. (If a worker dies after a `put`, its element runs again and may be put twice.)
+fn by_queue(pool: &Pool, mut elements: Vec<i64>) -> Result<()> {
+    let failed = Queue::bounded(elements.len())?;
+    let (mut squares, mut failures) = (Vec::new(), 0);
+    for round in 0.. {
+        let batch = pool.batch().chunk_size(2).seed(round).with(&failed)?;
+        let results = batch.try_map(square_or_put, &elements)?;
+        squares.extend(results.iter().flatten());
+        elements = failed.drain().collect::<Result<_, _>>()?;
+        if elements.is_empty() {
+            break;
+        }
+        elements.sort_unstable(); // who fails first is a matter of luck; this program always prints the same
+        failures += elements.len();
+    }
+    println!("by queue: {failures} failures, then {squares:?}");
+    Ok(())
+}
+
+/// The parent asks again for the positions that failed, so each square has the place of its element.
+fn by_position(pool: &Pool, elements: &[i64]) -> Result<()> {
     let mut squares = vec![None; elements.len()];
     let mut failures = 0;
     for round in 0.. {
@@ -28,7 +67,8 @@ fn by_position(pool: &Pool, elements: &[i64]) -> swathe::Result<()> {
             break;
         }
         let again = swathe::items(missing.iter().map(|&i| elements[i]));
-        let partial = pool.batch().chunk_size(2).seed(round).collect_errors().try_map(square, again)?;
+        let batch = pool.batch().chunk_size(2).seed(round).collect_errors();
+        let partial = batch.try_map(square, again)?;
         for (at, &position) in missing.iter().enumerate() {
             squares[position] = partial.value(at)?;
         }
@@ -39,8 +79,12 @@ fn by_position(pool: &Pool, elements: &[i64]) -> swathe::Result<()> {
     Ok(())
 }
 
-fn main() -> swathe::Result<()> {
+fn main() -> Result<()> {
     swathe::init();
     let pool = Pool::builder().processes(5).max_tasks_per_child(50).build()?;
-    by_position(&pool, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+    let elements: Vec<i64> = (1..=10).collect();
+    by_queue(&pool, elements.clone())?;
+    by_position(&pool, &elements)?;
+    pool.close();
+    Ok(pool.join()?)
 }

@@ -35,7 +35,11 @@ fn weigh(loaded: &mut Loaded, index: usize) -> f64 {
 fn main() -> swathe::Result<()> {
     swathe::init();
     let large_data = Array::from_fn(10_000_000, |i| i as f64 / 2.0)?; // 80 MB
-    let pool = Pool::builder().processes(4).state(load, large_data).max_tasks_per_child(100).build()?;
+    let pool = Pool::builder()
+        .processes(4)
+        .state(load, large_data)
+        .max_tasks_per_child(100)
+        .build()?;
     let results = pool.map(weigh, 0..10)?;
     println!("{results:?}");
     pool.close();

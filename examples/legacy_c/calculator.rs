@@ -41,6 +41,10 @@ impl Calculator {
         let value = unsafe { calc_evaluate(text.as_ptr()) };
         // SAFETY: the library returns its static buffer, which ends with a zero and changes only in `calc_evaluate`.
         let error = unsafe { CStr::from_ptr(calc_error()) };
-        if error.is_empty() { Ok(value) } else { Err(error.to_string_lossy().into_owned()) }
+        if error.is_empty() {
+            Ok(value)
+        } else {
+            Err(error.to_string_lossy().into_owned())
+        }
     }
 }

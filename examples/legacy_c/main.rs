@@ -39,7 +39,11 @@ struct Evaluated {
 
 fn evaluate(calculator: &mut Calculator, text: &str) -> Result<Evaluated, String> {
     let value = calculator.evaluate(text)?;
-    Ok(Evaluated { value, private: private_memory()?, pid: std::process::id().into() })
+    Ok(Evaluated {
+        value,
+        private: private_memory()?,
+        pid: std::process::id().into(),
+    })
 }
 
 /// Memory of this process that is not shared, in KiB.
@@ -52,13 +56,21 @@ fn private_memory() -> Result<u64, String> {
 
 fn main() -> swathe::Result<()> {
     swathe::init();
-    let pool = Pool::builder().processes(4).try_state(Calculator::open, ()).max_tasks_per_child(TURN).build()?;
+    let pool = Pool::builder()
+        .processes(4)
+        .try_state(Calculator::open, ())
+        .max_tasks_per_child(TURN)
+        .build()?;
 
     let expressions: Vec<String> = (0..2000).map(|i| format!("({i} + 1) * 2 - {i} / 4")).collect();
     let results = pool.try_map(evaluate, &expressions)?;
 
     let right = |i: usize| (i as f64 + 1.0) * 2.0 - i as f64 / 4.0;
-    let correct = results.iter().enumerate().filter(|(i, result)| result.value == right(*i)).count();
+    let correct = results
+        .iter()
+        .enumerate()
+        .filter(|(i, result)| result.value == right(*i))
+        .count();
     println!("{correct} of {} expressions have the right value", results.len());
 
     let mut turns = BTreeMap::new();
@@ -66,7 +78,10 @@ fn main() -> swathe::Result<()> {
         *turns.entry(result.pid).or_insert(0) += 1;
     }
     let longest = turns.values().max().unwrap_or(&0);
-    println!("{} processes took turns, each for at most {longest} expressions", turns.len());
+    println!(
+        "{} processes took turns, each for at most {longest} expressions",
+        turns.len()
+    );
 
     let largest = results.iter().map(|result| result.private).max().unwrap_or(0);
     println!(

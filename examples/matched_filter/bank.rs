@@ -46,7 +46,9 @@ impl FromStr for Grid {
             return Err("a bank is three finite numbers, LO:HI:STEP, such as 4:60:2".into());
         }
         if low <= 0.0 || high < low || step < FINEST_STEP {
-            return Err(format!("a bank LO:HI:STEP needs 0 < LO <= HI and a STEP of at least {FINEST_STEP}"));
+            return Err(format!(
+                "a bank LO:HI:STEP needs 0 < LO <= HI and a STEP of at least {FINEST_STEP}"
+            ));
         }
         if filter::Template::new(high, high).cutoff < filter::LOWEST {
             return Err(format!(

@@ -148,9 +148,10 @@ impl Filter {
             })
             .collect();
         if !weighted.iter().all(|w| w.is_finite()) || !power.iter().all(|p| p.is_finite()) {
-            return Err(
-                format!("the noise of the strain is zero or not finite somewhere from {LOWEST} to {HIGHEST} Hz").into(),
-            );
+            return Err(format!(
+                "the noise of the strain is zero or not finite somewhere from {LOWEST} to {HIGHEST} Hz"
+            )
+            .into());
         }
 
         let mut planner = FftPlanner::new();

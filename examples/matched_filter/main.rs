@@ -67,7 +67,8 @@ fn finite(text: &str) -> std::result::Result<f64, String> {
 }
 
 fn count(text: &str) -> std::result::Result<NonZeroUsize, String> {
-    text.parse().map_err(|_| "a number of processes is a whole number above 0".into())
+    text.parse()
+        .map_err(|_| "a number of processes is a whole number above 0".into())
 }
 
 fn main() -> ExitCode {

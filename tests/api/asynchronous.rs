@@ -62,7 +62,11 @@ fn a_handle_gives_the_same_result_every_time() -> Result<()> {
 fn a_job_goes_on_without_its_handle() -> Result<()> {
     let pool = pool(2);
     let (told, heard) = mpsc::channel();
-    drop(pool.batch().on_success(move |all: &[u64]| told.send(all.len()).unwrap()).map_async(nap, 0..10)?);
+    drop(
+        pool.batch()
+            .on_success(move |all: &[u64]| told.send(all.len()).unwrap())
+            .map_async(nap, 0..10)?,
+    );
     pool.close();
     pool.join()?;
     assert_eq!(heard.try_recv(), Ok(10), "`join` waits for callbacks too");
@@ -78,10 +82,17 @@ fn a_cancelled_job_ends_and_the_pool_goes_on() -> Result<()> {
     }
     pending.cancel();
     pending.cancel();
-    let swathe::Error::Job(error) = pending.get().unwrap_err() else { panic!("a job's error is expected") };
+    let swathe::Error::Job(error) = pending.get().unwrap_err() else {
+        panic!("a job's error is expected")
+    };
     let text = error.to_string();
-    assert!(text.starts_with("the job was cancelled: ") && text.ends_with(" of 1000000 positions were done"), "{text}");
-    let partial = error.into_partial::<swathe::Array<u64>>().expect("these are integers");
+    assert!(
+        text.starts_with("the job was cancelled: ") && text.ends_with(" of 1000000 positions were done"),
+        "{text}"
+    );
+    let partial = error
+        .into_partial::<swathe::Array<u64>>()
+        .expect("these are integers");
     assert_eq!(partial.value(0)?, Some(1));
     assert_eq!(partial.status(999_999), swathe::Status::Cancelled);
     assert_eq!(pool.map(nap, 0..3)?, [1, 2, 3]);
@@ -102,7 +113,9 @@ fn handles_are_futures() -> Result<()> {
     let done = pool.map_async(nap, 0..1)?;
     done.wait(Duration::from_secs(60));
     assert_eq!(block_on(done)?, [1], "one that was over before it was polled");
-    let error = block_on(pool.try_apply_async(|| Err::<u8, _>("no"), ())?).unwrap_err().to_string();
+    let error = block_on(pool.try_apply_async(|| Err::<u8, _>("no"), ())?)
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with("position 0 failed: no (worker "), "{error}");
     let (stuck, terminator) = (pool.map_async(sleep_long, 0..2)?, thread::current());
     thread::scope(|scope| {
@@ -134,7 +147,10 @@ fn callbacks_are_called_once_on_one_thread() -> Result<()> {
     let mut calls: Vec<_> = heard.into_iter().collect();
     calls.sort_by_key(|call| call.0);
     assert!(calls.iter().map(|call| call.0).eq(0..50), "{calls:?}");
-    assert!(calls.iter().all(|&(job, ok, _)| ok != (5..=7).contains(&job)), "{calls:?}");
+    assert!(
+        calls.iter().all(|&(job, ok, _)| ok != (5..=7).contains(&job)),
+        "{calls:?}"
+    );
     assert!(calls.iter().all(|call| call.2 == calls[0].2) && calls[0].2 != thread::current().id());
     Ok(())
 }
@@ -144,10 +160,14 @@ fn callbacks_of_calls_that_wait_run_before_they_return() -> Result<()> {
     let pool = pool(2);
     let (told, heard) = mpsc::channel();
     let success = told.clone();
-    pool.batch().on_success(move |all: &[u64]| success.send(all.to_vec()).unwrap()).map(nap, 0..2)?;
+    pool.batch()
+        .on_success(move |all: &[u64]| success.send(all.to_vec()).unwrap())
+        .map(nap, 0..2)?;
     assert_eq!(heard.try_recv(), Ok(vec![1, 2]));
     let success = told.clone();
-    pool.batch().on_success(move |value: &u64| success.send(vec![*value]).unwrap()).apply(nap, 6_u64)?;
+    pool.batch()
+        .on_success(move |value: &u64| success.send(vec![*value]).unwrap())
+        .apply(nap, 6_u64)?;
     assert_eq!(heard.try_recv(), Ok(vec![7]));
     let success = told.clone();
     pool.batch()
@@ -168,14 +188,27 @@ fn callbacks_of_calls_that_wait_run_before_they_return() -> Result<()> {
 #[test]
 fn a_panicking_callback_harms_nothing() -> Result<()> {
     let pool = pool(2);
-    let bad = pool.batch().on_success(|_: &[u64]| panic!("a callback's own fault")).map_async(nap, 0..3)?;
-    let worse = pool.batch().on_error(|_| panic!("another's")).map_async(|x: u64| assert_eq!(x, 0), 1..2)?;
+    let bad = pool
+        .batch()
+        .on_success(|_: &[u64]| panic!("a callback's own fault"))
+        .map_async(nap, 0..3)?;
+    let worse = pool
+        .batch()
+        .on_error(|_| panic!("another's"))
+        .map_async(|x: u64| assert_eq!(x, 0), 1..2)?;
     assert_eq!(bad.get()?, [1, 2, 3]);
     assert!(worse.get().is_err());
     let (told, heard) = mpsc::channel();
-    pool.batch().on_success(move |all: &[u64]| told.send(all.len()).unwrap()).map_async(nap, 0..4)?;
+    pool.batch()
+        .on_success(move |all: &[u64]| told.send(all.len()).unwrap())
+        .map_async(nap, 0..4)?;
     assert_eq!(heard.recv_timeout(Duration::from_secs(60)), Ok(4));
-    assert_eq!(pool.batch().on_success(|_: &[u64]| panic!("in a call that waits")).map(nap, 0..1)?, [1]);
+    assert_eq!(
+        pool.batch()
+            .on_success(|_: &[u64]| panic!("in a call that waits"))
+            .map(nap, 0..1)?,
+        [1]
+    );
     pool.close();
     pool.join()
 }
@@ -214,13 +247,21 @@ fn many_threads_submit_at_once() -> Result<()> {
                         let pending = pool.map_async(|x: u64| x * 3, caller..caller + n)?;
                         let texts = pool.map(|x: u64| x.to_string(), 0..n)?;
                         assert_eq!(texts.value(n as usize - 1)?, (n - 1).to_string());
-                        assert!(pending.get()?.iter().copied().eq((caller..caller + n).map(|x| x * 3)));
+                        assert!(
+                            pending
+                                .get()?
+                                .iter()
+                                .copied()
+                                .eq((caller..caller + n).map(|x| x * 3))
+                        );
                     }
                     Ok(())
                 })
             })
             .collect();
-        callers.into_iter().try_for_each(|caller| caller.join().expect("no panic"))
+        callers
+            .into_iter()
+            .try_for_each(|caller| caller.join().expect("no panic"))
     })
 }
 

@@ -35,7 +35,13 @@ fn squares(n: i64) -> Vec<i64> {
 
 /// The panic of an iterator that comes to a number, or all numbers before.
 fn breaking_at(bad: usize) -> impl Iterator<Item = i64> {
-    (0..20).map(move |x| if x == bad { panic!("{x} does not exist") } else { x as i64 })
+    (0..20).map(move |x| {
+        if x == bad {
+            panic!("{x} does not exist")
+        } else {
+            x as i64
+        }
+    })
 }
 
 /// A value that cannot always be encoded: a path is text only if its bytes are UTF-8.
@@ -48,7 +54,9 @@ impl swathe::Record for Located {}
 
 fn located(name: &[u8]) -> Located {
     use std::os::unix::ffi::OsStrExt;
-    Located { path: std::ffi::OsStr::from_bytes(name).into() }
+    Located {
+        path: std::ffi::OsStr::from_bytes(name).into(),
+    }
 }
 
 /// Rust has no keyword arguments; a tuple has the positional ones.
@@ -115,7 +123,10 @@ fn test_map_async_callbacks() -> Result<()> {
     let all: Vec<_> = called.into_iter().collect();
     assert_eq!(all[0], Ok(vec![1]));
     let text = all[1].as_ref().unwrap_err();
-    assert!(text.starts_with("position 0 failed: invalid digit found in string (worker "), "{text}");
+    assert!(
+        text.starts_with("position 0 failed: invalid digit found in string (worker "),
+        "{text}"
+    );
     assert_eq!(all.len(), 2, "once each");
     Ok(())
 }
@@ -124,10 +135,24 @@ fn test_map_async_callbacks() -> Result<()> {
 #[test]
 fn test_map_unplicklable() -> Result<()> {
     let pool = pool(2);
-    let error = pool.map(|at: Located| at.path.is_absolute(), [located(b"/a"), located(b"/\xff")]).unwrap_err();
+    let error = pool
+        .map(
+            |at: Located| at.path.is_absolute(),
+            [located(b"/a"), located(b"/\xff")],
+        )
+        .unwrap_err();
     let text = error.to_string();
-    assert!(text.starts_with("element 1 of the input cannot cross to the workers: it cannot be encoded"), "{text}");
-    assert_eq!(pool.map(|at: Located| at.path.is_absolute(), [located(b"/a"), located(b"b")])?, [true, false]);
+    assert!(
+        text.starts_with("element 1 of the input cannot cross to the workers: it cannot be encoded"),
+        "{text}"
+    );
+    assert_eq!(
+        pool.map(
+            |at: Located| at.path.is_absolute(),
+            [located(b"/a"), located(b"b")]
+        )?,
+        [true, false]
+    );
     Ok(())
 }
 
@@ -156,7 +181,11 @@ fn test_map_handle_iterable_exception() -> Result<()> {
     let pool = pool(2);
     for bad in [0, 4] {
         for chunk in [1, 2, 3] {
-            let error = pool.batch().chunk_size(chunk).map(sqr, items(breaking_at(bad))).unwrap_err();
+            let error = pool
+                .batch()
+                .chunk_size(chunk)
+                .map(sqr, items(breaking_at(bad)))
+                .unwrap_err();
             let expected = format!("the input's iterator panicked at position {bad}: {bad} does not exist");
             assert_eq!(error.to_string(), expected);
         }
@@ -182,10 +211,16 @@ fn test_async_timeout() -> Result<()> {
     let start = Instant::now();
     let error = pending.get_timeout(Duration::from_millis(80)).unwrap_err();
     assert!(start.elapsed() >= Duration::from_millis(80));
-    assert_eq!(error.to_string(), "the result is not ready in time; the job goes on");
+    assert_eq!(
+        error.to_string(),
+        "the result is not ready in time; the job goes on"
+    );
     assert!(!pending.wait(Duration::ZERO) && !pending.ready());
     let text = pending.successful().unwrap_err().to_string();
-    assert_eq!(text, "the result is not ready: whether the job was successful is not known yet");
+    assert_eq!(
+        text,
+        "the result is not ready: whether the job was successful is not known yet"
+    );
     Ok(())
 }
 
@@ -193,7 +228,10 @@ fn test_async_timeout() -> Result<()> {
 #[test]
 fn test_make_pool() -> Result<()> {
     let error = Pool::builder().processes(0).build().unwrap_err();
-    assert_eq!(error.to_string(), "a pool has at least 1 process, and 0 were asked for");
+    assert_eq!(
+        error.to_string(),
+        "a pool has at least 1 process, and 0 were asked for"
+    );
     let pool = pool(3);
     assert_eq!(pool.processes(), 3);
     until("3 workers are there", || pool.workers().len() == 3);
@@ -209,7 +247,10 @@ fn test_terminate() -> Result<()> {
     pool.terminate();
     pool.join()?;
     let text = pending.get().unwrap_err().to_string();
-    assert!(text.starts_with("the pool was terminated: ") && text.ends_with(" of 10000 positions were done"), "{text}");
+    assert!(
+        text.starts_with("the pool was terminated: ") && text.ends_with(" of 10000 positions were done"),
+        "{text}"
+    );
     Ok(())
 }
 
@@ -218,12 +259,18 @@ fn test_terminate() -> Result<()> {
 fn test_empty_iterable() -> Result<()> {
     let pool = pool(1);
     assert!(pool.map(sqr, Vec::<i64>::new())?.is_empty());
-    assert!(pool.map(sqr, items(std::iter::empty()))?.is_empty());
+    assert!(pool.map(sqr, items(std::iter::empty::<i64>()))?.is_empty());
     assert!(pool.map(sqr, 5..5)?.is_empty());
     assert!(pool.starmap(mul, Vec::<(i64, i64)>::new())?.is_empty());
-    assert!(pool.map(|text: &str| text.to_owned(), Vec::<&str>::new())?.is_empty());
+    assert!(
+        pool.map(|text: &str| text.to_owned(), Vec::<&str>::new())?
+            .is_empty()
+    );
     let (told, heard) = mpsc::channel();
-    let pending = pool.batch().on_success(move |all: &[i64]| told.send(all.len()).unwrap()).map_async(sqr, 0..0)?;
+    let pending = pool
+        .batch()
+        .on_success(move |all: &[i64]| told.send(all.len()).unwrap())
+        .map_async(sqr, 0..0)?;
     assert!(pending.get()?.is_empty());
     assert_eq!(heard.recv(), Ok(0));
     Ok(())
@@ -252,12 +299,17 @@ fn test_traceback() -> Result<()> {
         if x == 3 { panic!("some error") } else { x }
     }
     let pool = pool(1);
-    let Err(Error::Job(error)) = pool.map(raise, 0..5) else { panic!("position 3 must fail") };
+    let Err(Error::Job(error)) = pool.map(raise, 0..5) else {
+        panic!("position 3 must fail")
+    };
     let first = error.first().expect("one failed");
     assert_eq!((first.position(), first.status()), (3, Status::Panicked));
     assert!(first.message().starts_with("some error, at "), "{error}");
     assert!(first.message().contains(concat!(file!(), ":")), "{error}");
-    assert_eq!((first.worker(), first.pid()), (Some(0), Some(pool.workers()[0].pid)));
+    assert_eq!(
+        (first.worker(), first.pid()),
+        (Some(0), Some(pool.workers()[0].pid))
+    );
 
     let error = pool.map(sqr, items(breaking_at(1))).unwrap_err();
     assert!(matches!(error, Error::Iterator { position: 1, .. }), "{error}");
@@ -284,7 +336,8 @@ fn test_wrapped_exception() -> Result<()> {
     }
     let pool = pool(1);
     let text = pool.try_apply(raise, "256").unwrap_err().to_string();
-    let expected = "position 0 failed: the header is damaged: number too large to fit in target type (worker 0, pid ";
+    let expected =
+        "position 0 failed: the header is damaged: number too large to fit in target type (worker 0, pid ";
     assert!(text.starts_with(expected), "{text}");
     Ok(())
 }
@@ -308,8 +361,14 @@ fn test_map_no_failfast() -> Result<()> {
     };
     assert!(start.elapsed() >= Duration::from_millis(300));
     let message = error.first().expect("one failed").message();
-    assert!(message.len() >= 1 << 10 && message.chars().all(|c| c == 'e'), "{} bytes", message.len());
-    let partial = error.into_partial::<swathe::Array<u64>>().expect("these are integers");
+    assert!(
+        message.len() >= 1 << 10 && message.chars().all(|c| c == 'e'),
+        "{} bytes",
+        message.len()
+    );
+    let partial = error
+        .into_partial::<swathe::Array<u64>>()
+        .expect("these are integers");
     assert_eq!(partial.to_vec_or(9)?, [9, 1, 2]);
     Ok(())
 }
@@ -320,7 +379,9 @@ fn test_release_task_refs() -> Result<()> {
     let memory = Memory::with_capacity(64 << 20)?;
     let pool = watched(Pool::builder().processes(2).memory(memory.clone()).build());
     pool.map(sqr, 0..10)?;
-    until("the first job's memory is free", || memory.stats().in_use < 1 << 20);
+    until("the first job's memory is free", || {
+        memory.stats().in_use < 1 << 20
+    });
     let input = swathe::Array::from_fn_in(&memory, 1 << 20, |i| i as i64)?;
     let pending = pool.map_async(sqr, &input)?;
     let result = pending.get()?;
@@ -336,9 +397,15 @@ fn test_release_task_refs() -> Result<()> {
 fn test_enter() -> Result<()> {
     let pool = pool(1);
     pool.close();
-    assert_eq!(pool.map(sqr, 0..3).unwrap_err().to_string(), "the pool is not running: it was closed");
+    assert_eq!(
+        pool.map(sqr, 0..3).unwrap_err().to_string(),
+        "the pool is not running: it was closed"
+    );
     pool.terminate();
-    assert_eq!(pool.map(sqr, 0..3).unwrap_err().to_string(), "the pool is not running: it was terminated");
+    assert_eq!(
+        pool.map(sqr, 0..3).unwrap_err().to_string(),
+        "the pool is not running: it was terminated"
+    );
     Ok(())
 }
 
@@ -358,7 +425,10 @@ fn test_async_error_callback() -> Result<()> {
     let pool = pool(2);
     let (told, heard) = mpsc::channel();
     let raise = || -> Result<u8, String> { Err("key".into()) };
-    let pending = pool.batch().on_error(move |error| told.send(error.to_string()).unwrap()).try_apply_async(raise, ())?;
+    let pending = pool
+        .batch()
+        .on_error(move |error| told.send(error.to_string()).unwrap())
+        .try_apply_async(raise, ())?;
     let text = pending.get().unwrap_err().to_string();
     assert!(text.starts_with("position 0 failed: key (worker "), "{text}");
     assert_eq!(heard.recv(), Ok(text));
@@ -377,7 +447,10 @@ fn test_unpickleable_result() -> Result<()> {
             .on_error(move |error| told.send(error.to_string()).unwrap())
             .apply_async(|| located(b"\xff"), ())?;
         let text = pending.get().unwrap_err().to_string();
-        assert!(text.starts_with("position 0 failed: it cannot be encoded"), "round {round}: {text}");
+        assert!(
+            text.starts_with("position 0 failed: it cannot be encoded"),
+            "round {round}: {text}"
+        );
         assert_eq!(heard.recv(), Ok(text));
     }
     assert_eq!(pool.apply(|| located(b"/fine"), ())?, located(b"/fine"));
@@ -391,7 +464,9 @@ fn test_pool_worker_lifetime() -> Result<()> {
         std::process::id()
     }
     let pool = watched(Pool::builder().processes(3).max_tasks_per_child(10).build());
-    let calls: Vec<_> = (0..100).map(|x| pool.apply_async(who, x)).collect::<Result<_>>()?;
+    let calls: Vec<_> = (0..100)
+        .map(|x| pool.apply_async(who, x))
+        .collect::<Result<_>>()?;
     let mut runs: HashMap<u32, usize> = HashMap::new();
     for call in calls {
         *runs.entry(call.get()?).or_default() += 1;
@@ -401,7 +476,10 @@ fn test_pool_worker_lifetime() -> Result<()> {
     for pid in &pool.batch().chunk_size(3).map(who, 0..100)? {
         *runs.entry(*pid).or_default() += 1;
     }
-    assert!(runs.values().all(|&n| n <= 12) && runs.len() >= 8, "a worker ends the chunk it has begun: {runs:?}");
+    assert!(
+        runs.values().all(|&n| n <= 12) && runs.len() >= 8,
+        "a worker ends the chunk it has begun: {runs:?}"
+    );
     until("3 workers are there again", || pool.workers().len() == 3);
     Ok(())
 }
@@ -409,7 +487,9 @@ fn test_pool_worker_lifetime() -> Result<()> {
 #[test]
 fn test_pool_worker_lifetime_early_close() -> Result<()> {
     let pool = watched(Pool::builder().processes(3).max_tasks_per_child(1).build());
-    let calls: Vec<_> = (0..6).map(|x| pool.apply_async(sqr_after, (x, 30_u64))).collect::<Result<_>>()?;
+    let calls: Vec<_> = (0..6)
+        .map(|x| pool.apply_async(sqr_after, (x, 30_u64)))
+        .collect::<Result<_>>()?;
     pool.close();
     pool.join()?;
     for (x, call) in (0..).zip(calls) {
@@ -447,7 +527,10 @@ fn test_worker_finalization_via_atexit_handler_of_multiprocessing() -> Result<()
     pool.run_per_worker(|| ())?;
     pool.close();
     pool.join()?;
-    assert_eq!(std::fs::read_dir(directory.path()).expect("it is there").count(), 2);
+    assert_eq!(
+        std::fs::read_dir(directory.path()).expect("it is there").count(),
+        2
+    );
     Ok(())
 }
 
@@ -458,9 +541,16 @@ fn a_panic_of_the_caller_terminates_the_pool() {
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         let pool = pool(2);
         until("both workers are there", || pool.workers().len() == 2);
-        pids.lock().expect("no panic yet").extend(pool.workers().iter().map(|worker| worker.pid));
+        pids.lock()
+            .expect("no panic yet")
+            .extend(pool.workers().iter().map(|worker| worker.pid));
         panic!("the caller's own");
     }));
     assert!(panicked.is_err());
-    assert!(pids.lock().expect("not while it was held").iter().all(|pid| !runs(*pid)));
+    assert!(
+        pids.lock()
+            .expect("not while it was held")
+            .iter()
+            .all(|pid| !runs(*pid))
+    );
 }

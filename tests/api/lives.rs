@@ -1,10 +1,6 @@
 //! How pools and workers begin and end: close, join, terminate, drop, resize, recycling, replacement.
 
-use std::{
-    collections::BTreeSet,
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeSet, thread, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -19,7 +15,9 @@ fn nap(x: u64) -> u64 {
 }
 
 fn pids<S>(pool: &Pool<S>) -> Vec<u32> {
-    until("all workers are there", || pool.workers().len() == pool.processes());
+    until("all workers are there", || {
+        pool.workers().len() == pool.processes()
+    });
     pool.workers().iter().map(|worker| worker.pid).collect()
 }
 
@@ -35,7 +33,9 @@ fn family<S>(pool: &Pool<S>) -> Vec<u32> {
 fn close_and_join_finish_the_work_and_leave_no_process() -> Result<()> {
     let pool = pool(2);
     let family = family(&pool);
-    let pending: Vec<_> = (0..10).map(|_| pool.map_async(nap, 0..20)).collect::<Result<_>>()?;
+    let pending: Vec<_> = (0..10)
+        .map(|_| pool.map_async(nap, 0..20))
+        .collect::<Result<_>>()?;
     pool.close();
     pool.close();
     pool.join()?;
@@ -89,9 +89,13 @@ fn a_drop_terminates_and_leaves_no_process() -> Result<()> {
     let pending = pool.map_async(|_: u8| thread::sleep(Duration::from_secs(3600)), [0; 4])?;
     drop(pool);
     assert!(family.into_iter().all(|pid| !runs(pid)));
-    let Err(Error::Job(error)) = pending.get() else { panic!("it cannot have succeeded") };
+    let Err(Error::Job(error)) = pending.get() else {
+        panic!("it cannot have succeeded")
+    };
     assert!(error.is_stopped() && error.failures().is_empty());
-    let partial = error.into_partial::<swathe::Array<()>>().expect("these are nothings");
+    let partial = error
+        .into_partial::<swathe::Array<()>>()
+        .expect("these are nothings");
     assert_eq!(partial.status(3), Status::Cancelled);
     Ok(())
 }
@@ -100,7 +104,10 @@ fn a_drop_terminates_and_leaves_no_process() -> Result<()> {
 fn results_outlive_their_pool() -> Result<()> {
     let (squares, texts) = {
         let pool = pool(2);
-        (pool.map(|x: u64| x * x, 0..1000)?, pool.map(|x: u64| x.to_string(), 0..1000)?)
+        (
+            pool.map(|x: u64| x * x, 0..1000)?,
+            pool.map(|x: u64| x.to_string(), 0..1000)?,
+        )
     };
     assert_eq!((squares[999], texts.value(999)?), (998_001, "999".to_owned()));
     Ok(())
@@ -114,8 +121,13 @@ fn a_pool_grows_and_shrinks_while_it_works() -> Result<()> {
         pool.resize(processes)?;
         assert!(pending.get()?.iter().copied().eq(0..30));
         assert_eq!(pool.processes(), processes);
-        until("the number of workers is right", || pool.workers().len() == processes);
-        assert_eq!(pool.run_per_worker(|context: &Context| context.worker())?.len(), processes);
+        until("the number of workers is right", || {
+            pool.workers().len() == processes
+        });
+        assert_eq!(
+            pool.run_per_worker(|context: &Context| context.worker())?.len(),
+            processes
+        );
     }
     Ok(())
 }
@@ -133,7 +145,10 @@ fn workers_are_replaced_after_so_many_elements() -> Result<()> {
         assert!(runs.iter().filter(|run| run == life).count() <= 5, "{life:?}");
         assert!(life.1 < 2);
     }
-    let distinct: BTreeSet<_> = lives.iter().map(|(_, worker, incarnation)| (worker, incarnation)).collect();
+    let distinct: BTreeSet<_> = lives
+        .iter()
+        .map(|(_, worker, incarnation)| (worker, incarnation))
+        .collect();
     assert_eq!(distinct.len(), lives.len(), "each life has a number of its own");
     Ok(())
 }
@@ -170,10 +185,19 @@ fn only_the_culprit_fails() -> Result<()> {
         assert_eq!(partial.value(i)?, (!lost).then_some(i as u64));
     }
     let texts: Vec<String> = partial.failures().iter().map(ToString::to_string).collect();
-    assert!(texts[0].starts_with("position 7 was lost: its worker was killed by signal 6 (SIGABRT), 2 times"), "{texts:?}");
-    assert!(texts[1].starts_with("position 30 was lost: its worker exited with code 3, 2 times"), "{texts:?}");
+    assert!(
+        texts[0].starts_with("position 7 was lost: its worker was killed by signal 6 (SIGABRT), 2 times"),
+        "{texts:?}"
+    );
+    assert!(
+        texts[1].starts_with("position 30 was lost: its worker exited with code 3, 2 times"),
+        "{texts:?}"
+    );
     let failure = &partial.failures()[0];
-    assert_eq!((failure.attempts(), failure.cause()), (2, Some(swathe::ExitCause::Signal(6))));
+    assert_eq!(
+        (failure.attempts(), failure.cause()),
+        (2, Some(swathe::ExitCause::Signal(6)))
+    );
     assert!(failure.worker().is_some() && failure.pid().is_some());
     Ok(())
 }
@@ -202,8 +226,21 @@ fn a_panic_costs_one_element_and_no_worker() -> Result<()> {
 fn two_pools_do_not_know_of_each_other() -> Result<()> {
     let (one, two) = (pool(2), pool(1));
     let slow = one.map_async(nap, 0..50)?;
-    let text = two.map(|x: u8| std::process::exit(x.into()), [9]).map(|_: swathe::Array<u8>| ()).unwrap_err().to_string();
-    assert!(text.starts_with("position 0 was lost: its worker exited with code 9, 3 times"), "{text}");
+    let text = two
+        .map(
+            |x: u8| {
+                if x == 9 {
+                    std::process::exit(9)
+                }
+            },
+            [9],
+        )
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.starts_with("position 0 was lost: its worker exited with code 9, 3 times"),
+        "{text}"
+    );
     drop(two);
     assert!(slow.get()?.iter().copied().eq(0..50));
     Ok(())

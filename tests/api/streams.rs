@@ -33,7 +33,11 @@ fn test_imap() -> Result<()> {
     assert_eq!(squares.next(), None, "and none after the end");
     let all: Vec<i64> = pool.imap(sqr, 0..1000).collect::<Result<_, _>>()?;
     assert!(all.into_iter().eq((0..1000).map(sqr)));
-    let all: Vec<i64> = pool.batch().chunk_size(100).imap(sqr, 0..1000).collect::<Result<_, _>>()?;
+    let all: Vec<i64> = pool
+        .batch()
+        .chunk_size(100)
+        .imap(sqr, 0..1000)
+        .collect::<Result<_, _>>()?;
     assert!(all.into_iter().eq((0..1000).map(sqr)));
     Ok(())
 }
@@ -63,7 +67,11 @@ fn test_imap_handle_iterable_exception() {
 fn test_imap_unordered() -> Result<()> {
     let pool = pool(2);
     for chunk in [1, 100] {
-        let mut all: Vec<i64> = pool.batch().chunk_size(chunk).imap_unordered(sqr, 0..1000).collect::<Result<_, _>>()?;
+        let mut all: Vec<i64> = pool
+            .batch()
+            .chunk_size(chunk)
+            .imap_unordered(sqr, 0..1000)
+            .collect::<Result<_, _>>()?;
         all.sort_unstable();
         assert!(all.into_iter().eq((0..1000).map(sqr)));
     }
@@ -74,10 +82,17 @@ fn test_imap_unordered() -> Result<()> {
 fn test_imap_unordered_handle_iterable_exception() {
     let pool = pool(2);
     for (bad, chunk) in [(0, 1), (7, 1), (7, 4), (4, 2)] {
-        let mut results: Vec<_> = pool.batch().chunk_size(chunk).imap_unordered(sqr, breaking_at(bad)).collect();
+        let mut results: Vec<_> = pool
+            .batch()
+            .chunk_size(chunk)
+            .imap_unordered(sqr, breaking_at(bad))
+            .collect();
         let error = results.pop().expect("the error is last").expect_err("the panic");
         assert_eq!(error.position(), bad as u64);
-        let mut values: Vec<i64> = results.into_iter().collect::<Result<_, _>>().expect("no other error");
+        let mut values: Vec<i64> = results
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .expect("no other error");
         values.sort_unstable();
         assert!(values.into_iter().eq((0..bad).map(sqr)));
     }
@@ -86,9 +101,13 @@ fn test_imap_unordered_handle_iterable_exception() {
 #[test]
 fn test_empty_iterable() {
     let pool = pool(1);
-    assert_eq!(pool.imap(sqr, Vec::new()).next(), None);
-    assert_eq!(pool.imap_unordered(sqr, std::iter::empty()).next(), None);
-    assert_eq!(pool.istarmap(|a: i64, b: i64| a + b, Vec::new()).next(), None);
+    assert_eq!(pool.imap(sqr, Vec::<i64>::new()).next(), None);
+    assert_eq!(pool.imap_unordered(sqr, std::iter::empty::<i64>()).next(), None);
+    assert_eq!(
+        pool.istarmap(|a: i64, b: i64| a + b, Vec::<(i64, i64)>::new())
+            .next(),
+        None
+    );
 }
 
 /// The input is pulled no further than the look-ahead, which is bounded by default.
@@ -100,7 +119,12 @@ fn test_imap_and_imap_unordered_when_buffer_is_full() {
     let mut squares = pool.batch().chunk_size(1).imap(sqr, input);
     for x in 0..50 {
         assert_eq!(squares.next(), Some(Ok(sqr(x))));
-        assert!(pulled.get() <= x + 1 + 16, "{} items were taken for {}", pulled.get(), x + 1);
+        assert!(
+            pulled.get() <= x + 1 + 16,
+            "{} items were taken for {}",
+            pulled.get(),
+            x + 1
+        );
     }
 }
 
@@ -111,13 +135,21 @@ fn test_imap_and_imap_unordered_with_buffersize_when_buffer_is_full() {
         let pulled = Cell::new(0_usize);
         let mut taken = 0;
         let input = (0..).inspect(|_| pulled.set(pulled.get() + 1));
-        let mut stream = pool.batch().chunk_size(chunk).imap_unordered(nap, input).look_ahead(look_ahead);
+        let mut stream = pool
+            .batch()
+            .chunk_size(chunk)
+            .imap_unordered(nap, input)
+            .look_ahead(look_ahead);
         while taken < 40 {
             assert!(stream.next().is_some_and(|value| value.is_ok()));
             taken += 1;
             // The results of one block may lie ready besides what is in flight.
             let most = taken + look_ahead + chunk;
-            assert!(pulled.get() <= most, "{} items for {taken} results, look-ahead {look_ahead}", pulled.get());
+            assert!(
+                pulled.get() <= most,
+                "{} items for {taken} results, look-ahead {look_ahead}",
+                pulled.get()
+            );
         }
     }
 }
@@ -128,9 +160,15 @@ fn an_endless_input_is_no_trouble() -> Result<()> {
     let pool = pool(2);
     let found = pool.imap(sqr, 0..).find(|square| *square == Ok(10_000));
     assert_eq!(found, Some(Ok(10_000)));
-    let many: Vec<i64> = pool.imap_unordered(sqr, 0..).take(5000).collect::<Result<_, _>>()?;
+    let many: Vec<i64> = pool
+        .imap_unordered(sqr, 0..)
+        .take(5000)
+        .collect::<Result<_, _>>()?;
     assert_eq!(many.len(), 5000);
-    let untouched = pool.imap(sqr, std::iter::from_fn(|| -> Option<i64> { panic!("nobody asked") }));
+    let untouched = pool.imap(
+        sqr,
+        std::iter::from_fn(|| -> Option<i64> { panic!("nobody asked") }),
+    );
     drop(untouched);
     assert_eq!(pool.map(sqr, 0..3)?, [0, 1, 4], "the pool is free again");
     Ok(())
@@ -146,13 +184,24 @@ fn a_stream_goes_on_after_errors() {
     let texts = ["1", "2", "x", "4", "", "6"];
     for chunk in [1, 2, 4, 100] {
         let results: Vec<_> = pool.batch().chunk_size(chunk).try_imap(parse, texts).collect();
-        let values: Vec<Option<i64>> = results.iter().map(|result| result.as_ref().ok().copied()).collect();
+        let values: Vec<Option<i64>> = results
+            .iter()
+            .map(|result| result.as_ref().ok().copied())
+            .collect();
         assert_eq!(values, [Some(1), Some(2), None, Some(4), None, Some(6)]);
         let error = results[2].as_ref().unwrap_err();
         assert_eq!((error.position(), error.status()), (2, Status::Failed));
-        assert!(error.to_string().starts_with("position 2 failed: \"x\": invalid digit found in string (worker "), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("position 2 failed: \"x\": invalid digit found in string (worker "),
+            "{error}"
+        );
     }
-    let failed = pool.try_imap_unordered(parse, texts).filter(Result::is_err).count();
+    let failed = pool
+        .try_imap_unordered(parse, texts)
+        .filter(Result::is_err)
+        .count();
     assert_eq!(failed, 2);
 }
 
@@ -166,7 +215,12 @@ fn positions_count_through_the_whole_stream() -> Result<()> {
     }
     let pool = pool(2);
     for chunk in [1, 7] {
-        assert!(pool.batch().chunk_size(chunk).imap(at, 0..200).all(|same| same == Ok(true)));
+        assert!(
+            pool.batch()
+                .chunk_size(chunk)
+                .imap(at, 0..200)
+                .all(|same| same == Ok(true))
+        );
     }
     assert!(pool.imap(at, 0..5000).all(|same| same == Ok(true)));
     for (x, result) in (0..).zip(pool.batch().max_deaths(1).imap(deadly, 0..300)) {
@@ -174,7 +228,10 @@ fn positions_count_through_the_whole_stream() -> Result<()> {
             Ok(value) => assert_eq!(value, x),
             Err(error) => {
                 let text = error.to_string();
-                assert!(text.starts_with("position 123 was lost: its worker was killed by signal 6 (SIGABRT)"), "{text}");
+                assert!(
+                    text.starts_with("position 123 was lost: its worker was killed by signal 6 (SIGABRT)"),
+                    "{text}"
+                );
                 assert_eq!((x, error.status()), (123, Status::Lost));
             }
         }
@@ -194,7 +251,10 @@ fn next_timeout_waits_as_long_as_asked() -> Result<()> {
         let start = Instant::now();
         let error = stream.next_timeout(Duration::from_millis(40)).unwrap_err();
         assert!(start.elapsed() >= Duration::from_millis(40));
-        assert_eq!(error.to_string(), "the result is not ready in time; the job goes on");
+        assert_eq!(
+            error.to_string(),
+            "the result is not ready in time; the job goes on"
+        );
         let rest: Vec<i64> = stream.collect::<Result<_, _>>()?;
         assert_eq!(rest, [0, 1, 2, 3, 4], "nothing was lost by the timeout");
     }
@@ -211,8 +271,11 @@ fn unordered_results_come_as_they_are_finished() -> Result<()> {
         x
     }
     let pool = pool(2);
-    let order: Vec<i64> =
-        pool.batch().chunk_size(1).imap_unordered(slow_first, 0..6).collect::<Result<_, _>>()?;
+    let order: Vec<i64> = pool
+        .batch()
+        .chunk_size(1)
+        .imap_unordered(slow_first, 0..6)
+        .collect::<Result<_, _>>()?;
     assert_ne!(order[0], 0, "{order:?}");
     Ok(())
 }
@@ -230,8 +293,19 @@ fn istarmap_takes_tuples() -> Result<()> {
     let divide = |a: i64, b: i64| a.checked_div(b).ok_or("zero");
     let results: Vec<_> = pool.try_istarmap(divide, [(6, 3), (1, 0), (8, 2)]).collect();
     assert_eq!((&results[0], &results[2]), (&Ok(2), &Ok(4)));
-    assert!(results[1].as_ref().unwrap_err().to_string().starts_with("position 1 failed: zero (worker "));
-    assert_eq!(pool.try_istarmap_unordered(divide, [(1, 0); 5]).filter(Result::is_err).count(), 5);
+    assert!(
+        results[1]
+            .as_ref()
+            .unwrap_err()
+            .to_string()
+            .starts_with("position 1 failed: zero (worker ")
+    );
+    assert_eq!(
+        pool.try_istarmap_unordered(divide, [(1, 0); 5])
+            .filter(Result::is_err)
+            .count(),
+        5
+    );
     Ok(())
 }
 

@@ -31,7 +31,12 @@ struct Point {
 }
 
 fn readings() -> Vec<Reading> {
-    (0..7).map(|i| Reading { station: format!("s{i}"), values: vec![i as f32; i] }).collect()
+    (0..7)
+        .map(|i| Reading {
+            station: format!("s{i}"),
+            values: vec![i as f32; i],
+        })
+        .collect()
 }
 
 #[test]
@@ -50,7 +55,10 @@ fn map_takes_every_kind_of_input() -> Result<()> {
     assert_eq!(pool.map(sqr, &vec[10..20])?, expected[10..20]);
     assert_eq!(pool.map(sqr, fixed)?, expected);
     assert_eq!(pool.map(sqr, &fixed)?, expected);
-    assert_eq!(pool.map(sqr, items(vec.iter().copied().filter(|x| x % 7 == 0)))?, [0, 49, 196, 441, 784, 1225, 1764, 2401]);
+    assert_eq!(
+        pool.map(sqr, items(vec.iter().copied().filter(|x| x % 7 == 0)))?,
+        [0, 49, 196, 441, 784, 1225, 1764, 2401]
+    );
     assert_eq!(pool.map(sqr, vec)?, expected);
     assert_eq!(pool.map(|x: u8| x, 250..=255_u8)?, [250, 251, 252, 253, 254, 255]);
     assert_eq!(pool.map(|x: i8| x, -128..=127_i8)?.len(), 256);
@@ -64,13 +72,35 @@ fn map_takes_and_gives_values_of_any_size() -> Result<()> {
     let owned: Vec<String> = words.map(str::to_owned).into();
     assert_eq!(pool.map(|text: &str| text.len(), words)?, [0, 1, 4, 6]);
     assert_eq!(pool.map(|text: &str| text.len(), &owned)?, [0, 1, 4, 6]);
-    assert_eq!(pool.map(|text: String| text + "!", owned.clone())?, ["!", "a!", "\u{e9}\u{df}!", "swathe!"]);
+    assert_eq!(
+        pool.map(|text: String| text + "!", owned.clone())?.to_vec()?,
+        ["!", "a!", "\u{e9}\u{df}!", "swathe!"]
+    );
     assert_eq!(pool.map(|reading: Reading| reading, readings())?, readings());
-    assert_eq!(pool.map(|reading: Reading| reading.values.len(), &readings())?, [0, 1, 2, 3, 4, 5, 6]);
-    assert_eq!(pool.map(|x: u32| (x % 2 == 0).then(|| vec![x; x as usize]), 1..4)?, [None, Some(vec![2; 2]), None]);
-    assert_eq!(pool.map(|x: f64| Point { x, y: -x }, [1.0, 2.0])?, [Point { x: 1.0, y: -1.0 }, Point { x: 2.0, y: -2.0 }]);
-    assert_eq!(pool.map(|pair: (u8, String)| pair.1.repeat(pair.0.into()), [(2, "ab".to_owned())])?, ["abab"]);
-    let lines = pool.map(|n: usize| "x".repeat(n), (0..200).map(|i| i * 50).collect::<Vec<_>>())?;
+    assert_eq!(
+        pool.map(|reading: Reading| reading.values.len(), &readings())?,
+        [0, 1, 2, 3, 4, 5, 6]
+    );
+    assert_eq!(
+        pool.map(|x: u32| (x % 2 == 0).then(|| vec![x; x as usize]), 1..4)?,
+        [None, Some(vec![2; 2]), None]
+    );
+    assert_eq!(
+        pool.map(|x: f64| Point { x, y: -x }, [1.0, 2.0])?,
+        [Point { x: 1.0, y: -1.0 }, Point { x: 2.0, y: -2.0 }]
+    );
+    assert_eq!(
+        pool.map(
+            |pair: (u8, String)| pair.1.repeat(pair.0.into()),
+            [(2, "ab".to_owned())]
+        )?
+        .to_vec()?,
+        ["abab"]
+    );
+    let lines = pool.map(
+        |n: usize| "x".repeat(n),
+        (0..200).map(|i| i * 50).collect::<Vec<_>>(),
+    )?;
     assert_eq!(lines.iter().map(|line| line.len()).sum::<usize>(), 199 * 100 * 50);
     assert_eq!(lines.iter().rev().next().map(|line| line.len()), Some(9950));
     assert_eq!(pool.map(|_: u8| (), [1, 2])?.len(), 2);
@@ -82,10 +112,20 @@ fn chunk_sizes_change_nothing() -> Result<()> {
     let pool = pool(3);
     let expected: Vec<i64> = (0..1000).map(sqr).collect();
     for size in [1, 2, 3, 7, 64, 999, 1000, 5000, usize::MAX] {
-        assert_eq!(pool.batch().chunk_size(size).map(sqr, 0..1000)?, expected, "chunks of {size}");
+        assert_eq!(
+            pool.batch().chunk_size(size).map(sqr, 0..1000)?,
+            expected,
+            "chunks of {size}"
+        );
     }
-    assert_eq!(pool.batch().chunk_size(ChunkSize::Pool).map(sqr, 0..1000)?, expected);
-    assert_eq!(pool.batch().chunk_size(ChunkSize::Auto).map(sqr, 0..1000)?, expected);
+    assert_eq!(
+        pool.batch().chunk_size(ChunkSize::Pool).map(sqr, 0..1000)?,
+        expected
+    );
+    assert_eq!(
+        pool.batch().chunk_size(ChunkSize::Auto).map(sqr, 0..1000)?,
+        expected
+    );
     Ok(())
 }
 
@@ -98,9 +138,16 @@ fn chunks_of_a_pool_are_those_of_cpython() -> Result<()> {
     for (n, processes, longest, chunks) in [(1, 2, 1, 1), (9, 2, 2, 5), (100, 4, 7, 15), (1000, 3, 84, 12)] {
         let pool = pool(processes);
         let input = Array::from_range(0..n)?;
-        let lengths = pool.batch().chunk_size(ChunkSize::Pool).map_chunks(length, input)?;
+        let lengths = pool
+            .batch()
+            .chunk_size(ChunkSize::Pool)
+            .map_chunks(length, input)?;
         let counted: f64 = lengths.iter().map(|&length| 1.0 / length as f64).sum();
-        assert_eq!((lengths[0], counted.round() as usize), (longest, chunks), "{n} elements, {processes} workers");
+        assert_eq!(
+            (lengths[0], counted.round() as usize),
+            (longest, chunks),
+            "{n} elements, {processes} workers"
+        );
     }
     Ok(())
 }
@@ -111,16 +158,31 @@ fn starmap_takes_columns_and_tuples() -> Result<()> {
     let numbers = Array::from_range(0..5_i64)?;
     let texts = vec!["a", "b", "c", "d", "e"];
     let expected = ["a-0", "b-1", "c-2", "d-3", "e-4"];
-    assert_eq!(pool.starmap(label, (&numbers, &texts))?, expected);
-    assert_eq!(pool.starmap(label, (0..5, texts.clone()))?, expected);
+    assert_eq!(pool.starmap(label, (&numbers, &texts))?.to_vec()?, expected);
+    assert_eq!(pool.starmap(label, (0..5, texts.clone()))?.to_vec()?, expected);
     let rows: Vec<(i64, &str)> = (0..).zip(texts).collect();
-    assert_eq!(pool.starmap(label, &rows)?, expected);
-    assert_eq!(pool.starmap(label, items(rows.iter().copied()))?, expected);
-    assert_eq!(pool.starmap(label, rows)?, expected);
+    assert_eq!(pool.starmap(label, &rows)?.to_vec()?, expected);
+    assert_eq!(
+        pool.starmap(label, items(rows.iter().copied()))?.to_vec()?,
+        expected
+    );
+    assert_eq!(pool.starmap(label, rows)?.to_vec()?, expected);
     let eight = |a: u8, b: u16, c: u32, d: u64, e: i8, f: i16, g: i32, h: i64| {
         i64::from(a) + i64::from(b) + i64::from(c) + d as i64 + i64::from(e) + i64::from(f) + i64::from(g) + h
     };
-    let sums = pool.starmap(eight, (0..3_u8, 0..3_u16, 0..3_u32, 0..3_u64, 0..3_i8, 0..3_i16, 0..3_i32, 0..3_i64))?;
+    let sums = pool.starmap(
+        eight,
+        (
+            0..3_u8,
+            0..3_u16,
+            0..3_u32,
+            0..3_u64,
+            0..3_i8,
+            0..3_i16,
+            0..3_i32,
+            0..3_i64,
+        ),
+    )?;
     assert_eq!(sums, [0, 8, 16]);
     Ok(())
 }
@@ -130,13 +192,25 @@ fn apply_takes_any_arguments() -> Result<()> {
     let pool = pool(1);
     assert_eq!(pool.apply(label, (7_i64, "x"))?, "x-7");
     assert_eq!(pool.apply(|| 5_u8, ())?, 5);
-    assert_eq!(pool.apply(|all: Vec<String>| all.concat(), vec!["a".to_owned(), "b".to_owned()])?, "ab");
+    assert_eq!(
+        pool.apply(
+            |all: Vec<String>| all.concat(),
+            vec!["a".to_owned(), "b".to_owned()]
+        )?,
+        "ab"
+    );
     let table = Array::from_vec(vec![1.0, 2.0, 3.0])?;
-    assert_eq!(pool.apply(|table: Array<f64>, i: usize| table[i], (table, 2_usize))?, 3.0);
+    assert_eq!(
+        pool.apply(|table: Array<f64>, i: usize| table[i], (table, 2_usize))?,
+        3.0
+    );
     assert_eq!(pool.apply_with(&10_i64, |p: &i64, x: i64| p * x, 4_i64)?, 40);
     assert_eq!(pool.try_apply(parse, "12")?, 12);
     let text = pool.try_apply(parse, "x").unwrap_err().to_string();
-    assert!(text.starts_with("position 0 failed: invalid digit found in string (worker 0, pid "), "{text}");
+    assert!(
+        text.starts_with("position 0 failed: invalid digit found in string (worker 0, pid "),
+        "{text}"
+    );
     Ok(())
 }
 
@@ -144,20 +218,47 @@ fn apply_takes_any_arguments() -> Result<()> {
 fn try_forms_fail_at_the_lowest_position_and_keep_the_rest() -> Result<()> {
     let pool = pool(2);
     assert_eq!(pool.try_map(parse, ["1", "-2"])?, [1, -2]);
-    let Err(Error::Job(error)) = pool.try_map(parse, ["1", "x", "3", ""]) else { panic!("two must fail") };
-    assert!(error.to_string().starts_with("position 1 failed: invalid digit found in string"), "{error}");
-    assert!(error.to_string().ends_with("; 1 other position failed too"), "{error}");
+    let Err(Error::Job(error)) = pool.try_map(parse, ["1", "x", "3", ""]) else {
+        panic!("two must fail")
+    };
+    assert!(
+        error
+            .to_string()
+            .starts_with("position 1 failed: invalid digit found in string"),
+        "{error}"
+    );
+    assert!(
+        error.to_string().ends_with("; 1 other position failed too"),
+        "{error}"
+    );
     let partial = error.into_partial::<Array<i64>>().expect("these are integers");
     let statuses: Vec<Status> = (0..4).map(|i| partial.status(i)).collect();
-    assert_eq!(statuses, [Status::Done, Status::Failed, Status::Done, Status::Failed]);
+    assert_eq!(
+        statuses,
+        [Status::Done, Status::Failed, Status::Done, Status::Failed]
+    );
     assert_eq!(partial.to_vec_or(0)?, [1, 0, 3, 0]);
 
     let divide = |a: i64, b: i64| a.checked_div(b).ok_or_else(|| format!("{a} by zero"));
     assert_eq!(pool.try_starmap(divide, (0..3, [1, 2, 1]))?, [0, 0, 2]);
-    let collected = pool.batch().collect_errors().try_starmap(divide, (5..8, [1, 0, 7]))?;
-    assert_eq!((collected.value(0)?, collected.value(1)?, collected.value(2)?), (Some(5), None, Some(1)));
-    assert!(collected.failures()[0].to_string().starts_with("position 1 failed: 6 by zero (worker "));
-    let error = pool.try_starmap_async(divide, [(1, 0)])?.get().unwrap_err().to_string();
+    let collected = pool
+        .batch()
+        .collect_errors()
+        .try_starmap(divide, (5..8, [1, 0, 7]))?;
+    assert_eq!(
+        (collected.value(0)?, collected.value(1)?, collected.value(2)?),
+        (Some(5), None, Some(1))
+    );
+    assert!(
+        collected.failures()[0]
+            .to_string()
+            .starts_with("position 1 failed: 6 by zero (worker ")
+    );
+    let error = pool
+        .try_starmap_async(divide, [(1, 0)])?
+        .get()
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with("position 0 failed: 1 by zero"), "{error}");
     assert_eq!(pool.try_map_async(parse, ["7"])?.get()?, [7]);
     assert_eq!(pool.try_apply_async(parse, "8")?.get()?, 8);
@@ -171,15 +272,27 @@ fn fail_fast_leaves_the_rest() -> Result<()> {
         if x == 10 { Err("ten".into()) } else { Ok(x) }
     }
     let pool = pool(2);
-    let Err(Error::Job(error)) = pool.batch().chunk_size(1).fail_fast().try_map(fail_at_ten, 0..100_000) else {
+    let Err(Error::Job(error)) = pool
+        .batch()
+        .chunk_size(1)
+        .fail_fast()
+        .try_map(fail_at_ten, 0..100_000)
+    else {
         panic!("position 10 must fail")
     };
     assert!(error.is_stopped());
     let text = error.to_string();
     assert!(text.starts_with("position 10 failed: ten (worker "), "{text}");
-    assert!(text.contains("; the job stopped at its first failure, with ") && text.ends_with(" of 100000 positions done"), "{text}");
+    assert!(
+        text.contains("; the job stopped at its first failure, with ")
+            && text.ends_with(" of 100000 positions done"),
+        "{text}"
+    );
     let partial = error.into_partial::<Array<u64>>().expect("these are integers");
-    assert_eq!((partial.status(99_999), partial.value(99_999)?), (Status::NotRun, None));
+    assert_eq!(
+        (partial.status(99_999), partial.value(99_999)?),
+        (Status::NotRun, None)
+    );
     Ok(())
 }
 
@@ -187,13 +300,26 @@ fn fail_fast_leaves_the_rest() -> Result<()> {
 fn parameters_cross_once_and_are_seen_by_reference() -> Result<()> {
     let pool = pool(2);
     let table = Array::from_fn(100, |i| i as f64 * 0.5)?;
-    assert_eq!(pool.map_with(&table, |table: &Array<f64>, i: usize| table[i], [3, 99])?, [1.5, 49.5]);
+    assert_eq!(
+        pool.map_with(&table, |table: &Array<f64>, i: usize| table[i], [3, 99])?,
+        [1.5, 49.5]
+    );
     let prefix = String::from("p");
-    assert_eq!(pool.map_with(&prefix, |p: &String, x: i64| format!("{p}{x}"), 0..2)?, ["p0", "p1"]);
+    assert_eq!(
+        pool.map_with(&prefix, |p: &String, x: i64| format!("{p}{x}"), 0..2)?
+            .to_vec()?,
+        ["p0", "p1"]
+    );
     let scaled = |k: &(f64, i64), x: f64, n: i64| k.0 * x + (n - k.1) as f64;
-    assert_eq!(pool.starmap_with(&(2.0, 1), scaled, ([1.0, 2.0], 1..3))?, [2.0, 5.0]);
+    assert_eq!(
+        pool.starmap_with(&(2.0, 1), scaled, ([1.0, 2.0], 1..3))?,
+        [2.0, 5.0]
+    );
     let large = vec![7_u8; 3 << 20];
-    assert_eq!(pool.map_with(&large, |all: &Vec<u8>, i: usize| all[i], [0, (3 << 20) - 1])?, [7, 7]);
+    assert_eq!(
+        pool.map_with(&large, |all: &Vec<u8>, i: usize| all[i], [0, (3 << 20) - 1])?,
+        [7, 7]
+    );
     Ok(())
 }
 
@@ -207,7 +333,10 @@ fn map_chunks_gets_whole_chunks() -> Result<()> {
     let input = Array::from_fn(1001, |i| i as f64)?;
     let expected: Vec<f64> = input.iter().map(|x| -x).collect();
     for size in [1, 10, 1001, 4000] {
-        assert_eq!(pool.batch().chunk_size(size).map_chunks(negate, &input)?, expected);
+        assert_eq!(
+            pool.batch().chunk_size(size).map_chunks(negate, &input)?,
+            expected
+        );
     }
     assert_eq!(pool.map_chunks(negate, vec![1.0, 2.0])?, [-1.0, -2.0]);
     assert!(pool.map_chunks(negate, Vec::<f64>::new())?.is_empty());
@@ -223,10 +352,26 @@ fn map_chunks_gets_whole_chunks() -> Result<()> {
     let Err(Error::Job(error)) = pool.batch().chunk_size(10).try_map_chunks(picky, &numbers) else {
         panic!("a chunk must fail")
     };
-    assert!(error.to_string().starts_with("positions 20 to 29 failed: 25 is in here (worker "), "{error}");
-    assert_eq!(error.first().map(|first| (first.position(), first.span())), Some((20, 10)));
+    assert!(
+        error
+            .to_string()
+            .starts_with("positions 20 to 29 failed: 25 is in here (worker "),
+        "{error}"
+    );
+    assert_eq!(
+        error.first().map(|first| (first.position(), first.span())),
+        Some((20, 10))
+    );
     let partial = error.into_partial::<Array<i64>>().expect("these are integers");
-    assert_eq!((partial.value(19)?, partial.value(20)?, partial.value(29)?, partial.value(30)?), (Some(19), None, None, Some(30)));
+    assert_eq!(
+        (
+            partial.value(19)?,
+            partial.value(20)?,
+            partial.value(29)?,
+            partial.value(30)?
+        ),
+        (Some(19), None, None, Some(30))
+    );
     Ok(())
 }
 
@@ -239,13 +384,29 @@ fn map_in_place_keeps_the_memory_and_what_failed() -> Result<()> {
     assert_eq!(squared.as_ptr(), at);
     assert!(squared.iter().enumerate().all(|(i, &x)| x == (i * i) as i64));
 
-    let odd = |x: i64| if x % 2 == 1 { Ok(-x) } else { Err(format!("{x} is even")) };
+    let odd = |x: i64| {
+        if x % 2 == 1 {
+            Ok(-x)
+        } else {
+            Err(format!("{x} is even"))
+        }
+    };
     let Err(Error::Job(error)) = pool.try_map_in_place(odd, ArrayMut::from_vec(vec![1, 2, 3])?) else {
         panic!("2 is even")
     };
-    assert!(error.to_string().starts_with("position 1 failed: 2 is even (worker "), "{error}");
-    let partial = error.into_partial::<ArrayMut<i64>>().expect("the array comes back");
-    assert_eq!((partial.value(0)?, partial.value(1)?, partial.value(2)?), (Some(-1), None, Some(-3)));
+    assert!(
+        error
+            .to_string()
+            .starts_with("position 1 failed: 2 is even (worker "),
+        "{error}"
+    );
+    let partial = error
+        .into_partial::<ArrayMut<i64>>()
+        .expect("the array comes back");
+    assert_eq!(
+        (partial.value(0)?, partial.value(1)?, partial.value(2)?),
+        (Some(-1), None, Some(-3))
+    );
     Ok(())
 }
 
@@ -263,7 +424,11 @@ fn map_reduce_gives_the_same_bits_for_any_number_of_workers() -> Result<()> {
     for processes in [1, 2, 3, 5] {
         let pool = pool(processes);
         let sum = pool.map_reduce(term, add, 0..10_007_u64)?.expect("not empty");
-        let blocks = pool.batch().chunk_size(100).map_reduce(term, add, 0..10_007_u64)?.expect("not empty");
+        let blocks = pool
+            .batch()
+            .chunk_size(100)
+            .map_reduce(term, add, 0..10_007_u64)?
+            .expect("not empty");
         bits.push((sum.to_bits(), blocks.to_bits()));
     }
     assert!(bits.iter().all(|same| *same == bits[0]), "{bits:?}");
@@ -280,11 +445,22 @@ fn map_reduce_keeps_the_order_of_the_input() -> Result<()> {
     let expected: String = (0..3000).map(|i| format!("{i},")).collect();
     let write = |i: u64| format!("{i},");
     let concatenate = |a: String, b: String| a + &b;
-    assert_eq!(pool.map_reduce(write, concatenate, 0..3000)?.as_deref(), Some(expected.as_str()));
-    assert_eq!(pool.batch().chunk_size(7).map_reduce(write, concatenate, 0..3000)?, Some(expected));
+    assert_eq!(
+        pool.map_reduce(write, concatenate, 0..3000)?.as_deref(),
+        Some(expected.as_str())
+    );
+    assert_eq!(
+        pool.batch()
+            .chunk_size(7)
+            .map_reduce(write, concatenate, 0..3000)?,
+        Some(expected)
+    );
     assert_eq!(pool.map_reduce(write, concatenate, 0..0)?, None);
     assert_eq!(pool.map_reduce(write, concatenate, 5..6)?.as_deref(), Some("5,"));
-    assert_eq!(pool.map_reduce(|x: u64| x * x, |a: u64, b: u64| a + b, 1..=1000)?, Some(333_833_500));
+    assert_eq!(
+        pool.map_reduce(|x: u64| x * x, |a: u64, b: u64| a + b, 1..=1000)?,
+        Some(333_833_500)
+    );
     Ok(())
 }
 
@@ -300,10 +476,26 @@ fn map_rows_gives_views_along_any_axis() -> Result<()> {
         assert_eq!(pool.map_rows(sum, &table, axis)?, expected);
         assert_eq!(pool.map_rows(shape, &table, axis)?, vec![rest; expected.len()]);
     }
-    assert_eq!(pool.map_rows(|x: ArrayViewD<'_, f64>| x.sum(), &Array::from_vec(vec![1.0, 2.0])?, 0)?, [1.0, 2.0]);
-    let positive = |row: ArrayViewD<'_, f64>| if row.sum() > 70.0 { Ok(1_u8) } else { Err("too small") };
+    assert_eq!(
+        pool.map_rows(
+            |x: ArrayViewD<'_, f64>| x.sum(),
+            &Array::from_vec(vec![1.0, 2.0])?,
+            0
+        )?,
+        [1.0, 2.0]
+    );
+    let positive = |row: ArrayViewD<'_, f64>| {
+        if row.sum() > 70.0 {
+            Ok(1_u8)
+        } else {
+            Err("too small")
+        }
+    };
     let text = pool.try_map_rows(positive, &table, 0).unwrap_err().to_string();
-    assert!(text.starts_with("position 0 failed: too small (worker "), "{text}");
+    assert!(
+        text.starts_with("position 0 failed: too small (worker "),
+        "{text}"
+    );
     Ok(())
 }
 

@@ -14,9 +14,13 @@ use run::{Output, example};
 /// The output that an example's header shows: its last block of text.
 fn promised(source: &str) -> Vec<&str> {
     let header = source.lines().map_while(|line| line.strip_prefix("//!"));
-    let lines: Vec<&str> = header.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
+    let lines: Vec<&str> = header
+        .map(|line| line.strip_prefix(' ').unwrap_or(line))
+        .collect();
     let blocks: Vec<&[&str]> = lines.split(|line| line.starts_with("```")).collect();
-    let [.., block, _] = blocks.as_slice() else { panic!("a header ends with a block of expected output") };
+    let [.., block, _] = blocks.as_slice() else {
+        panic!("a header ends with a block of expected output")
+    };
     assert!(!block.is_empty(), "a header shows some output");
     block.to_vec()
 }
@@ -29,8 +33,10 @@ fn sorted<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
 
 /// Checks that each of five workers has written its line once, and gives the other lines.
 fn after_greetings(output: &Output) -> Vec<&str> {
-    let (greetings, others): (Vec<&str>, Vec<&str>) =
-        output.stdout.lines().partition(|line| line.starts_with("pool process"));
+    let (greetings, others): (Vec<&str>, Vec<&str>) = output
+        .stdout
+        .lines()
+        .partition(|line| line.starts_with("pool process"));
     let end = format!(" received a task from main process with id {}", output.pid);
     let worker = |line: &str| {
         let id = line.strip_prefix("pool process with id ")?.strip_suffix(&end)?;
@@ -47,9 +53,14 @@ fn squares() {
     let output = example("squares", &[]);
     let lines = after_greetings(&output);
     let all = "[1, 4, 9, 16, 25, 36, 49, 64, 81, 100]";
-    let [first, unordered @ .., last] = lines.as_slice() else { panic!("{}", output.stdout) };
+    let [first, unordered @ .., last] = lines.as_slice() else {
+        panic!("{}", output.stdout)
+    };
     assert_eq!(*first, format!("Squares: {all}"));
-    let mut unordered: Vec<i64> = unordered.iter().map(|line| line.parse().expect("a square")).collect();
+    let mut unordered: Vec<i64> = unordered
+        .iter()
+        .map(|line| line.parse().expect("a square"))
+        .collect();
     unordered.sort_unstable();
     assert_eq!(format!("{unordered:?}"), all);
     assert_eq!(*last, format!("Received result as: {all}"));
@@ -58,7 +69,10 @@ fn squares() {
 #[test]
 fn labels() {
     let output = example("labels", &[]);
-    assert_eq!(after_greetings(&output), promised(include_str!("../../examples/labels.rs")));
+    assert_eq!(
+        after_greetings(&output),
+        promised(include_str!("../../examples/labels.rs"))
+    );
 }
 
 #[test]
@@ -81,7 +95,10 @@ fn powers() {
 #[test]
 fn shared_array() {
     let output = example("shared_array", &[]);
-    assert_eq!(sorted(output.stdout.lines()), sorted(promised(include_str!("../../examples/shared_array.rs"))));
+    assert_eq!(
+        sorted(output.stdout.lines()),
+        sorted(promised(include_str!("../../examples/shared_array.rs")))
+    );
 }
 
 #[test]
@@ -96,16 +113,25 @@ fn legacy_c() {
     let output = example("legacy_c", &[]);
     // The numbers of all lines, in turn; sizes have one decimal.
     let numbers = |line: &str| -> Vec<f64> {
-        line.split(|c: char| !c.is_ascii_digit() && c != '.').filter_map(|word| word.parse().ok()).collect()
+        line.split(|c: char| !c.is_ascii_digit() && c != '.')
+            .filter_map(|word| word.parse().ok())
+            .collect()
     };
     let lines: Vec<&str> = output.stdout.lines().collect();
-    let [right, turns, leaked, wrong] = lines.as_slice() else { panic!("{}", output.stdout) };
+    let [right, turns, leaked, wrong] = lines.as_slice() else {
+        panic!("{}", output.stdout)
+    };
     assert_eq!(*right, "2000 of 2000 expressions have the right value");
-    let [processes, longest] = numbers(turns)[..] else { panic!("{turns}") };
+    let [processes, longest] = numbers(turns)[..] else {
+        panic!("{turns}")
+    };
     assert!(longest <= 50.0 && processes >= 40.0, "{turns}");
     // Fifty calls leak 3.2 MiB; a worker that was never replaced would have some 30.
-    let [all, largest] = numbers(leaked)[..] else { panic!("{leaked}") };
+    let [all, largest] = numbers(leaked)[..] else {
+        panic!("{leaked}")
+    };
     assert!(all == 125.0 && largest > 3.0 && largest < 15.0, "{leaked}");
-    let error = "a wrong expression is an error like any other: position 1 failed: a number is missing at column 9 ";
+    let error =
+        "a wrong expression is an error like any other: position 1 failed: a number is missing at column 9 ";
     assert!(wrong.starts_with(error), "{wrong}");
 }

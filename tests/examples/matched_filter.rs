@@ -19,13 +19,21 @@ impl Loudest {
     fn of(stdout: &str) -> Self {
         let line = stdout.lines().next_back().unwrap_or_default();
         let between = |before: &str, after: &str| {
-            let (_, rest) = line.split_once(before).unwrap_or_else(|| panic!("no '{before}' in: {line}"));
+            let (_, rest) = line
+                .split_once(before)
+                .unwrap_or_else(|| panic!("no '{before}' in: {line}"));
             rest.split(after).next().unwrap_or_default()
         };
-        let number = |text: &str| text.parse::<f64>().unwrap_or_else(|_| panic!("'{text}' is no number in: {line}"));
+        let number = |text: &str| {
+            text.parse::<f64>()
+                .unwrap_or_else(|_| panic!("'{text}' is no number in: {line}"))
+        };
         Self {
             templates: number(between("loudest of ", " templates")) as u32,
-            masses: (number(between("templates: ", " + ")), number(between(" + ", " solar masses"))),
+            masses: (
+                number(between("templates: ", " + ")),
+                number(between(" + ", " solar masses")),
+            ),
             snr: number(between("SNR ", " at GPS")),
             time: number(between("at GPS ", ",")),
             chirp_mass: number(between("chirp mass ", " ")),
@@ -54,10 +62,17 @@ fn real_data() -> Option<PathBuf> {
 /// Rows of the table of published peaks: m1, m2, then SNR and GPS time in H1.
 fn published(readme: &str) -> Vec<[f64; 4]> {
     let row = |line: &str| {
-        let cells: Vec<f64> = line.split(['|', ',']).filter_map(|cell| cell.trim().parse().ok()).collect();
+        let cells: Vec<f64> = line
+            .split(['|', ','])
+            .filter_map(|cell| cell.trim().parse().ok())
+            .collect();
         cells.first_chunk::<4>().copied()
     };
-    readme.lines().filter(|line| line.starts_with('|')).filter_map(row).collect()
+    readme
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .filter_map(row)
+        .collect()
 }
 
 /// The rows (m1, m2, SNR, GPS time) of a two-dimensional `.npy` file of float64.
@@ -75,7 +90,8 @@ fn peaks_in_real_strain_are_those_published() {
         eprintln!("skipped: the strain of GW150914 is not here");
         return;
     };
-    let readme = std::fs::read_to_string(folder.join("README.md")).expect("the data come with their description");
+    let readme =
+        std::fs::read_to_string(folder.join("README.md")).expect("the data come with their description");
     let published = published(&readme);
     assert_eq!(published.len(), 5, "the table has five rows");
     let place = tempfile::tempdir().expect("there is room for temporary files");
@@ -84,11 +100,25 @@ fn peaks_in_real_strain_are_those_published() {
         // The smallest bank that holds the pair.
         let bank = format!("{m2}:{m1}:{}", (m1 - m2).max(1.0));
         let paths = [&strain, &peaks].map(|path| path.to_str().expect("a path that is text"));
-        example("matched_filter", &["--strain", paths[0], "--out", paths[1], "--bank", &bank]);
+        example(
+            "matched_filter",
+            &["--strain", paths[0], "--out", paths[1], "--bank", &bank],
+        );
         let rows = rows(&peaks);
-        let found = rows.iter().find(|row| row[..2] == [m1, m2]).unwrap_or_else(|| panic!("{m1} + {m2} in {rows:?}"));
-        assert!((found[2] - snr).abs() < 1e-3, "{m1} + {m2}: SNR {} for {snr}", found[2]);
+        let found = rows
+            .iter()
+            .find(|row| row[..2] == [m1, m2])
+            .unwrap_or_else(|| panic!("{m1} + {m2} in {rows:?}"));
+        assert!(
+            (found[2] - snr).abs() < 1e-3,
+            "{m1} + {m2}: SNR {} for {snr}",
+            found[2]
+        );
         // Times are published to the microsecond; a sample is 244 of them.
-        assert!((found[3] - time).abs() < 1e-4, "{m1} + {m2}: GPS time {} for {time}", found[3]);
+        assert!(
+            (found[3] - time).abs() < 1e-4,
+            "{m1} + {m2}: GPS time {} for {time}",
+            found[3]
+        );
     }
 }

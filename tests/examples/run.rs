@@ -33,7 +33,10 @@ pub(crate) struct Output {
 /// # Panics
 /// If it hangs, fails, or leaves a process behind.
 pub(crate) fn example(name: &str, arguments: &[&str]) -> Output {
-    let watchdog = Watchdog { limit: Duration::from_secs(60), patience: Duration::from_secs(10) };
+    let watchdog = Watchdog {
+        limit: Duration::from_secs(60),
+        patience: Duration::from_secs(10),
+    };
     let ended = watchdog.run(name, Command::new(binary(name)).args(arguments));
     ended.unwrap_or_else(|what| panic!("{what}"))
 }
@@ -43,7 +46,10 @@ pub(crate) fn example(name: &str, arguments: &[&str]) -> Output {
 fn binary(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     let test = std::env::current_exe().expect("the system tells where a test's executable lies");
-    let profile = test.ancestors().nth(2).expect("tests lie in <target>/<profile>/deps");
+    let profile = test
+        .ancestors()
+        .nth(2)
+        .expect("tests lie in <target>/<profile>/deps");
     let path = profile.join("examples").join(name);
     if !path.exists() {
         BUILT.get_or_init(|| build_examples(profile));
@@ -53,14 +59,24 @@ fn binary(name: &str) -> PathBuf {
 }
 
 fn build_examples(profile: &Path) {
-    let target = profile.parent().expect("a profile's folder lies in the target folder");
+    let target = profile
+        .parent()
+        .expect("a profile's folder lies in the target folder");
     let name = match profile.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
         Some(name) => name,
     };
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-    cargo.args(["build", "--package", "swathe-examples", "--examples", "--profile", name, "--target-dir"]);
+    cargo.args([
+        "build",
+        "--package",
+        "swathe-examples",
+        "--examples",
+        "--profile",
+        name,
+        "--target-dir",
+    ]);
     let status = cargo.arg(target).status().expect("Cargo can be started");
     assert!(status.success(), "the examples could not be built: {status}");
 }
@@ -71,10 +87,19 @@ impl Watchdog {
     /// # Errors
     /// What went wrong, with all output so far: it hung, failed, or left processes (which have been killed).
     pub(crate) fn run(&self, name: &str, command: &mut Command) -> Result<Output, String> {
-        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| format!("{name} could not be started: {error}"))?;
+        command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .map_err(|error| format!("{name} could not be started: {error}"))?;
         let pid = child.id();
-        let (stdout, stderr) = (Collected::of(child.stdout.take()), Collected::of(child.stderr.take()));
+        let (stdout, stderr) = (
+            Collected::of(child.stdout.take()),
+            Collected::of(child.stderr.take()),
+        );
 
         let status = poll(self.limit, || child.try_wait().ok().flatten());
         let left = match status {
@@ -84,7 +109,9 @@ impl Watchdog {
         if status.is_none() || !left.is_empty() {
             end(&mut child);
         }
-        let closed = poll(self.patience, || (stdout.is_closed() && stderr.is_closed()).then_some(()));
+        let closed = poll(self.patience, || {
+            (stdout.is_closed() && stderr.is_closed()).then_some(())
+        });
 
         let (stdout, stderr) = (stdout.text(), stderr.text());
         let wrong = match status {
@@ -94,13 +121,19 @@ impl Watchdog {
             Some(_) if closed.is_none() => format!("{name} left a process that holds its output open"),
             Some(_) => return Ok(Output { stdout, pid }),
         };
-        Err(format!("{wrong}\n--- its output:\n{stdout}--- its errors:\n{stderr}"))
+        Err(format!(
+            "{wrong}\n--- its output:\n{stdout}--- its errors:\n{stderr}"
+        ))
     }
 
     /// The processes of a group that are still there after some patience.
     fn left_of(&self, group: u32) -> Vec<String> {
         let gone = poll(self.patience, || members(group).is_empty().then_some(()));
-        if gone.is_some() { Vec::new() } else { members(group) }
+        if gone.is_some() {
+            Vec::new()
+        } else {
+            members(group)
+        }
     }
 }
 
@@ -149,11 +182,13 @@ impl Collected {
         let bytes = Arc::new(Mutex::new(Vec::new()));
         let gathered = bytes.clone();
         let reader = thread::spawn(move || {
+            let Some(mut pipe) = pipe else { return };
             let mut buffer = [0; 4096];
-            for mut pipe in pipe {
-                while let Ok(len @ 1..) = pipe.read(&mut buffer) {
-                    gathered.lock().unwrap_or_else(PoisonError::into_inner).extend(&buffer[..len]);
-                }
+            while let Ok(len @ 1..) = pipe.read(&mut buffer) {
+                gathered
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend(&buffer[..len]);
             }
         });
         Self { bytes, reader }
@@ -182,23 +217,49 @@ mod tests {
 
     #[test]
     fn a_program_that_hangs_is_named_and_ended() {
-        let error = shell("sleep 1000 & sleep 1000", Watchdog { limit: SHORT, patience: LONG }).unwrap_err();
+        let error = shell(
+            "sleep 1000 & sleep 1000",
+            Watchdog {
+                limit: SHORT,
+                patience: LONG,
+            },
+        )
+        .unwrap_err();
         assert!(error.starts_with("the script hung: "), "{error}");
     }
 
     #[test]
     fn a_process_that_is_left_behind_is_found_and_ended() {
-        let error = shell("sleep 1000 & echo $!", Watchdog { limit: LONG, patience: SHORT }).unwrap_err();
-        assert!(error.starts_with("the script left processes behind: s"), "{error}");
+        let error = shell(
+            "sleep 1000 & echo $!",
+            Watchdog {
+                limit: LONG,
+                patience: SHORT,
+            },
+        )
+        .unwrap_err();
+        assert!(
+            error.starts_with("the script left processes behind: s"),
+            "{error}"
+        );
         let pid = error.lines().nth(2).expect("its output is the process id");
         let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let ended = poll(LONG, || (stat().is_empty() || stat().contains(") Z ")).then_some(()));
+        let ended = poll(LONG, || {
+            (stat().is_empty() || stat().contains(") Z ")).then_some(())
+        });
         assert!(ended.is_some(), "it goes on: {}", stat());
     }
 
     #[test]
     fn a_failure_comes_with_all_output() {
-        let error = shell("echo one; echo two >&2; exit 3", Watchdog { limit: LONG, patience: LONG }).unwrap_err();
+        let error = shell(
+            "echo one; echo two >&2; exit 3",
+            Watchdog {
+                limit: LONG,
+                patience: LONG,
+            },
+        )
+        .unwrap_err();
         assert!(error.starts_with("the script failed: exit status: 3"), "{error}");
         assert!(error.contains("one\n") && error.contains("two\n"), "{error}");
     }

@@ -1,1 +1,152 @@
-fn main() {}
+//! Nothing is left behind: no process, no open file, no name in `/dev/shm`, no memory, however a pool ends.
+//!
+//! Without the harness, because only one pool may live at a time here.
+
+use std::{thread, time::Duration};
+
+use swathe::{Memory, Pool, Result};
+use swathe_tests::{Holdings, until, watch};
+
+fn pool() -> Result<Pool> {
+    Pool::builder().processes(2).build()
+}
+
+fn sleep_long(_: u8) {
+    thread::sleep(Duration::from_secs(3600));
+}
+
+fn closed_and_joined() -> Result<()> {
+    let pool = pool()?;
+    let pending = pool.map_async(|x: u64| x.to_string(), 0..100)?;
+    pool.close();
+    pool.join()?;
+    assert_eq!(pending.get()?.len(), 100);
+    Ok(())
+}
+
+fn terminated() -> Result<()> {
+    let pool = pool()?;
+    let pending = pool.map_async(sleep_long, [0; 10])?;
+    pool.terminate();
+    assert!(pending.get().is_err());
+    Ok(())
+}
+
+fn dropped() -> Result<()> {
+    let pool = pool()?;
+    let _pending = pool.map_async(sleep_long, [0; 10])?;
+    Ok(())
+}
+
+fn dropped_at_once() -> Result<()> {
+    pool().map(drop)
+}
+
+fn dropped_while_streaming() -> Result<()> {
+    let pool = pool()?;
+    let mut stream = pool.imap_unordered(|x: u64| vec![x; 1000], 0..);
+    assert!(stream.next().is_some());
+    Ok(())
+}
+
+fn leaked() -> Result<()> {
+    let pool = pool()?;
+    pool.map(|x: u64| x, 0..10)?;
+    pool.close();
+    pool.join()?;
+    std::mem::forget(pool.map_async(sleep_long, [1]));
+    Ok(())
+}
+
+fn broken() -> Result<()> {
+    fn fail() {
+        panic!("on purpose");
+    }
+    let pool = Pool::builder().processes(2).initializer(fail, ()).build()?;
+    assert!(pool.map(|x: u8| x, [1]).is_err());
+    Ok(())
+}
+
+/// Workers, then the process that forks them, die of SIGKILL.
+fn killed() -> Result<()> {
+    let pool = pool()?;
+    let pending = pool.map_async(
+        |x: u64| thread::sleep(Duration::from_millis(x / x.max(1))),
+        0..200,
+    )?;
+    for round in 0..4 {
+        until("both workers are there", || pool.workers().len() == 2);
+        let worker = pool.workers()[0].pid;
+        let victim = match round % 2 {
+            0 => worker,
+            _ => swathe_tests::Process::read(worker).map_or(worker, |process| process.parent),
+        };
+        if victim != std::process::id() {
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(victim as i32),
+                nix::sys::signal::Signal::SIGKILL,
+            );
+        }
+        until("it is gone", || !swathe_tests::runs(victim));
+    }
+    pending.get()?;
+    Ok(())
+}
+
+fn resized_and_recycled() -> Result<()> {
+    let pool = Pool::builder().processes(1).max_tasks_per_child(3).build()?;
+    for processes in [3, 1, 2] {
+        pool.resize(processes)?;
+        assert_eq!(pool.batch().chunk_size(1).map(|x: u64| x, 0..20)?.len(), 20);
+    }
+    Ok(())
+}
+
+fn of_mapped_files() -> Result<()> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("a.npy");
+    swathe::Array::from_fn(1000, |i| i as f64)?.to_npy(&path)?;
+    let array = swathe::Array::<f64>::from_npy_path(&path)?;
+    assert_eq!(pool()?.map(|x: f64| x, &array)?[999], 999.0);
+    Ok(())
+}
+
+fn with_an_arena_of_its_own() -> Result<()> {
+    let memory = Memory::with_capacity(16 << 20)?;
+    let pool = Pool::builder().processes(1).memory(memory).build()?;
+    assert_eq!(pool.map(|x: u64| x, 0..1000)?.len(), 1000);
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    swathe::init();
+    // Orphans become children of this process, so that none can hide.
+    nix::sys::prctl::set_child_subreaper(true).expect("Linux can do that");
+    let scenarios: [(&str, fn() -> Result<()>); 11] = [
+        ("closed and joined", closed_and_joined),
+        ("terminated", terminated),
+        ("dropped", dropped),
+        ("dropped at once", dropped_at_once),
+        ("dropped while streaming", dropped_while_streaming),
+        ("refused after its end", leaked),
+        ("broken", broken),
+        ("killed", killed),
+        ("resized and recycled", resized_and_recycled),
+        ("of mapped files", of_mapped_files),
+        ("with an arena of its own", with_an_arena_of_its_own),
+    ];
+    // What stays for good is made first: the arena of this process.
+    dropped_at_once()?;
+    let memory = Memory::global()?;
+    let (before, in_use) = (Holdings::now(), memory.stats().in_use);
+    for (name, scenario) in scenarios {
+        let _watch = watch();
+        for _ in 0..3 {
+            scenario()?;
+            before.assert_restored(&format!("a pool that was {name}"));
+            until("its memory is free", || memory.stats().in_use == in_use);
+        }
+        println!("a pool that was {name} left nothing");
+    }
+    Ok(())
+}

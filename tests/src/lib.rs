@@ -68,7 +68,10 @@ pub fn pool(processes: usize) -> Watched<Pool> {
 /// # Panics
 /// If it could not be built.
 pub fn watched<S>(pool: swathe::Result<Pool<S>>) -> Watched<Pool<S>> {
-    Watched { value: pool.unwrap_or_else(|error| panic!("{error}")), _watch: watch() }
+    Watched {
+        value: pool.unwrap_or_else(|error| panic!("{error}")),
+        _watch: watch(),
+    }
 }
 
 /// Waits until something holds.
@@ -78,7 +81,11 @@ pub fn watched<S>(pool: swathe::Result<Pool<S>>) -> Watched<Pool<S>> {
 pub fn until(what: &str, holds: impl Fn() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < PATIENCE / 2, "waited in vain until {what}\n{}", report());
+        assert!(
+            start.elapsed() < PATIENCE / 2,
+            "waited in vain until {what}\n{}",
+            report()
+        );
         thread::sleep(Duration::from_millis(2));
     }
 }
@@ -111,13 +118,26 @@ impl Process {
         let mut fields = tail.split_whitespace();
         let state = fields.next()?.chars().next()?;
         let parent = fields.next()?.parse().ok()?;
-        Some(Self { pid, parent, name, state })
+        Some(Self {
+            pid,
+            parent,
+            name,
+            state,
+        })
     }
 
     /// What each of its threads is doing.
     fn threads(&self) -> Vec<String> {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
-        let read = |path: &Path, file| fs::read_to_string(path.join(file)).unwrap_or_default().trim().to_owned();
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let read = |path: &Path, file| {
+            fs::read_to_string(path.join(file))
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        };
         tasks
             .map(|task| {
                 let path = task.path();
@@ -131,7 +151,11 @@ impl Process {
 
 impl fmt::Display for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} of {}, state {}", self.pid, self.name, self.parent, self.state)
+        write!(
+            f,
+            "{} {} of {}, state {}",
+            self.pid, self.name, self.parent, self.state
+        )
     }
 }
 
@@ -153,7 +177,10 @@ pub fn descendants() -> Vec<Process> {
 
 /// The processes of pools among the [`descendants`].
 pub fn pool_processes() -> Vec<Process> {
-    descendants().into_iter().filter(|process| process.name.starts_with("swathe-")).collect()
+    descendants()
+        .into_iter()
+        .filter(|process| process.name.starts_with("swathe-"))
+        .collect()
 }
 
 /// Where this process and its descendants are.
@@ -186,7 +213,10 @@ impl Holdings {
     /// If `/proc` cannot be read.
     pub fn now() -> Self {
         let mut files = BTreeMap::new();
-        let open: Vec<_> = fs::read_dir("/proc/self/fd").expect("/proc is there").flatten().collect();
+        let open: Vec<_> = fs::read_dir("/proc/self/fd")
+            .expect("/proc is there")
+            .flatten()
+            .collect();
         for file in open {
             // The directory's own descriptor is closed by now.
             if let Ok(target) = fs::read_link(file.path()) {
@@ -197,7 +227,11 @@ impl Holdings {
         let mut shared_memory: Vec<_> = names.map(|name| name.file_name()).collect();
         shared_memory.sort();
         let processes = pool_processes().iter().map(|process| process.pid).collect();
-        Self { files, shared_memory, processes }
+        Self {
+            files,
+            shared_memory,
+            processes,
+        }
     }
 
     /// Waits until everything is as it was.
@@ -221,5 +255,6 @@ impl Holdings {
 /// `socket:[1234]` without its number, which says nothing.
 fn numberless(target: &Path) -> PathBuf {
     let text = target.to_string_lossy();
-    text.split_once(":[").map_or_else(|| target.to_owned(), |(kind, _)| PathBuf::from(kind))
+    text.split_once(":[")
+        .map_or_else(|| target.to_owned(), |(kind, _)| PathBuf::from(kind))
 }

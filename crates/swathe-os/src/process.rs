@@ -74,7 +74,9 @@ pub enum Forked {
 /// Forks this process, which must have exactly one thread; refuses otherwise.
 pub fn fork() -> io::Result<Forked> {
     if thread_count() != Some(1) {
-        return Err(io::Error::other("a process with several threads must not be forked"));
+        return Err(io::Error::other(
+            "a process with several threads must not be forked",
+        ));
     }
     // SAFETY: with a single thread no lock can be held by a thread that the child lacks.
     match unsafe { nix::unistd::fork() }? {
@@ -154,7 +156,10 @@ pub fn poll(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<Vec
     loop {
         let left = deadline.map(|d| {
             let left = d.saturating_duration_since(Instant::now());
-            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+            Timespec {
+                tv_sec: left.as_secs() as i64,
+                tv_nsec: i64::from(left.subsec_nanos()),
+            }
         });
         match rustix::event::poll(&mut polled, left.as_ref()) {
             Ok(_) => return Ok(polled.iter().map(|p| !p.revents().is_empty()).collect()),
@@ -212,7 +217,16 @@ pub fn reap(pid: u32) -> Option<Exit> {
     } else {
         ExitCause::Code(libc::WEXITSTATUS(status))
     };
-    Some(Exit { cause, peak_kib: usage.ru_maxrss.max(0) as u64 })
+    Some(Exit {
+        cause,
+        peak_kib: usage.ru_maxrss.max(0) as u64,
+    })
+}
+
+/// Whether there is a process with this id: also one that has ended and was not reaped, or that may not be signalled.
+pub fn exists(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
 /// Flushes what C's standard library has buffered for output.

@@ -34,8 +34,12 @@ pub struct Packet {
 impl Socket {
     /// Makes a pair, both ends close-on-exec.
     pub fn pair() -> io::Result<(Self, Self)> {
-        let (a, b) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (a, b) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
         Ok((Self(a), Self(b)))
     }
 
@@ -50,7 +54,12 @@ impl Socket {
             ancillary.push(SendAncillaryMessage::ScmRights(fds));
         }
         loop {
-            match rustix::net::sendmsg(&self.0, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
+            match rustix::net::sendmsg(
+                &self.0,
+                &[IoSlice::new(bytes)],
+                &mut ancillary,
+                SendFlags::NOSIGNAL,
+            ) {
                 Ok(_) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
@@ -89,7 +98,10 @@ impl Socket {
         if received.bytes == 0 && fds.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Packet { bytes: bytes[..received.bytes].to_vec(), fds }))
+        Ok(Some(Packet {
+            bytes: bytes[..received.bytes].to_vec(),
+            fds,
+        }))
     }
 }
 

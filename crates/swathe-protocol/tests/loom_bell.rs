@@ -113,7 +113,7 @@ fn a_parked_worker_hears_of_a_run() {
 
 #[test]
 fn two_parked_workers_hear_of_two_runs() {
-    explore(2, everyone_is_served::<2>);
+    explore(1, everyone_is_served::<2>);
 }
 
 #[derive(Default)]

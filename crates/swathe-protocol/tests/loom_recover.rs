@@ -286,8 +286,9 @@ impl Pool {
     }
 }
 
-/// Kills one of two workers before its `nth` change.
-fn a_death(nth: u32, chunk_len: u32, runs: &[Span]) -> bool {
+/// Kills one of two workers before its `nth` change. With a `successor`, the dead worker's slot takes up work again while
+/// the survivor may still be running a chunk.
+fn a_death(nth: u32, chunk_len: u32, runs: &[Span], successor: bool) -> bool {
     let pool = Pool::open(chunk_len, runs);
     let mortal = thread::spawn({
         let pool = Arc::clone(&pool);
@@ -309,6 +310,9 @@ fn a_death(nth: u32, chunk_len: u32, runs: &[Span]) -> bool {
     let died = mortal.join().unwrap();
     if died {
         pool.recover(MORTAL);
+        if successor {
+            pool.pop_and_mow(MORTAL);
+        }
     }
     survivor.join().unwrap();
     pool.finish();
@@ -325,15 +329,17 @@ fn a_death(nth: u32, chunk_len: u32, runs: &[Span]) -> bool {
 
 #[test]
 fn a_death_among_two_runs() {
-    explore_deaths(1, |nth| a_death(nth, 1, &[Span::new(0, 1), Span::new(1, 2)]));
+    explore_deaths(1, |nth| {
+        a_death(nth, 1, &[Span::new(0, 1), Span::new(1, 2)], true)
+    });
 }
 
 #[test]
 fn a_death_around_a_theft() {
-    explore_deaths(1, |nth| a_death(nth, 1, &[Span::new(0, 2)]));
+    explore_deaths(1, |nth| a_death(nth, 1, &[Span::new(0, 2)], false));
 }
 
 #[test]
 fn a_death_inside_a_chunk() {
-    explore_deaths(1, |nth| a_death(nth, 2, &[Span::new(0, 1)]));
+    explore_deaths(1, |nth| a_death(nth, 2, &[Span::new(0, 1)], true));
 }

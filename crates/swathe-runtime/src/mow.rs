@@ -242,6 +242,8 @@ impl<'w> Mowing<'w> {
             (cursor.get().min(len - 1), 1)
         };
         self.record(first + at, span, RecordKind::Panic, &take_panic());
+        // Reported: a later death must not be blamed on it.
+        self.worker.slot().write_last_words("");
         at + span
     }
 

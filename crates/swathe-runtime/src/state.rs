@@ -258,7 +258,8 @@ impl State {
     }
 
     fn vacate(&mut self, core: &Core, key: JobKey) {
-        self.quarantine.retain(|lent| lent.holders.iter().any(|holder| still_holds(core, *holder)));
+        self.quarantine
+            .retain(|lent| lent.holders.iter().any(|holder| still_holds(core, *holder)));
         if let Some(job) = self.jobs[key.index as usize].take() {
             let mut inner = job.inner.lock();
             let (keep, _) = (inner.keep.take(), inner.block.take());

@@ -10,7 +10,7 @@ use std::{
 
 use bytemuck::Pod;
 use rkyv::util::AlignedVec;
-use swathe_memory::Memory;
+use swathe_memory::{Memory, lease};
 use swathe_runtime::{Chunking, End, Engine, Job, JobHandle, JobTraits, Outcome, TaskRef};
 
 use crate::{
@@ -154,6 +154,15 @@ type Given<N, R, K> = <<N as Finish<R>>::Value as Datum<K>>::Output;
 type ReadyMap<'p, E, N, R, K, C> = Ready<'p, <E as Mode>::Of<Given<N, R, K>>, C>;
 pub(crate) type OnError = Box<dyn FnOnce(&Error) + Send>;
 
+/// The parameters of a call, ready to cross.
+#[derive(Default)]
+pub(crate) struct Encoded {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) keep: Keep,
+    /// Whether they hold arrays.
+    pub(crate) lends: bool,
+}
+
 /// One call of a pool with its options; made by [`Pool::batch`](crate::Pool::batch). It has the verbs of
 /// [`Pool`](crate::Pool).
 ///
@@ -182,8 +191,7 @@ pub(crate) type OnError = Box<dyn FnOnce(&Error) + Send>;
 pub struct Batch<'p, S = (), W = Without, E = Strict, C = Silent> {
     pub(crate) engine: &'p Engine,
     pub(crate) options: Options,
-    pub(crate) parameters: Vec<u8>,
-    pub(crate) keep: Keep,
+    pub(crate) parameters: Encoded,
     pub(crate) on_success: C,
     pub(crate) on_error: Option<OnError>,
     pub(crate) types: PhantomData<fn(S, W, E)>,
@@ -202,8 +210,7 @@ impl<'p, S> Batch<'p, S> {
         Self {
             engine,
             options: Options::default(),
-            parameters: Vec::new(),
-            keep: Vec::new(),
+            parameters: Encoded::default(),
             on_success: Silent,
             on_error: None,
             types: PhantomData,
@@ -263,7 +270,6 @@ impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
             engine,
             options,
             parameters,
-            keep,
             on_error,
             ..
         } = self;
@@ -272,7 +278,6 @@ impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
             engine,
             options,
             parameters,
-            keep,
             on_success,
             on_error,
             types: PhantomData,
@@ -285,7 +290,6 @@ impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
             engine,
             options,
             parameters,
-            keep,
             on_success,
             on_error,
             ..
@@ -294,7 +298,6 @@ impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
             engine,
             options,
             parameters,
-            keep,
             on_success,
             on_error,
             types: PhantomData,
@@ -321,6 +324,7 @@ impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
     /// If they cannot be encoded.
     pub fn with<P: Datum<K>, K: 'static>(self, parameters: &P) -> Result<Batch<'p, S, With<P, K>, E, C>> {
         let mut bytes = AlignedVec::new();
+        let lent = lease::lent();
         // Decoded once here as well: arrays in them stay in place for as long as this handle of them.
         let handle = parameters.encode(&mut bytes).and_then(|()| P::decode(&bytes));
         let handle = handle.map_err(|message| Error::Parameters { message })?;
@@ -331,12 +335,15 @@ impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
             on_error,
             ..
         } = self;
-        let keep: Keep = vec![Box::new(handle)];
+        let parameters = Encoded {
+            bytes: bytes.to_vec(),
+            keep: vec![Box::new(handle)],
+            lends: lease::lent() != lent,
+        };
         Ok(Batch {
             engine,
             options,
-            parameters: bytes.to_vec(),
-            keep,
+            parameters,
             on_success,
             on_error,
             types: PhantomData,
@@ -353,6 +360,7 @@ pub(crate) struct Plan {
     pub(crate) traits: JobTraits,
     pub(crate) base: u64,
     pub(crate) heap_hint: usize,
+    pub(crate) lends: bool,
     pub(crate) keep: Box<dyn Any + Send + Sync>,
 }
 
@@ -388,6 +396,7 @@ impl Plan {
             traits: JobTraits::default(),
             base: 0,
             heap_hint: hint,
+            lends: lowered.lends,
             keep: Box::new((lowered.keep, output.clone())),
         };
         Ok((plan, output))
@@ -414,7 +423,7 @@ impl Plan {
             seed: options.seed,
             base: self.base,
             max_deaths: options.max_deaths,
-            lends: true,
+            lends: self.lends,
             keep: self.keep,
             on_done,
         })?)
@@ -542,8 +551,10 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C> {
     {
         let memory = self.engine.memory();
         let mut lowered = lower(memory)?;
-        lowered.keep.extend(self.keep);
-        let (plan, output) = Plan::of_map::<F, S, W, Cols, M, N, K>(task, lowered, &self.parameters, memory)?;
+        lowered.lends |= self.parameters.lends;
+        lowered.keep.extend(self.parameters.keep);
+        let (plan, output) =
+            Plan::of_map::<F, S, W, Cols, M, N, K>(task, lowered, &self.parameters.bytes, memory)?;
         let conclude = move |outcome: &Arc<Outcome>| {
             conclude(
                 outcome,

@@ -54,9 +54,9 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C> {
         let memory = self.engine.memory();
         let task = lower::chunks_task::<F, S, W, A, B, M, N>(task)?;
         let mut lowered = input.lower(memory)?;
-        lowered.keep.extend(self.keep);
+        lowered.keep.extend(self.parameters.keep);
         let mut wire = Encoder::default();
-        wire.bytes(&self.parameters);
+        wire.bytes(&self.parameters.bytes);
         let output = Output::<B>::new(memory, lowered.len as usize, &mut wire)?;
         wire.append(&lowered.wire);
         let plan = Plan {
@@ -70,6 +70,7 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C> {
             },
             base: 0,
             heap_hint: 0,
+            lends: self.parameters.lends,
             keep: Box::new((lowered.keep, output.clone())),
         };
         let conclude = move |outcome: &_| E::conclude(outcome, output.when_over(outcome));

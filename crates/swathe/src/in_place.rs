@@ -47,7 +47,7 @@ impl<S: 'static, W: Parameters, C> Batch<'_, S, W, Strict, C> {
         let task = lower::in_place_task::<F, S, W, T, M, N>(task)?;
         let positions = array.len() as u64;
         let mut wire = Encoder::default();
-        wire.bytes(&self.parameters);
+        wire.bytes(&self.parameters.bytes);
         let array = InPlace::new(array, &mut wire);
         let plan = Plan {
             task,
@@ -60,7 +60,8 @@ impl<S: 'static, W: Parameters, C> Batch<'_, S, W, Strict, C> {
             },
             base: 0,
             heap_hint: 0,
-            keep: Box::new((self.keep, array.clone())),
+            lends: self.parameters.lends,
+            keep: Box::new((self.parameters.keep, array.clone())),
         };
         // The verb waits, so this runs once.
         let conclude = move |outcome: &Arc<Outcome>| match array.when_over(outcome) {

@@ -4,7 +4,7 @@ use std::any::Any;
 
 use bytemuck::Pod;
 use rkyv::util::AlignedVec;
-use swathe_memory::{Array, Memory};
+use swathe_memory::{Array, Memory, lease};
 
 use crate::{
     Error,
@@ -23,6 +23,8 @@ pub struct Lowered {
     pub(crate) len: u64,
     /// What it takes in shared memory.
     pub(crate) bytes: usize,
+    /// Whether its elements hold arrays, which a task may keep for longer than it runs.
+    pub(crate) lends: bool,
     pub(crate) wire: Encoder,
     pub(crate) keep: Keep,
 }
@@ -42,9 +44,11 @@ impl Lowered {
         array.verify()?;
         let mut wire = Encoder::default();
         wire.pod(&array.to_ref());
+        let (len, bytes) = (array.len() as u64, size_of_val(&array[..]));
         Ok(Self {
-            len: array.len() as u64,
-            bytes: size_of_val(&array[..]),
+            len,
+            bytes,
+            lends: false,
             wire,
             keep: vec![Box::new(array)],
         })
@@ -53,6 +57,7 @@ impl Lowered {
     /// Adds a further column.
     pub(crate) fn join(&mut self, other: Lowered) {
         self.bytes += other.bytes;
+        self.lends |= other.lends;
         self.wire.append(&other.wire);
         self.keep.extend(other.keep);
     }
@@ -174,9 +179,13 @@ macro_rules! record_item {
         type Column = Decoded<Self, $K>;
 
         fn lower(items: Vec<Self>, memory: &Memory) -> Result<Lowered, Error> {
+            let lent = lease::lent();
             let mut lowered = lower_records(items.iter(), memory)?;
-            // They may hold arrays that the workers attach.
-            lowered.keep.push(Box::new(items));
+            if lease::lent() != lent {
+                // They hold arrays, which must stay in place for the workers.
+                lowered.lends = true;
+                lowered.keep.push(Box::new(items));
+            }
             Ok(lowered)
         }
     };
@@ -190,9 +199,13 @@ macro_rules! record_item {
         where
             Self: 'a,
         {
+            let lent = lease::lent();
             let mut lowered = lower_records(items.clone(), memory)?;
-            // They may hold arrays that the workers attach, and the caller may drop them: decoding makes handles of
-            // our own.
+            if lease::lent() == lent {
+                return Ok(lowered);
+            }
+            // They hold arrays, and the caller may drop them: decoding makes handles of our own.
+            lowered.lends = true;
             let mut bytes = AlignedVec::new();
             let mut handles = Vec::with_capacity(items.len());
             for (position, item) in items.enumerate() {

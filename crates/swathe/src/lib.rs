@@ -61,6 +61,7 @@ mod pool;
 mod records;
 mod reduce;
 mod rows;
+mod shared;
 mod stream;
 mod task;
 
@@ -78,6 +79,7 @@ pub use item::{Arguments, Item, ItemRef};
 pub use partial::{Partial, Status};
 pub use pool::Pool;
 pub use records::{Records, RecordsIter};
+pub use shared::{Queue, QueueError, SharedArray, Value};
 pub use task::Task;
 
 pub use swathe_memory::{Array, ArrayMut, Memory, MemoryError};

@@ -7,11 +7,11 @@ use swathe_runtime::{Chunking, End, JobTraits, Outcome};
 use crate::{
     Batch, Pool, Result,
     arg::Value,
-    batch::{OnSuccess, Options, Plan, Strict, tell},
+    batch::{Encoded, OnSuccess, Options, Plan, Strict, tell},
     datum::{Collection, Datum},
     error::JobError,
     input::Input,
-    item::{Keep, Lowered, lower_records},
+    item::{Lowered, lower_records},
     lower::{self, Output, wire::Encoder},
     map::ArgsOf,
     parameters::Parameters,
@@ -38,8 +38,7 @@ impl<S: 'static, W: Parameters, C> Batch<'_, S, W, Strict, C> {
         let call = Reduction {
             engine: self.engine,
             options: self.options,
-            parameters: self.parameters,
-            keep: Arc::new(self.keep),
+            parameters: Arc::new(self.parameters),
         };
         let result = call
             .blocks::<F, G, S, W, I, K, M, MG, B, KB>(task, combine, input)
@@ -53,8 +52,7 @@ impl<S: 'static, W: Parameters, C> Batch<'_, S, W, Strict, C> {
 struct Reduction<'p> {
     engine: &'p swathe_runtime::Engine,
     options: Options,
-    parameters: Vec<u8>,
-    keep: Arc<Keep>,
+    parameters: Arc<Encoded>,
 }
 
 impl Reduction<'_> {
@@ -131,13 +129,14 @@ impl Reduction<'_> {
         options: Options,
     ) -> Result<Vec<B>> {
         let mut inner = Encoder::default();
-        inner.bytes(&self.parameters);
+        inner.bytes(&self.parameters.bytes);
         let output = Output::<B::Slot>::new(self.engine.memory(), slots, &mut inner)?;
         inner.append(&lowered.wire);
         let mut wire = Encoder::default();
         wire.pod(&number);
         wire.bytes(&inner.into_bytes());
-        let keep: Box<dyn Any + Send + Sync> = Box::new((lowered.keep, self.keep.clone(), output.clone()));
+        let keep: Box<dyn Any + Send + Sync> =
+            Box::new((lowered.keep, self.parameters.clone(), output.clone()));
         let heap_hint = slots.saturating_mul(B::HEAP).min(1 << 20);
         let plan = Plan {
             task,
@@ -147,6 +146,7 @@ impl Reduction<'_> {
             traits,
             base: 0,
             heap_hint,
+            lends: lowered.lends | self.parameters.lends,
             keep,
         };
         let outcome: Arc<Outcome> = plan.run(self.engine, &options)?;

@@ -6,12 +6,12 @@ use swathe_runtime::{Chunking, Engine, Outcome};
 
 use crate::{
     Batch, Imap, Pool, Result, Status,
-    batch::{MapOutput, Options, Plan, Silent, Strict},
+    batch::{Encoded, MapOutput, Options, Plan, Silent, Strict},
     column::Columns,
     datum::{Collection, Datum},
     error::ItemError,
     imap::{Block, LONGEST_BLOCK, Results},
-    item::{Item, Keep, Rows},
+    item::{Item, Rows},
     kind::{ByRow, Single},
     lower::{Direct, Fallible, Finish},
     parameters::Parameters,
@@ -22,8 +22,7 @@ use crate::{
 struct Stream<'p, W> {
     engine: &'p Engine,
     options: Options,
-    parameters: Vec<u8>,
-    keep: Arc<Keep>,
+    parameters: Arc<Encoded>,
     types: PhantomData<fn(W)>,
 }
 
@@ -44,10 +43,11 @@ impl<W: Parameters> Stream<'_, W> {
         let memory = self.engine.memory();
         let len = rows.len();
         let mut lowered = R::lower_rows(rows, memory)?;
-        lowered.keep.push(Box::new(self.keep.clone()));
+        lowered.lends |= self.parameters.lends;
+        lowered.keep.push(Box::new(self.parameters.clone()));
         let bytes = lowered.bytes + len * size_of::<<N::Value as Datum<K>>::Slot>();
         let (mut plan, output) =
-            Plan::of_map::<F, S, W, R::Columns, M, N, K>(task, lowered, &self.parameters, memory)?;
+            Plan::of_map::<F, S, W, R::Columns, M, N, K>(task, lowered, &self.parameters.bytes, memory)?;
         plan.base = base;
         plan.traits.attended = true;
         // One worker takes the whole block, unless it is so long that waiting for one would hold up the stream.
@@ -103,8 +103,7 @@ impl<'p, S: 'static, W: Parameters> Batch<'p, S, W, Strict, Silent> {
         let stream = Stream::<W> {
             engine: self.engine,
             options: self.options,
-            parameters: self.parameters,
-            keep: Arc::new(self.keep),
+            parameters: Arc::new(self.parameters),
             types: PhantomData,
         };
         let submit =

@@ -1,0 +1,173 @@
+//! What tasks and the parent share and change: [`Value`], [`SharedArray`], [`Queue`].
+//!
+//! Each lies in a segment of its own, a memory file without a name, behind a header that says what it is. So what
+//! crosses to another process is the segment's id alone, and a handle that outlives the parent's writes to memory that
+//! is nobody else's. All words are atomics, and every transition is one operation on one of them: a process can be
+//! killed at any instruction and leaves nothing locked.
+
+mod array;
+mod cells;
+mod doorbell;
+mod queue;
+mod seats;
+mod value;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use bytemuck::Pod;
+use rkyv::{
+    Archive, Archived, Deserialize, Place, Serialize,
+    primitive::ArchivedU64,
+    rancor::{Fallible, Source},
+};
+use swathe_memory::{MemoryError, Overlay, Segment, SegmentId, SharedSlice, registry};
+use swathe_os::{
+    mapping::{HUGE_PAGE, Mapping},
+    memory_limits,
+};
+
+pub use array::SharedArray;
+pub use queue::{Queue, QueueError};
+pub use value::Value;
+
+use crate::Record;
+
+/// Bytes of the header: mark and facts in the first cache line, then two lines for the doorbells of a queue. What
+/// follows lies on a boundary of two cache lines.
+const HEADER: usize = 256;
+/// The header's first word, plus the kind.
+const MARK: u64 = u64::from_be_bytes(*b"swathe\0\0");
+/// Numbers about the content, next in the header.
+const FACTS: usize = 3;
+/// Segments from this size on are checked against the limits of the system.
+const CHECKED_FROM: usize = 1 << 20;
+
+/// What a segment holds.
+#[derive(Clone, Copy)]
+enum Kind {
+    Cells = 1,
+    Queue = 2,
+}
+
+/// Makes a segment for `bytes` zeros behind its header, all pages of it taken: a shortage is this error and not a
+/// SIGBUS in some worker.
+fn create(kind: Kind, facts: [u64; FACTS], bytes: usize) -> Result<Arc<Segment>, MemoryError> {
+    let too_large = MemoryError::TooLarge {
+        count: bytes,
+        element_size: 1,
+    };
+    let len = bytes.checked_add(HEADER).ok_or(too_large)?;
+    check_headroom(len)?;
+    let segment = Segment::create("swathe-shared", len)?;
+    take_pages(&segment)?;
+    let header = header(&segment)?;
+    for (word, fact) in header[1..].iter().zip(facts) {
+        word.store(fact, Ordering::Relaxed);
+    }
+    // SYNC shared-header: pairs with the acquire in `attach`.
+    header[0].store(MARK + kind as u64, Ordering::Release);
+    Ok(segment)
+}
+
+/// The segment with this id and its facts, in any process of the pool.
+fn attach(kind: Kind, id: u64) -> Result<(Arc<Segment>, [u64; FACTS]), MemoryError> {
+    let segment = registry::resolve(SegmentId::from_bits(id))?;
+    let header = header(&segment)?;
+    if header[0].load(Ordering::Acquire) != MARK + kind as u64 {
+        return Err(wrong(&segment, "it was made for something else"));
+    }
+    let facts = std::array::from_fn(|i| header[1 + i].load(Ordering::Relaxed));
+    Ok((segment, facts))
+}
+
+fn wrong(segment: &Segment, reason: &'static str) -> MemoryError {
+    MemoryError::WrongSegment {
+        segment: segment.id(),
+        purpose: "this shared Value, SharedArray or Queue",
+        reason,
+    }
+}
+
+fn header(segment: &Arc<Segment>) -> Result<SharedSlice<AtomicU64>, MemoryError> {
+    SharedSlice::at(segment, 0, 1 + FACTS)
+}
+
+/// Words behind the header.
+fn body<W: Overlay>(
+    segment: &Arc<Segment>,
+    offset: usize,
+    count: usize,
+) -> Result<SharedSlice<W>, MemoryError> {
+    SharedSlice::at(segment, HEADER.saturating_add(offset), count)
+}
+
+fn check_headroom(len: usize) -> Result<(), MemoryError> {
+    if len < CHECKED_FROM {
+        return Ok(());
+    }
+    let headroom = memory_limits::page_headroom();
+    // As in the arena, the last sixteenth, at most 64 MiB, is left for stacks and heaps.
+    let available = headroom.bytes - (headroom.bytes / 16).min(64 << 20);
+    if available < len as u64 {
+        return Err(MemoryError::Shortage {
+            needed: len as u64,
+            available,
+            limited_by: headroom.limited_by,
+        });
+    }
+    Ok(())
+}
+
+/// Pages belong to the file, not to a mapping: one that is dropped right away serves to take them.
+fn take_pages(segment: &Segment) -> Result<(), MemoryError> {
+    let len = segment.len();
+    let mapped = Mapping::read_write(segment.fd(), len);
+    let mapping = mapped.map_err(|source| MemoryError::Map {
+        what: segment.origin().to_string(),
+        source,
+    })?;
+    let huge = len - len % HUGE_PAGE;
+    if huge > 0
+        && let Err(error) = mapping.collapse(0, huge)
+    {
+        tracing::debug!(%error, len, "no huge pages for shared words");
+    }
+    mapping
+        .populate_write(0, len)
+        .map_err(|source| MemoryError::Pages {
+            needed: len as u64,
+            source,
+        })
+}
+
+/// How a handle crosses to another process: as the id of its segment.
+macro_rules! crosses_by_id {
+    ($($Handle:ident [$($bound:tt)*]),*) => {$(
+        impl<T: $($bound)*> Record for $Handle<T> {}
+
+        impl<T: $($bound)*> Archive for $Handle<T> {
+            type Archived = Archived<u64>;
+            type Resolver = ();
+
+            fn resolve(&self, (): (), out: Place<ArchivedU64>) {
+                self.id().to_bits().resolve((), out);
+            }
+        }
+
+        impl<T: $($bound)*, S: Fallible + ?Sized> Serialize<S> for $Handle<T> {
+            fn serialize(&self, _: &mut S) -> Result<(), S::Error> {
+                Ok(())
+            }
+        }
+
+        impl<T: $($bound)*, D: Fallible<Error: Source> + ?Sized> Deserialize<$Handle<T>, D> for ArchivedU64 {
+            fn deserialize(&self, _: &mut D) -> Result<$Handle<T>, D::Error> {
+                $Handle::attach(self.to_native()).map_err(Source::new)
+            }
+        }
+    )*};
+}
+crosses_by_id!(Value [Pod], SharedArray [Pod], Queue ['static]);
