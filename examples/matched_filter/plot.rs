@@ -5,14 +5,13 @@ use std::path::Path;
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::Result;
 use crate::bank::Grid;
 use crate::filter::{Peak, chirp_mass};
 
 /// Size of the picture and of the strip at its right for the colour bar, in pixels.
-const SIZE: (u32, u32) = (900, 780);
+const SIZE: (u32, u32) = (900, 800);
 const STRIP: u32 = 130;
 const MARGIN: u32 = 22;
 const X_LABELS: u32 = 62;
@@ -38,9 +37,16 @@ pub(crate) fn draw(path: &Path, grid: &Grid, peaks: &[Peak], loudest: usize) -> 
 
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
+    let (m1, m2) = (m1s[loudest], m2s[loudest]);
+    let legend = format!(
+        "circle: the loudest, {m1} + {m2} solar masses, SNR {:.2}; curve: its chirp mass, {:.2} solar masses",
+        peaks[loudest].snr,
+        chirp_mass(m1, m2),
+    );
     let below = root
         .margin(12, 0, 0, 0)
-        .titled("Matched filter: loudest SNR of every template", text(32))?;
+        .titled("Matched filter: loudest SNR of every template", text(32))?
+        .titled(&legend, text(20))?;
     let (left, right) = below.split_horizontally(SIZE.0 - STRIP);
 
     let half = grid.step / 2.0;
@@ -49,7 +55,7 @@ pub(crate) fn draw(path: &Path, grid: &Grid, peaks: &[Peak], loudest: usize) -> 
         .margin(MARGIN)
         .margin_right(8)
         .x_label_area_size(X_LABELS)
-        .y_label_area_size(70)
+        .y_label_area_size(84)
         .build_cartesian_2d(start..end, start..end)?;
     plane
         .configure_mesh()
@@ -68,19 +74,14 @@ pub(crate) fn draw(path: &Path, grid: &Grid, peaks: &[Peak], loudest: usize) -> 
             colour(peak.snr).filled(),
         )
     }))?;
-    mark(
-        &mut plane,
-        (start, end),
-        (m1s[loudest], m2s[loudest]),
-        peaks[loudest].snr,
-    )?;
+    mark(&mut plane, (start, end), (m1, m2))?;
     colour_bar(&right, (low, high), &colour)?;
     root.present()?;
     Ok(())
 }
 
 /// The loudest pair, and the curve of its chirp mass: along it templates look alike.
-fn mark(plane: &mut Plane<'_>, (start, end): (f64, f64), (m1, m2): (f64, f64), snr: f64) -> Result<()> {
+fn mark(plane: &mut Plane<'_>, (start, end): (f64, f64), (m1, m2): (f64, f64)) -> Result<()> {
     let chirp = chirp_mass(m1, m2);
     let curve = (0..100).map(|i| {
         let q = 0.94f64.powi(i); // m2 / m1
@@ -93,16 +94,6 @@ fn mark(plane: &mut Plane<'_>, (start, end): (f64, f64), (m1, m2): (f64, f64), s
         INK.mix(0.6).stroke_width(2),
     )])?;
     plane.draw_series([Circle::new((m1, m2), 9, INK.stroke_width(3))])?;
-
-    let lines = [
-        format!("loudest (circle): {m1} + {m2} solar masses, SNR {snr:.2}"),
-        format!("same chirp mass (curve): {chirp:.2} solar masses"),
-    ];
-    let pitch = (end - start) / 20.0;
-    plane.draw_series(lines.into_iter().enumerate().map(|(i, line)| {
-        let at = (start + 0.6 * pitch, end - pitch * (1.0 + i as f64));
-        Text::new(line, at, text(20).pos(Pos::new(HPos::Left, VPos::Center)))
-    }))?;
     Ok(())
 }
 
@@ -125,7 +116,8 @@ fn colour_bar(strip: &Area<'_>, (low, high): (f64, f64), colour: &impl Fn(f64) -
     let step = (high - low) / 128.0;
     bar.draw_series((0..128).map(|i| {
         let snr = low + i as f64 * step;
-        Rectangle::new([(0.0, snr), (1.0, snr + step)], colour(snr + step / 2.0).filled())
+        // Each up to the top, for the next to cover: no seams when the picture is scaled.
+        Rectangle::new([(0.0, snr), (1.0, high)], colour(snr + step / 2.0).filled())
     }))?;
     Ok(())
 }

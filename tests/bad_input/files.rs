@@ -216,28 +216,37 @@ fn a_file_that_shrinks_between_two_jobs() -> Result<()> {
     Ok(())
 }
 
-/// A worker that touches the lost part dies of SIGBUS; the parent does not, and the part that is left has its results.
+/// A worker that touches the lost part dies of SIGBUS; the parent does not. Whoever maps the file again is told why.
 #[test]
 fn a_file_that_shrinks_while_a_job_runs() -> Result<()> {
-    let directory = TempDir::new().expect("a directory");
-    let (path, array) = long_array(&directory);
-    let pool = pool(1);
-    pool.run_per_worker(|| ())?;
-    let cut = |path: &String, array: Array<f64>| {
+    fn cut(path: &String, array: Array<f64>) -> [f64; 2] {
         truncate(Path::new(path), 4096);
         [array[0], array[65_535]]
+    }
+    let directory = TempDir::new().expect("a directory");
+    let pool = pool(1);
+    let run = |deaths| {
+        let (path, array) = long_array(&directory);
+        let path = path.display().to_string();
+        let partial = pool
+            .batch()
+            .max_deaths(deaths)
+            .with(&path)?
+            .collect_errors()
+            .map(cut, [array])?;
+        Ok::<_, swathe::Error>((partial.status(0), partial.failures()[0].to_string()))
     };
-    let path = path.display().to_string();
-    let partial = pool
-        .batch()
-        .max_deaths(2)
-        .with(&path)?
-        .collect_errors()
-        .map(cut, [array])?;
-    assert_eq!(partial.status(0), Status::Lost);
-    let failure = partial.failures()[0].to_string();
+    let (status, failure) = run(1)?;
+    assert_eq!(status, Status::Lost);
     assert!(
-        failure.starts_with("position 0 was lost: its worker was killed by signal 7 (SIGBUS), 2 times"),
+        failure.starts_with("position 0 was lost: its worker was killed by signal 7 (SIGBUS)"),
+        "{failure}"
+    );
+    let (status, failure) = run(3)?;
+    assert_eq!(status, Status::Failed);
+    assert!(failure.starts_with("position 0 failed: "), "{failure}");
+    assert!(
+        failure.contains("long.npy shrank while it was mapped: "),
         "{failure}"
     );
     assert_eq!(pool.map(|x: u64| x, 0..3)?, [0, 1, 2]);

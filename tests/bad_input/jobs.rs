@@ -295,7 +295,7 @@ fn an_axis_that_does_not_exist() -> Result<()> {
     );
     assert_eq!(
         text(table.reshape(&[4, 2])),
-        "the shape [4, 2] has 8 elements, but there are 6"
+        "the shape [4, 2] has 8 elements, but the array has 6"
     );
     Ok(())
 }

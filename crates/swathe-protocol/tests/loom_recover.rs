@@ -1,5 +1,5 @@
-//! Recovery under loom: a worker is killed before any one of its stores and exchanges, while another one goes on; the supervisor
-//! follows the README. Every chunk becomes final exactly once, is never run by two at a time, and the bell rings.
+//! Recovery under loom: a worker is killed before any one of its stores and exchanges, while another one goes on; the
+//! supervisor follows the README. Every chunk becomes final exactly once, is never run by two at a time, and the bell rings.
 #![cfg(loom)]
 
 use std::sync::{Arc, Mutex};

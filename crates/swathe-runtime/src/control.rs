@@ -142,6 +142,12 @@ impl Control {
         }
     }
 
+    /// Wakes it even if somebody else claimed to: the one who claimed it may have died.
+    pub(crate) fn wake_courier_anyway(&self) {
+        self.header.courier.unpark_self();
+        swathe_os::futex::wake(self.header.courier.word(), 1);
+    }
+
     /// Rings a job's bell, and the courier's if the job asks for it.
     pub(crate) fn ring_over(&self, cell: &JobCell, attended: bool) {
         if cell.bell.ring() {
@@ -160,6 +166,12 @@ impl Control {
         if attended {
             self.wake_courier();
         }
+    }
+
+    /// Wakes those who wait for a job whatever its bell says: a dead worker may have rung, and owe the wake.
+    pub(crate) fn wake_waiters(&self, cell: &JobCell) {
+        let _ = cell.bell.nudge();
+        swathe_os::futex::wake(cell.bell.word(), u32::MAX);
     }
 
     /// Completes the job if all its chunks are counted. `true` for the one who did it.

@@ -54,17 +54,16 @@ pub(crate) fn bury(core: &Core, state: &mut State, death: Death) -> Verdict {
         SlotPhase::Starting | SlotPhase::Initializing | SlotPhase::Idle => {}
     }
     slot.leave();
-    // A wake may have been meant for the dead, or owed by it.
+    // A wake may have been meant for the dead, or owed by it: everybody looks again.
     core.control.wake_all();
     for job in state.unfinished() {
+        let cell = job.key().map(|key| &core.control.jobs[key.index as usize]);
         state.finalize(core, &job);
-        if let Some(key) = job.key() {
-            core.control.nudge(
-                &core.control.jobs[key.index as usize],
-                job.terms.has(JobTerms::ATTENDED),
-            );
+        if let Some(cell) = cell {
+            core.control.wake_waiters(cell);
         }
     }
+    core.control.wake_courier_anyway();
     match phase {
         SlotPhase::Leaving => Verdict::Left,
         SlotPhase::Starting | SlotPhase::Initializing => Verdict::NeverWorked(last_words(slot)),
@@ -224,10 +223,8 @@ fn rebuild_all(core: &Core, state: &mut State) {
     for job in state.unfinished() {
         let Some(key) = job.key() else { continue };
         let gate = &core.control.jobs[key.index as usize].gate;
-        let seen = gate.state();
         // A worker may complete the job at this very moment: then there is nothing to rebuild.
-        if seen.phase == JobPhase::Open && gate.advance(seen, JobPhase::Closed) {
-            gate.set(seen.next_epoch(JobPhase::Closed));
+        if gate.close(gate.state()).is_some() {
             state.rebuilding.push(key);
         }
     }

@@ -407,14 +407,14 @@ impl Worker {
             }
         }
         let attended = terms.has(JobTerms::ATTENDED);
+        // Rung before leaving: a later ring could be heard in the cell's next job.
         if control.complete_if_counted(key, cell, seen) {
-            self.slot().leave();
             control.ring_over(cell, attended);
-        } else {
-            self.slot().leave();
-            if cell.gate.state().phase == JobPhase::Stopped {
-                control.nudge(cell, attended);
-            }
+        }
+        self.slot().leave();
+        if cell.gate.state().phase == JobPhase::Stopped {
+            // Whoever waits for the last to leave must look again; a nudge means nothing to a later job.
+            control.nudge(cell, attended);
         }
         self.slot().set_phase(SlotPhase::Idle);
     }

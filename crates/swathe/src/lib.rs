@@ -90,3 +90,8 @@ pub use swathe_runtime::{EngineError, ExitCause, WorkerInfo, init, is_initialize
 pub mod __private {
     pub use ctor;
 }
+
+/// The listings of the README, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+mod readme {}

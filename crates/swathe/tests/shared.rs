@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use swathe::{Pool, Queue, QueueError, SharedArray, Value};
+use swathe::{Array, Pool, Queue, QueueError, SharedArray, Value};
 use swathe_os::process::Pidfd;
 
 swathe::init_before_main!();
@@ -313,13 +313,40 @@ fn killed_consumers_lose_what_they_held_and_no_more() {
 }
 
 #[test]
-fn an_item_whose_content_is_gone_is_an_error_and_the_queue_goes_on() {
-    let _watchdog = watchdog("an_item_whose_content_is_gone_is_an_error_and_the_queue_goes_on");
-    let queue = Queue::<Value<u64>>::bounded(4).unwrap();
-    queue.put(&Value::new(1).unwrap()).unwrap();
-    let held = Value::new(2).unwrap();
-    queue.put(&held).unwrap();
-    assert!(matches!(queue.try_get(), Err(QueueError::Decode { .. })));
-    assert_eq!(queue.get().unwrap().load(), 2);
+fn items_with_handles_are_refused_and_leave_no_trace() {
+    let queue = Queue::<Option<Value<u64>>>::bounded(4).unwrap();
+    let text = queue.put(&Some(Value::new(1).unwrap())).unwrap_err().to_string();
+    assert!(
+        text.starts_with("the item holds an array or another handle"),
+        "{text}"
+    );
+    let arrays = Queue::<(u32, Array<f64>)>::bounded(4).unwrap();
+    let item = (1, Array::from_vec(vec![1.0]).unwrap());
+    assert!(matches!(arrays.try_put(&item), Err(QueueError::Handle)));
+    queue.put(&None).unwrap();
+    assert!(queue.get().unwrap().is_none());
     assert!(queue.get_timeout(Duration::from_millis(1)).unwrap().is_none());
+}
+
+#[test]
+fn a_call_holds_the_handles_it_was_given() {
+    let _watchdog = watchdog("a_call_holds_the_handles_it_was_given");
+    let pool = pool(2);
+    let late = |total: Value<u64>, marks: SharedArray<u8>, x: u64| {
+        thread::sleep(Duration::from_millis(2));
+        total.fetch_add(x) + u64::from(marks.get(1))
+    };
+    let calls: Vec<_> = (0..6_u64)
+        .map(|x| {
+            // Nobody but the call knows these handles.
+            let handles = (
+                Value::new(10 * x).unwrap(),
+                SharedArray::from_slice(&[0, 1]).unwrap(),
+            );
+            pool.apply_async(late, (handles.0, handles.1, x)).unwrap()
+        })
+        .collect();
+    for (x, call) in (0..).zip(&calls) {
+        assert_eq!(call.get().unwrap(), 10 * x + 1);
+    }
 }

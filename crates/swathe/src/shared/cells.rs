@@ -72,7 +72,7 @@ impl<T: Pod> Cells<T> {
             assert!(
                 matches!(size_of::<T>(), 1 | 2 | 4 | 8),
                 "a shared cell holds a type of 1, 2, 4 or 8 bytes"
-            )
+            );
         };
         let words = match size_of::<T>() {
             1 => Words::One(body(segment, 0, len)?),

@@ -23,7 +23,7 @@ use rkyv::{
     primitive::ArchivedU64,
     rancor::{Fallible, Source},
 };
-use swathe_memory::{MemoryError, Overlay, Segment, SegmentId, SharedSlice, registry};
+use swathe_memory::{MemoryError, Overlay, Segment, SegmentId, SharedSlice, lease, registry};
 use swathe_os::{
     mapping::{HUGE_PAGE, Mapping},
     memory_limits,
@@ -159,6 +159,8 @@ macro_rules! crosses_by_id {
 
         impl<T: $($bound)*, S: Fallible + ?Sized> Serialize<S> for $Handle<T> {
             fn serialize(&self, _: &mut S) -> Result<(), S::Error> {
+                // Whoever sends the bytes must hold the handle.
+                lease::note_lent();
                 Ok(())
             }
         }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rkyv::util::AlignedVec;
-use swathe_memory::{MemoryError, Segment, SegmentId, SharedSlice};
+use swathe_memory::{MemoryError, Segment, SegmentId, SharedSlice, lease};
 use swathe_protocol::queue::{MAX_NODES, PushError, QueueShape, QueueView, ShapeError};
 
 use super::{
@@ -50,8 +50,9 @@ thread_local! {
 /// what it had in hand: the item that it was putting and that was not yet in the queue, or one that it had just got.
 ///
 /// A task that is run again because its worker died does again what it did before, so an element may put its items
-/// twice. Items that are handles, such as arrays, cross as references: the queue does not hold what they refer to, so
-/// somebody in the parent must, until they are got. The same goes for the queue itself.
+/// twice. The parent makes the queue and must hold a handle for as long as workers are to find it. Items with handles in
+/// them, such as arrays, are refused: nobody would know how long their memory must stay in place. Pass the array as a
+/// parameter of the call, and put positions in it.
 ///
 /// ```
 /// use swathe::{Pool, Queue};
@@ -107,7 +108,7 @@ pub enum QueueError {
     /// The item is too long.
     #[error(
         "the item takes {len} bytes, and this queue was made for items of at most {max}; make it with \
-         Queue::with_item_bytes, or put a handle to an array"
+         Queue::with_item_bytes, or put the position of the data in an array that the call has as a parameter"
     )]
     TooLong {
         /// Length of the item, in bytes.
@@ -121,8 +122,13 @@ pub enum QueueError {
         /// Why.
         message: String,
     },
-    /// An item was taken out of the queue and cannot be understood: it was damaged, or is a handle to something that
-    /// is gone.
+    /// The item holds an array or another handle.
+    #[error(
+        "the item holds an array or another handle, and nobody would know how long its memory must stay in place; pass \
+         it as a parameter of the call, and put positions in it"
+    )]
+    Handle,
+    /// An item was taken out of the queue and cannot be understood: some process wrote where it should not.
     #[error("an item that was got cannot be used: {message}")]
     Decode {
         /// What was found.
@@ -154,9 +160,9 @@ impl<T> Queue<T> {
         Self::with_item_bytes(capacity, ITEM_BYTES.max(size_of::<T>()))
     }
 
-    /// As [`bounded`](Self::bounded), for items of at most `item_bytes` bytes each. The queue takes about twice
-    /// `capacity` times this, at once. A record takes somewhat more than its content: a `String` in it 8 bytes more,
-    /// for instance.
+    /// As [`bounded`](Self::bounded), for items of at most `item_bytes` bytes each, rounded up to whole cache lines;
+    /// see [`item_bytes`](Self::item_bytes). The queue takes about twice `capacity` times this, at once. A record takes
+    /// somewhat more than its content: a `String` in it 8 bytes more, for instance.
     ///
     /// # Errors
     /// As [`bounded`](Self::bounded).
@@ -223,7 +229,7 @@ impl<T> Queue<T> {
     /// Puts an item, and waits for room if there is none.
     ///
     /// # Errors
-    /// When the item is too long or cannot be encoded.
+    /// When the item is too long, holds a handle, or cannot be encoded.
     pub fn put<K>(&self, item: &T) -> Result<(), QueueError>
     where
         T: Datum<K>,
@@ -396,10 +402,12 @@ fn encoded<T: Datum<K>, K>(
 ) -> Result<(), QueueError> {
     let mut bytes = ENCODED.take();
     bytes.clear();
-    let done = item
-        .encode(&mut bytes)
-        .map_err(|message| QueueError::Encode { message })
-        .and_then(|()| put(&bytes));
+    let lent = lease::lent();
+    let done = match item.encode(&mut bytes) {
+        Err(message) => Err(QueueError::Encode { message }),
+        Ok(()) if lease::lent() != lent => Err(QueueError::Handle),
+        Ok(()) => put(&bytes),
+    };
     ENCODED.set(bytes);
     done
 }

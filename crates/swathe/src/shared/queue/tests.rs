@@ -87,8 +87,8 @@ fn seats_run_out_for_the_living_only() {
 
 #[test]
 fn handles_share_a_queue_and_refuse_what_does_not_fit() {
-    let queue = Queue::<String>::with_item_bytes(3, 64).unwrap();
-    assert_eq!((queue.capacity(), queue.item_bytes(), queue.len()), (4, 64, 0));
+    let queue = Queue::<String>::with_item_bytes(3, 100).unwrap();
+    assert_eq!((queue.capacity(), queue.item_bytes(), queue.len()), (4, 120, 0));
     let again = Queue::<String>::attach(queue.id().to_bits()).unwrap();
     for text in ["first", "second", "third", "fourth"] {
         again.put(&text.to_owned()).unwrap();
@@ -99,9 +99,9 @@ fn handles_share_a_queue_and_refuse_what_does_not_fit() {
     ));
     assert_eq!(queue.get().unwrap(), "first");
     assert_eq!(queue.len(), 3);
-    let text = queue.put(&"x".repeat(100)).unwrap_err().to_string();
+    let text = queue.put(&"x".repeat(200)).unwrap_err().to_string();
     assert!(
-        text.contains(" bytes, and this queue was made for items of at most 64"),
+        text.contains(" bytes, and this queue was made for items of at most 120"),
         "{text}"
     );
 
