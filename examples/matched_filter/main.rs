@@ -15,6 +15,7 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -23,6 +24,7 @@ use ndarray::Array2;
 use bank::Grid;
 use filter::{Filter, Peak};
 use strain::SAMPLE_RATE;
+use swathe::{Array, Pool};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -72,6 +74,7 @@ fn count(text: &str) -> std::result::Result<NonZeroUsize, String> {
 }
 
 fn main() -> ExitCode {
+    swathe::init();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) if !error.use_stderr() => error.exit(), // --help
@@ -96,7 +99,7 @@ fn search(arguments: &Arguments) -> Result<()> {
         .try_for_each(|path| check_folder(path))?;
     let strain = match &arguments.strain {
         Some(path) => strain::read(path)?,
-        None => strain::synthetic()?,
+        None => Array::from_vec(strain::synthetic()?)?,
     };
     let (longest, available) = (
         filter::duration(arguments.bank.low, arguments.bank.low),
@@ -111,11 +114,11 @@ fn search(arguments: &Arguments) -> Result<()> {
     }
     let noise = psd::density(&strain, SAMPLE_RATE)?;
     let (m1s, m2s) = arguments.bank.pairs();
+    let (m1s, m2s) = (Array::from_vec(m1s)?, Array::from_vec(m2s)?);
+    let noise = Array::from_vec(noise)?;
     let peaks = run_bank(
         arguments.processes,
-        &strain,
-        &noise,
-        arguments.gps_start,
+        (strain, noise, arguments.gps_start),
         &m1s,
         &m2s,
     )?;
@@ -140,22 +143,34 @@ fn search(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// The state of a worker: plans and spectra, made once. The strain and its noise are mapped, not copied.
+fn load(strain: Array<f64>, noise: Array<f64>, gps_start: f64) -> std::result::Result<Filter, String> {
+    Filter::load(&strain, &noise, SAMPLE_RATE, gps_start).map_err(|error| error.to_string())
+}
+
 /// The peak of every template (m1s[i], m2s[i]), in their order.
 fn run_bank(
-    _processes: Option<NonZeroUsize>,
-    strain: &[f64],
-    noise: &[f64],
-    gps_start: f64,
-    m1s: &[f64],
-    m2s: &[f64],
-) -> Result<Vec<Peak>> {
-    let mut filter = Filter::load(strain, noise, SAMPLE_RATE, gps_start)?;
+    processes: Option<NonZeroUsize>,
+    data: (Array<f64>, Array<f64>, f64),
+    m1s: &Array<f64>,
+    m2s: &Array<f64>,
+) -> Result<Array<Peak>> {
+    let mut builder = Pool::builder();
+    if let Some(processes) = processes {
+        builder = builder.processes(processes.get());
+    }
+    let pool = builder.try_state(load, data).build()?;
+    let peaks = pool.starmap_async(
+        |filter: &mut Filter, m1: f64, m2: f64| filter.peak(m1, m2),
+        (m1s, m2s),
+    )?;
     let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} templates, {per_sec}, {eta} left")?;
     let bar = ProgressBar::new(m1s.len() as u64).with_style(style); // draws on a terminal only
-    Ok(bar
-        .wrap_iter(m1s.iter().zip(m2s))
-        .map(|(&m1, &m2)| filter.peak(m1, m2))
-        .collect())
+    while !peaks.wait(Duration::from_millis(50)) {
+        bar.set_position(peaks.progress().0);
+    }
+    bar.finish_and_clear();
+    Ok(peaks.get()?)
 }
 
 /// A long search should not end with a file that cannot be written.

@@ -6,6 +6,7 @@ use realfft::RealFftPlanner;
 use realfft::num_complex::Complex;
 
 use crate::Result;
+use crate::filter::{HIGHEST, LOWEST};
 
 /// Length of a Welch segment, in seconds.
 pub(crate) const SEGMENT: f64 = 4.0;
@@ -16,14 +17,26 @@ const TAPER: f64 = 0.25;
 /// from 0 to n/2 and n the number of samples.
 ///
 /// # Errors
-/// If there is not one whole segment of [`SEGMENT`] seconds.
+/// If there is not one whole segment of [`SEGMENT`] seconds, or if the density is zero or not finite at a frequency that is
+/// searched: no filter can be weighted by it, in any worker.
 pub(crate) fn density(strain: &[f64], sample_rate: f64) -> Result<Vec<f64>> {
     let segment = (SEGMENT * sample_rate) as usize;
     let coarse = welch_median(strain, segment, sample_rate)?;
     let ratio = segment as f64 / strain.len() as f64;
-    Ok((0..=strain.len() / 2)
+    let density: Vec<f64> = (0..=strain.len() / 2)
         .map(|k| interpolate(&coarse, k as f64 * ratio))
-        .collect())
+        .collect();
+    let frequency = |k: usize| k as f64 * sample_rate / strain.len() as f64;
+    let unusable = |k: &usize| {
+        (LOWEST..=HIGHEST).contains(&frequency(*k)) && !(density[*k] > 0.0 && density[*k].is_finite())
+    };
+    match (0..density.len()).find(unusable) {
+        Some(k) => {
+            let (f, noise) = (frequency(k), density[k]);
+            Err(format!("the strain cannot be searched: its noise density at {f} Hz is {noise}").into())
+        }
+        None => Ok(density),
+    }
 }
 
 /// The Fourier transform of `strain` (strain x seconds) under a Tukey window, at the frequencies of [`density`].
@@ -174,5 +187,16 @@ mod tests {
     fn less_than_one_segment_is_an_error() {
         assert!(density(&[1.0; 100], 4096.0).is_err());
         assert!(density(&[], 4096.0).is_err());
+    }
+
+    #[test]
+    fn noise_that_no_filter_can_be_weighted_by_is_an_error() {
+        let silent = density(&[0.0; 131_072], 4096.0).unwrap_err().to_string();
+        assert!(silent.contains("density at 20 Hz is 0"), "{silent}");
+        let huge: Vec<f64> = (0..131_072)
+            .map(|i| if i % 3 == 0 { 1e300 } else { 0.0 })
+            .collect();
+        let infinite = density(&huge, 4096.0).unwrap_err().to_string();
+        assert!(infinite.contains("cannot be searched"), "{infinite}");
     }
 }

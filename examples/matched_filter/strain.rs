@@ -1,16 +1,13 @@
 //! The strain: read from a file, or made up with a signal in it.
 
 use std::f64::consts::TAU;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
-use ndarray::ArrayView1;
-use ndarray_npy::{ViewNpyError, ViewNpyExt};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{RngCore, SeedableRng};
 use realfft::RealFftPlanner;
 use realfft::num_complex::Complex;
+use swathe::Array;
 
 use crate::Result;
 use crate::filter::{EDGE, LOWEST, Template};
@@ -28,33 +25,17 @@ pub(crate) const MERGER: f64 = 16.418213;
 const LOUDNESS: f64 = 17.0;
 const SEED: u64 = 20150914;
 
-/// Reads strain at [`SAMPLE_RATE`] from a `.npy` file.
+/// Maps strain at [`SAMPLE_RATE`] from a `.npy` file. Nothing is copied.
 ///
 /// # Errors
 /// If the file is not a one-dimensional float64 array of finite numbers, of at least 16 s.
-pub(crate) fn read(path: &Path) -> Result<Vec<f64>> {
+pub(crate) fn read(path: &Path) -> Result<Array<f64>> {
     let fail = |what: String| format!("cannot use {} as strain: {what}", path.display());
-    let mut file = File::open(path).map_err(|error| fail(error.to_string()))?;
-    let about = file.metadata().map_err(|error| fail(error.to_string()))?;
-    if !about.is_file() {
-        return Err(fail("it is not a file".into()).into());
+    let strain = Array::<f64>::from_npy_path(path).map_err(|error| fail(error.to_string()))?;
+    match strain.shape() {
+        [_] => check(&strain).map_err(fail)?,
+        shape => return Err(fail(format!("it has {} dimensions, not one", shape.len())).into()),
     }
-    let length = about.len() as usize;
-    // Viewed in place, from memory aligned for f64: a header that lies about the shape then finds no bytes, where a
-    // reader would first try to allocate what it claims.
-    let mut buffer = vec![0.0f64; length.div_ceil(8)];
-    let bytes = &mut bytemuck::cast_slice_mut(&mut buffer)[..length];
-    file.read_exact(bytes).map_err(|error| fail(error.to_string()))?;
-    let view = ArrayView1::<f64>::view_npy(bytes).map_err(|error| match error {
-        ViewNpyError::WrongDescriptor(found) => {
-            fail(format!("its elements are {found}, not '<f8' (float64)"))
-        }
-        ViewNpyError::WrongNdim(_, found) => fail(format!("it has {found} dimensions, not one")),
-        ViewNpyError::NonNativeEndian => fail("its bytes are in the other order, not '<f8'".into()),
-        other => fail(other.to_string()),
-    })?;
-    let strain = view.to_vec();
-    check(&strain).map_err(fail)?;
     Ok(strain)
 }
 

@@ -93,6 +93,9 @@ pub enum Error {
         /// How many there are.
         axes: usize,
     },
+    /// A shared queue refused.
+    #[error(transparent)]
+    Queue(#[from] crate::QueueError),
     /// `max_tasks_per_child(0)`.
     #[error(
         "a worker runs at least 1 element before it is replaced: max_tasks_per_child(0) would replace it for ever"
