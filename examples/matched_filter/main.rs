@@ -148,7 +148,7 @@ fn load(strain: Array<f64>, noise: Array<f64>, gps_start: f64) -> std::result::R
     Filter::load(&strain, &noise, SAMPLE_RATE, gps_start).map_err(|error| error.to_string())
 }
 
-/// The peak of every template (m1s[i], m2s[i]), in their order.
+/// The peak of every template `(m1s[i], m2s[i])`, in their order.
 fn run_bank(
     processes: Option<NonZeroUsize>,
     data: (Array<f64>, Array<f64>, f64),

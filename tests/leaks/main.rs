@@ -5,7 +5,7 @@
 use std::{thread, time::Duration};
 
 use swathe::{Memory, Pool, Result};
-use swathe_tests::{Holdings, until, watch};
+use swathe_tests::{Holdings, pool_processes, until, watch};
 
 fn pool() -> Result<Pool> {
     Pool::builder().processes(2).build()
@@ -49,7 +49,7 @@ fn dropped_while_streaming() -> Result<()> {
     Ok(())
 }
 
-fn leaked() -> Result<()> {
+fn used_after_its_end() -> Result<()> {
     let pool = pool()?;
     pool.map(|x: u64| x, 0..10)?;
     pool.close();
@@ -90,7 +90,19 @@ fn killed() -> Result<()> {
         until("it is gone", || !swathe_tests::runs(victim));
     }
     pending.get()?;
+    drop(pool);
+    reap_orphans();
     Ok(())
+}
+
+/// Workers whose own parent was killed are this process's to reap (see `main`); without it they would be `init`'s.
+fn reap_orphans() {
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    until("all orphans are reaped", || {
+        while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status != WaitStatus::StillAlive) {
+        }
+        pool_processes().is_empty()
+    });
 }
 
 fn resized_and_recycled() -> Result<()> {
@@ -128,7 +140,7 @@ fn main() -> Result<()> {
         ("dropped", dropped),
         ("dropped at once", dropped_at_once),
         ("dropped while streaming", dropped_while_streaming),
-        ("refused after its end", leaked),
+        ("used after its end", used_after_its_end),
         ("broken", broken),
         ("killed", killed),
         ("resized and recycled", resized_and_recycled),

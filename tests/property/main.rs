@@ -22,7 +22,11 @@ const CASES: u32 = 40;
 
 fn config() -> Config {
     let given = |name| std::env::var_os(name).is_some();
-    let mut config = Config { failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
+    let mut config = Config {
+        failure_persistence: None,
+        max_shrink_iters: 200,
+        ..Config::default()
+    };
     if !given("PROPTEST_CASES") {
         config.cases = CASES;
     }
@@ -34,7 +38,10 @@ fn config() -> Config {
 
 fn pools() -> Vec<Pool> {
     let pool = |processes| Pool::builder().processes(processes).build();
-    (1..=4).map(pool).collect::<Result<_>>().unwrap_or_else(|error| panic!("{error}"))
+    (1..=4)
+        .map(pool)
+        .collect::<Result<_>>()
+        .unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Mostly short jobs, some long ones; a chunk size below, at or above the length, or none.
@@ -53,9 +60,19 @@ fn jobs(verbs: impl Strategy<Value = Verb>, harms: usize) -> impl Strategy<Value
     let harms = prop::collection::vec((any::<prop::sample::Index>(), harm), 0..=harms);
     let kills = prop_oneof![3 => Just(0), 1 => 1..=2_u32];
     (verbs, lengths(), 0..4_usize, harms, kills).prop_map(|(verb, (len, chunk_size), pool, harms, kills)| {
-        let harms: BTreeMap<u64, Harm> =
-            harms.into_iter().filter(|_| len > 0).map(|(at, harm)| (at.index(len) as u64, harm)).collect();
-        Job { verb, len, chunk_size, pool, harms, kills }
+        let harms: BTreeMap<u64, Harm> = harms
+            .into_iter()
+            .filter(|_| len > 0)
+            .map(|(at, harm)| (at.index(len) as u64, harm))
+            .collect();
+        Job {
+            verb,
+            len,
+            chunk_size,
+            pool,
+            harms,
+            kills,
+        }
     })
 }
 
@@ -63,7 +80,8 @@ fn check(verbs: impl Strategy<Value = Verb>, harms: usize) {
     let pools = pools();
     let outcome = TestRunner::new(config()).run(&jobs(verbs, harms), |job| {
         let _watch = watch();
-        job.run(&pools[job.pool]).map_err(|difference| TestCaseError::fail(difference.to_string()))
+        job.run(&pools[job.pool])
+            .map_err(|difference| TestCaseError::fail(difference.to_string()))
     });
     if let Err(failure) = outcome {
         panic!("{failure}");
@@ -72,7 +90,10 @@ fn check(verbs: impl Strategy<Value = Verb>, harms: usize) {
 
 #[test]
 fn whole_results_are_those_of_a_loop() {
-    check(prop::sample::select(vec![Verb::Map, Verb::Starmap, Verb::Texts, Verb::InPlace]), 4);
+    check(
+        prop::sample::select(vec![Verb::Map, Verb::Starmap, Verb::Texts, Verb::InPlace]),
+        4,
+    );
 }
 
 #[test]
