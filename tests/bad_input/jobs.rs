@@ -1,5 +1,7 @@
 //! Calls that cannot be made, and elements that cannot be had.
 
+use std::{sync::mpsc, thread, time::Duration};
+
 use swathe::{Array, ArrayMut, Error, Result, items};
 use swathe_tests::pool;
 
@@ -63,18 +65,18 @@ fn a_chunk_size_of_0() -> Result<()> {
     Ok(())
 }
 
+/// On a thread of its own, so that a stream that never ends fails this test alone.
 #[test]
 fn a_chunk_size_of_0_for_a_stream() {
-    let pool = pool(1);
-    let first = pool
-        .batch()
-        .chunk_size(0)
-        .imap(sqr, 0..3)
-        .next()
-        .expect("an error, not the end");
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let pool = pool(1);
+        let first = pool.batch().chunk_size(0).imap(sqr, 0..3).next();
+        let _ = tell.send(text(first.expect("an error, not the end")));
+    });
     assert_eq!(
-        text(first),
-        "position 0 was not run: a chunk has at least 1 element: a chunk size of 0 would never end"
+        told.recv_timeout(Duration::from_secs(20)).as_deref(),
+        Ok("position 0 was not run: a chunk has at least 1 element: a chunk size of 0 would never end")
     );
 }
 

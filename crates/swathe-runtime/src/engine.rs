@@ -197,6 +197,15 @@ impl Engine {
         }
     }
 
+    /// Whether a job could be submitted now: asked before its memory is allocated.
+    ///
+    /// # Errors
+    /// If the pool is not running, or belongs to another process.
+    pub fn check(&self) -> Result<(), EngineError> {
+        self.check_process()?;
+        check_running(&self.core().state.lock().phase)
+    }
+
     /// Queues a job. One without positions is over at once.
     ///
     /// # Errors

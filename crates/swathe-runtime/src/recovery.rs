@@ -91,7 +91,9 @@ fn hand_on(core: &Core, state: &mut State, death: Death, key: JobKey, left: bool
     let rest = lane.drain();
     if let Hand::Held(held) = hand {
         let held = Span::new(held.first, held.end.min(job.terms.chunks as u32));
-        let suspects = if left {
+        // Who died with the zygote was killed by its parent-death signal, not by its element.
+        let innocent = left || death.cause == ExitCause::Unknown;
+        let suspects = if innocent && !is_torn(core, &job, death) {
             None
         } else {
             blame(core, &job, death, held)
@@ -104,12 +106,7 @@ fn hand_on(core: &Core, state: &mut State, death: Death, key: JobKey, left: bool
         lane.settle(finals as u32);
         for run in collect::unfinished(words) {
             let run = held.first + run.start..held.first + run.end;
-            note_rerun(
-                core,
-                &job,
-                key,
-                job.terms.positions_of(run.start, run.end - run.start),
-            );
+            note_rerun(core, &job, key, run.clone());
             give(core, state, &job, key, seen.epoch, run, suspects.is_some());
         }
     }
@@ -138,14 +135,29 @@ fn give(
     }
 }
 
-/// Older failure records about these positions are void: the positions are run again.
-fn note_rerun(core: &Core, job: &JobState, key: JobKey, positions: Range<u64>) {
+/// Older failure records about the positions of these chunks that are not final are void: those positions are run
+/// again.
+fn note_rerun(core: &Core, job: &JobState, key: JobKey, chunks: Range<u32>) {
     let newest = core.control.jobs[key.index as usize]
         .failures
         .load(Ordering::Acquire);
-    if newest != 0 {
-        job.inner.lock().reruns.push(Rerun { positions, newest });
+    if newest == 0 {
+        return;
     }
+    let mut again: Vec<Range<u64>> = Vec::new();
+    for chunk in chunks {
+        let range = job.terms.positions_of(chunk, 1);
+        let start = match job.status[chunk as usize].load() {
+            ChunkStatus::Final => range.end,
+            ChunkStatus::Progress(n) => range.start + u64::from(n),
+        };
+        match again.last_mut() {
+            Some(last) if last.end == start => last.end = range.end,
+            _ => again.push(start..range.end),
+        }
+    }
+    let reruns = again.into_iter().map(|positions| Rerun { positions, newest });
+    job.inner.lock().reruns.extend(reruns);
 }
 
 /// Who was running when the worker died? Gives the suspects if they are to be run again one by one. A position that has
@@ -163,7 +175,7 @@ fn blame(core: &Core, job: &JobState, death: Death, held: Span) -> Option<Range<
     if strip.is_empty() {
         return None; // Killed between two strips: nobody's fault.
     }
-    let torn = job.terms.has(JobTerms::IN_PLACE) && slot.writing_back.load(Ordering::Acquire) != 0;
+    let torn = is_torn(core, job, death);
     let whole = job.terms.has(JobTerms::WHOLE_CHUNKS);
     if strip.end - strip.start > 1 && !whole && !torn {
         return Some(strip);
@@ -192,6 +204,12 @@ fn blame(core: &Core, job: &JobState, death: Death, held: Span) -> Option<Range<
     drop(inner);
     pass_over(job, held, strip.end);
     None
+}
+
+/// Whether the worker died while it wrote results over their inputs.
+fn is_torn(core: &Core, job: &JobState, death: Death) -> bool {
+    let slot = &core.control.slots[death.worker];
+    job.terms.has(JobTerms::IN_PLACE) && slot.writing_back.load(Ordering::Acquire) != 0
 }
 
 /// First position of the hand that is not final.
@@ -258,12 +276,7 @@ fn rebuild(core: &Core, state: &mut State, job: &Arc<JobState>, key: JobKey) {
         Ordering::Relaxed,
     );
     for run in &runs {
-        note_rerun(
-            core,
-            job,
-            key,
-            job.terms.positions_of(run.start, run.end - run.start),
-        );
+        note_rerun(core, job, key, run.clone());
     }
     let opened = swathe_protocol::GateState {
         phase: JobPhase::Open,

@@ -25,6 +25,9 @@ use crate::{
     job::{End, Failure, OnDone, Outcome},
 };
 
+/// How often `clear_limbo` looks before it leaves a job to the supervisor.
+const LEAVING_SPINS: usize = 64;
+
 /// What a pool does for whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PoolPhase {
@@ -80,6 +83,8 @@ pub(crate) struct State {
     overflow: VecDeque<Descriptor>,
     /// Jobs whose claims are to be rebuilt once nobody is inside.
     pub(crate) rebuilding: Vec<JobKey>,
+    /// Jobs that are over, and whose cells somebody may still be inside of.
+    limbo: Vec<JobKey>,
     /// What jobs that are over have lent to workers that may still hold it.
     quarantine: Vec<Quarantined>,
     /// What the courier has to tell.
@@ -192,6 +197,7 @@ impl State {
             waiting: VecDeque::new(),
             overflow: VecDeque::new(),
             rebuilding: Vec::new(),
+            limbo: Vec::new(),
             quarantine: Vec::new(),
             notices: VecDeque::new(),
             telling: false,
@@ -206,7 +212,7 @@ impl State {
 
     /// Whether the supervisor must look again soon without being told.
     pub(crate) fn is_restless(&self) -> bool {
-        !self.rebuilding.is_empty() || !self.overflow.is_empty()
+        !self.rebuilding.is_empty() || !self.overflow.is_empty() || !self.limbo.is_empty()
     }
 
     /// The job of a key, if it still is the cell's.
@@ -233,9 +239,6 @@ impl State {
             core.control.wake_for(1);
         }
         while !self.waiting.is_empty() {
-            if self.free.is_empty() {
-                self.reclaim(core);
-            }
             let Some(index) = self.free.pop() else { break };
             let Some(job) = self.waiting.pop_front() else {
                 break;
@@ -245,16 +248,26 @@ impl State {
     }
 
     /// Frees the cells of jobs that are over and that nobody is inside of.
-    fn reclaim(&mut self, core: &Core) {
-        for index in 0..self.jobs.len() {
-            let Some(job) = self.jobs[index].as_ref().filter(|job| job.is_over()) else {
-                continue;
-            };
-            let Some(key) = job.key() else { continue };
-            if !core.control.anyone_inside(key) {
-                self.vacate(core, key);
+    pub(crate) fn look_at_limbo(&mut self, core: &Core) {
+        let (inside, outside): (Vec<_>, Vec<_>) = self
+            .limbo
+            .iter()
+            .partition(|key| core.control.anyone_inside(**key));
+        self.limbo = inside;
+        outside.into_iter().for_each(|key| self.vacate(core, key));
+    }
+
+    /// The same, for a caller: the worker that completed its job is just on its way out. That is waited for, but for
+    /// less than a system call takes; after that the supervisor looks again.
+    fn clear_limbo(&mut self, core: &Core) {
+        for _ in 0..LEAVING_SPINS {
+            self.look_at_limbo(core);
+            if self.limbo.is_empty() {
+                return;
             }
+            std::hint::spin_loop();
         }
+        core.event.raise();
     }
 
     fn vacate(&mut self, core: &Core, key: JobKey) {
@@ -370,9 +383,8 @@ impl State {
             _ => return false,
         };
         self.conclude(core, job, ending);
-        if !core.control.anyone_inside(key) {
-            self.vacate(core, key);
-        }
+        self.limbo.push(key);
+        self.clear_limbo(core);
         self.pump(core);
         true
     }

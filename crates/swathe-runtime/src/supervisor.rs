@@ -163,6 +163,7 @@ impl Supervisor {
         let core = self.core.clone();
         let mut state = core.state.lock();
         recovery::rebuild_ready(&core, &mut state);
+        state.look_at_limbo(&core);
         state.pump(&core);
         if state.phase.is_stopping() {
             self.stop(&core, &mut state);

@@ -550,6 +550,7 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C> {
         N: Finish<F::Output, Value: Datum<K>>,
     {
         let memory = self.engine.memory();
+        self.engine.check()?;
         let mut lowered = lower(memory)?;
         lowered.lends |= self.parameters.lends;
         lowered.keep.extend(self.parameters.keep);

@@ -53,6 +53,7 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C> {
     {
         let memory = self.engine.memory();
         let task = lower::chunks_task::<F, S, W, A, B, M, N>(task)?;
+        self.engine.check()?;
         let mut lowered = input.lower(memory)?;
         lowered.keep.extend(self.parameters.keep);
         let mut wire = Encoder::default();

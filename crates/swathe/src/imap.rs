@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use swathe_runtime::{JobHandle, Outcome};
+use swathe_runtime::{EngineError, JobHandle, Outcome};
 
 use crate::{Error, Result, Status, error::ItemError, input::pull};
 
@@ -146,8 +146,15 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
         chunk_size: Option<usize>,
         processes: usize,
     ) -> Self {
+        let (input, last) = match chunk_size {
+            Some(0) => {
+                let why = EngineError::ZeroChunk.to_string();
+                (None, Some(ItemError::without_worker(0, Status::NotRun, why)))
+            }
+            _ => (Some(input), None),
+        };
         Self {
-            input: Some(input),
+            input,
             submit: Box::new(submit),
             ordered,
             block: chunk_size.unwrap_or(1),
@@ -157,7 +164,7 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
             look_ahead_bytes: None,
             flight: VecDeque::new(),
             ready: VecDeque::new(),
-            last: None,
+            last,
             position: 0,
             input_is_fast: true,
             arrival: Arc::new(Arrival::default()),
