@@ -1,5 +1,10 @@
 //! Every verb that waits, against what a loop gives.
 
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "that inputs may be borrowed is what is tested"
+)]
+
 use ndarray::ArrayViewD;
 use swathe::{Array, ArrayMut, ChunkSize, Error, Pool, Result, Status, items};
 use swathe_tests::{pool, watched};
@@ -82,7 +87,7 @@ fn map_takes_and_gives_values_of_any_size() -> Result<()> {
         [0, 1, 2, 3, 4, 5, 6]
     );
     assert_eq!(
-        pool.map(|x: u32| (x % 2 == 0).then(|| vec![x; x as usize]), 1..4)?,
+        pool.map(|x: u32| x.is_multiple_of(2).then(|| vec![x; x as usize]), 1..4)?,
         [None, Some(vec![2; 2]), None]
     );
     assert_eq!(
@@ -102,7 +107,7 @@ fn map_takes_and_gives_values_of_any_size() -> Result<()> {
         (0..200).map(|i| i * 50).collect::<Vec<_>>(),
     )?;
     assert_eq!(lines.iter().map(|line| line.len()).sum::<usize>(), 199 * 100 * 50);
-    assert_eq!(lines.iter().rev().next().map(|line| line.len()), Some(9950));
+    assert_eq!(lines.iter().next_back().map(|line| line.len()), Some(9950));
     assert_eq!(pool.map(|_: u8| (), [1, 2])?.len(), 2);
     Ok(())
 }

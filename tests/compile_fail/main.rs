@@ -4,8 +4,14 @@
 //! the harness, because the environment is changed while there is one thread.
 
 fn main() {
-    for (name, value) in [("CARGO_PROFILE_DEV_OPT_LEVEL", "0"), ("CARGO_PROFILE_DEV_DEBUG", "0")] {
-        #[expect(unsafe_code, reason = "these programs hardly run: compiling them quickly is what counts")]
+    for (name, value) in [
+        ("CARGO_PROFILE_DEV_OPT_LEVEL", "0"),
+        ("CARGO_PROFILE_DEV_DEBUG", "0"),
+    ] {
+        #[expect(
+            unsafe_code,
+            reason = "these programs hardly run: compiling them quickly is what counts"
+        )]
         // SAFETY: no other thread has been started.
         unsafe {
             std::env::set_var(name, value);

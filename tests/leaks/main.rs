@@ -134,7 +134,8 @@ fn main() -> Result<()> {
     swathe::init();
     // Orphans become children of this process, so that none can hide.
     nix::sys::prctl::set_child_subreaper(true).expect("Linux can do that");
-    let scenarios: [(&str, fn() -> Result<()>); 11] = [
+    type Scenario = (&'static str, fn() -> Result<()>);
+    let scenarios: [Scenario; 11] = [
         ("closed and joined", closed_and_joined),
         ("terminated", terminated),
         ("dropped", dropped),
