@@ -6,7 +6,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use swathe::{Context, Error, Pool, Result, Status};
+use swathe::{Array, ArrayMut, ChunkSize, Context, Error, Memory, Pool, Result, Status};
 use swathe_tests::{Process, pool, runs, until, watched};
 
 fn nap(x: u64) -> u64 {
@@ -93,9 +93,7 @@ fn a_drop_terminates_and_leaves_no_process() -> Result<()> {
         panic!("it cannot have succeeded")
     };
     assert!(error.is_stopped() && error.failures().is_empty());
-    let partial = error
-        .into_partial::<swathe::Array<()>>()
-        .expect("these are nothings");
+    let partial = error.into_partial::<Array<()>>().expect("these are nothings");
     assert_eq!(partial.status(3), Status::Cancelled);
     Ok(())
 }
@@ -159,7 +157,12 @@ fn a_killed_worker_is_replaced() -> Result<()> {
     let pool = pool(2);
     let pending = pool.batch().max_deaths(1000).map_async(nap, 0..300)?;
     for _ in 0..5 {
-        let victim = pids(&pool)[0];
+        // One that has come to work: a worker that dies before, again and again, is the initializer's fault.
+        let at_work = || pool.workers().into_iter().find(|worker| worker.elements > 0);
+        until("somebody works", || pending.ready() || at_work().is_some());
+        let Some(victim) = at_work().map(|worker| worker.pid) else {
+            continue;
+        };
         let _ = kill(Pid::from_raw(victim as i32), Signal::SIGKILL);
         until("the victim is gone", || !runs(victim));
     }
@@ -243,5 +246,93 @@ fn two_pools_do_not_know_of_each_other() -> Result<()> {
     );
     drop(two);
     assert!(slow.get()?.iter().copied().eq(0..50));
+    Ok(())
+}
+
+/// The panic at 0 was reported before the death at 1, in the same chunk: it stays reported when the chunk is run again.
+#[test]
+fn a_failure_outlives_a_death_in_its_chunk() -> Result<()> {
+    fn harm(x: u64) -> u64 {
+        match x {
+            0 => panic!("nothing"),
+            1 => std::process::abort(),
+            _ => x,
+        }
+    }
+    for processes in [1, 3] {
+        let pool = pool(processes);
+        let batch = pool.batch().chunk_size(3).max_deaths(1).collect_errors();
+        let partial = batch.map(harm, 0..12)?;
+        let statuses: Vec<Status> = (0..12).map(|i| partial.status(i)).collect();
+        let done = [Status::Done; 10];
+        assert_eq!(statuses, [&[Status::Panicked, Status::Lost][..], &done].concat());
+        assert_eq!(partial.to_vec_or(99)?[..4], [99, 99, 2, 3]);
+    }
+    Ok(())
+}
+
+/// What stands in the array before a panic are results already: they must not become inputs when a death makes the rest
+/// be run again.
+#[test]
+fn results_in_place_are_not_mapped_twice() -> Result<()> {
+    fn harm(x: u64) -> u64 {
+        match x {
+            10 => panic!("ten"),
+            11 => std::process::exit(1),
+            _ => 1000 + x,
+        }
+    }
+    let pool = pool(1);
+    for chunk in [ChunkSize::Auto, ChunkSize::Fixed(13), ChunkSize::Fixed(26)] {
+        let array = ArrayMut::from_range(0..26)?;
+        let Err(Error::Job(error)) = pool
+            .batch()
+            .chunk_size(chunk)
+            .max_deaths(1)
+            .map_in_place(harm, array)
+        else {
+            panic!("two must fail")
+        };
+        let partial = error
+            .into_partial::<ArrayMut<u64>>()
+            .expect("the array comes back");
+        for i in (0..26).filter(|i| !(10..12).contains(i)) {
+            assert_eq!(
+                partial.value(i)?,
+                Some(1000 + i as u64),
+                "position {i}, {chunk:?}"
+            );
+        }
+        assert_eq!(
+            (partial.status(10), partial.status(11)),
+            (Status::Panicked, Status::Lost)
+        );
+    }
+    Ok(())
+}
+
+/// The text of a failure goes to memory that is taken when it is needed, and be it the very first of the arena.
+#[test]
+fn a_failure_is_reported_wherever_its_text_lies() -> Result<()> {
+    fn fail_late(go: &String, _: u8) -> Result<u8, String> {
+        while !std::path::Path::new(go).exists() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Err("late".into())
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let go = directory.path().join("go").display().to_string();
+    let memory = Memory::with_capacity(16 << 20)?;
+    let first = Array::<u8>::zeros_in(&memory, 1 << 20)?;
+    let pool = watched(Pool::builder().processes(1).memory(memory).build());
+    let pending = pool.batch().with(&go)?.try_map_async(fail_late, [0, 0])?;
+    drop(first);
+    std::fs::write(&go, "").expect("the directory is there");
+    let text = pending.get().unwrap_err().to_string();
+    assert!(
+        text.starts_with("position 0 failed: late (worker 0, pid "),
+        "{text}"
+    );
+    assert!(text.ends_with("; 1 other position failed too"), "{text}");
     Ok(())
 }

@@ -5,7 +5,10 @@ swathe::init_before_main!();
 
 mod asynchronous;
 mod cpython;
+mod deadlines;
 mod lives;
+mod resume;
+mod retries;
 mod streams;
 mod tasks;
 mod verbs;

@@ -178,9 +178,16 @@ impl Job {
 
     fn kill_some(&self, pool: &Pool) {
         for nth in 0..self.kills as usize {
-            until("a worker is there", || !pool.workers().is_empty());
-            let workers = pool.workers();
-            let victim = workers[(self.len + nth) % workers.len()].pid;
+            // Not one that has yet to come to work: a few such deaths in a row are held against the initializer.
+            let workers: Vec<_> = pool
+                .workers()
+                .into_iter()
+                .filter(|worker| worker.elements > 0)
+                .collect();
+            let Some(victim) = workers.get((self.len + nth) % workers.len().max(1)) else {
+                continue;
+            };
+            let victim = victim.pid;
             let _ = kill(Pid::from_raw(victim as i32), Signal::SIGKILL);
             // It must not be counted as a death of the next job.
             until("the victim is gone", || !runs(victim));

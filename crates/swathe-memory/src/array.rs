@@ -379,6 +379,21 @@ impl<T: Pod> Array<T> {
         })
     }
 
+    /// `len` elements at byte `offset` of a segment, such as a file that workers have written.
+    ///
+    /// # Safety
+    /// While the array or a clone of it exists, nobody writes these bytes.
+    ///
+    /// # Errors
+    /// When the range is out of bounds or misaligned.
+    pub unsafe fn over_segment(
+        segment: &Arc<Segment>,
+        offset: usize,
+        len: usize,
+    ) -> Result<Array<T>, MemoryError> {
+        Array::in_segment(segment, offset, Shape::flat(len)?, 0)
+    }
+
     /// Elements at byte `offset` of a segment that this process does not write.
     pub(crate) fn in_segment(
         segment: &Arc<Segment>,

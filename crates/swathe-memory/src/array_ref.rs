@@ -1,6 +1,7 @@
 //! How an array crosses to another process: as a reference of fixed size, never as bytes.
 
 use std::any::type_name;
+use std::cell::Cell;
 
 use bytemuck::{Pod, Zeroable};
 use rkyv::bytecheck::CheckBytes;
@@ -177,10 +178,39 @@ impl<T: Pod> Archive for Array<T> {
     }
 }
 
+/// Says what bytes hold, in two words.
+pub type Fingerprint = fn(&[u8]) -> [u64; 2];
+
+thread_local! {
+    static BY_CONTENT: Cell<Option<Fingerprint>> = const { Cell::new(None) };
+}
+
+/// Serialises arrays as what they hold instead of where they lie, on this thread, while `serialise` runs: for comparing
+/// values with those of another run of the program. What is serialised so must not be read back.
+pub fn by_content<R>(fingerprint: Fingerprint, serialise: impl FnOnce() -> R) -> R {
+    /// A panic of `serialise` must not leave it on.
+    struct Restore(Option<Fingerprint>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            BY_CONTENT.set(self.0);
+        }
+    }
+    let _restore = Restore(BY_CONTENT.replace(Some(fingerprint)));
+    serialise()
+}
+
 impl<T: Pod, S: Fallible + ?Sized> Serialize<S> for Array<T> {
     fn serialize(&self, _: &mut S) -> Result<ArrayRef, S::Error> {
         lease::note_lent();
-        Ok(self.to_ref())
+        let mut reference = self.to_ref();
+        if let Some(fingerprint) = BY_CONTENT.get() {
+            let bytes = if size_of::<T>() == 0 { &[] } else { bytemuck::cast_slice(self) };
+            let [first, second] = fingerprint(bytes);
+            reference.segment = SegmentId::from_bits(first);
+            reference.offset = second;
+            reference.serial = 0;
+        }
+        Ok(reference)
     }
 }
 

@@ -19,6 +19,9 @@ pub mod array_mut;
 pub mod array_ref;
 pub mod element;
 pub mod error;
+#[cfg(any(test, feature = "hostile"))]
+#[doc(hidden)]
+pub mod hostile;
 pub mod lease;
 pub mod npy;
 pub mod overlay;
@@ -34,7 +37,7 @@ pub use array_mut::ArrayMut;
 pub use array_ref::{ArchivedArray, ArrayRef};
 pub use element::{Element, Integer};
 pub use error::MemoryError;
-pub use npy::{NpyInfo, npy_info};
+pub use npy::{NpyInfo, npy_header, npy_info};
 pub use overlay::{Overlay, Shared, SharedSlice};
 pub use segment::{Access, Origin, Segment, SegmentId};
 pub use shape::MAX_AXES;

@@ -54,6 +54,12 @@ pub fn npy_info(path: impl AsRef<Path>) -> Result<NpyInfo, MemoryError> {
     })
 }
 
+/// The header of a `.npy` file that holds an array of `T`s with this shape, at most 8 axes. The data follow in C order
+/// and in this machine's byte order; they start at a multiple of 64 bytes.
+pub fn npy_header<T: Element>(shape: &[usize]) -> Vec<u8> {
+    header::bytes(&T::ELEMENT_TYPE.native_descr(), shape)
+}
+
 impl<T: Element> Array<T> {
     /// Maps a `.npy` file. The data are not copied and not even read until they are used.
     ///
@@ -103,6 +109,14 @@ impl<T: Element> ArrayMut<T> {
     /// As [`Array::to_npy`].
     pub fn to_npy(&self, path: impl AsRef<Path>) -> Result<(), MemoryError> {
         write_npy(path.as_ref(), &self.view())
+    }
+}
+
+/// A header at the start of these bytes that is believed is one that the bytes hold.
+#[cfg(any(test, feature = "hostile"))]
+pub(crate) fn check_header(bytes: &[u8]) {
+    if let Ok(header) = header::parse(bytes) {
+        assert!(header.data_offset <= bytes.len() && header.shape.len() <= crate::MAX_AXES, "{header:?}");
     }
 }
 

@@ -79,6 +79,11 @@ pub enum Origin {
         /// Its path when it was mapped.
         path: PathBuf,
     },
+    /// A file that this process and its workers write.
+    Output {
+        /// Its path when it was mapped.
+        path: PathBuf,
+    },
     /// A named segment of another program, mapped read-only.
     Posix {
         /// Its name.
@@ -99,6 +104,9 @@ pub struct Segment {
     origin: Origin,
     /// The process that mapped it; a forked child inherits the mapping but not the role.
     mapped_by: u32,
+    /// A file whose lock is given up with the segment. Workers hold the same lock, because they have got the same
+    /// descriptor: if this process is killed, the file stays locked until the last of them is gone.
+    locked: Option<File>,
 }
 
 impl Segment {
@@ -115,7 +123,55 @@ impl Segment {
 
     pub(crate) fn create_memfd(name: &str, len: usize, origin: Origin) -> Result<Arc<Segment>, MemoryError> {
         let fd = memfd::create(name, len as u64)?;
-        Segment::map(SegmentId::random(), fd, len, Access::ReadWrite, origin)
+        Segment::map(SegmentId::random(), fd, len, Access::ReadWrite, origin, None)
+    }
+
+    /// Maps the first `len` bytes of a file, for this process and its workers to write. If the file is locked
+    /// ([`File::lock`]), the lock lasts for as long as the segment.
+    ///
+    /// # Errors
+    /// When the file is shorter, or the kernel refuses.
+    pub fn map_file_mut(file: File, path: &Path, len: usize) -> Result<Arc<Segment>, MemoryError> {
+        let fd = file.try_clone().map_err(|source| MemoryError::File {
+            action: "map",
+            path: path.to_owned(),
+            source,
+        })?;
+        let origin = Origin::Output {
+            path: path.to_owned(),
+        };
+        Segment::map(
+            SegmentId::random(),
+            fd.into(),
+            len,
+            Access::ReadWrite,
+            origin,
+            Some(file),
+        )
+    }
+
+    /// The same bytes, mapped once more for loads only. Nothing of this segment, its lock included, is kept by it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn read_only(&self) -> Result<Arc<Segment>, MemoryError> {
+        let origin = match &self.origin {
+            Origin::Output { path } => Origin::File { path: path.clone() },
+            other => other.clone(),
+        };
+        let what = origin.to_string();
+        let fd = self.fd.try_clone().map_err(|source| MemoryError::Map {
+            what,
+            source: mapping::MappingError::System { len: self.len(), source },
+        })?;
+        Segment::map(
+            SegmentId::random(),
+            fd,
+            self.len(),
+            Access::ReadOnly,
+            origin,
+            None,
+        )
     }
 
     /// Maps the whole file read-only. Nothing is copied or read; the length is remembered, see
@@ -149,7 +205,7 @@ impl Segment {
         };
         let bytes = mapping::file_len(&fd).map_err(unmappable)?;
         let len = usize::try_from(bytes).map_err(|_| unmappable(std::io::ErrorKind::FileTooLarge.into()))?;
-        Segment::map(SegmentId::random(), fd, len, Access::ReadOnly, origin)
+        Segment::map(SegmentId::random(), fd, len, Access::ReadOnly, origin, None)
     }
 
     /// Maps a segment of another process, received as a descriptor, under the id it has there.
@@ -157,8 +213,9 @@ impl Segment {
     /// A segment that is already attached under this id is returned as it is, and `fd` is closed.
     ///
     /// # Errors
-    /// When the file is shorter than `len`, when it is to be writable but could be shrunk by others, or when the
-    /// kernel refuses.
+    /// When the file is shorter than `len`, when it is a memory file that is to be writable but could be shrunk by
+    /// others, or when the kernel refuses. (A file in a file system can always be shrunk; who maps one to write it has
+    /// locked it.)
     pub fn attach(
         id: SegmentId,
         fd: OwnedFd,
@@ -168,14 +225,14 @@ impl Segment {
         if let Some(known) = registry::find(id) {
             return Ok(known);
         }
-        if access == Access::ReadWrite && !memfd::cannot_shrink(&fd) {
+        if access == Access::ReadWrite && !memfd::cannot_shrink(&fd) && !memfd::is_ordinary(&fd) {
             return Err(MemoryError::WrongSegment {
                 segment: id,
                 purpose: "shared memory",
                 reason: "its size is not sealed, so another process could shrink it under this one",
             });
         }
-        let segment = Segment::map(id, fd, len, access, Origin::Attached)?;
+        let segment = Segment::map(id, fd, len, access, Origin::Attached, None)?;
         registry::keep(&segment);
         Ok(segment)
     }
@@ -186,6 +243,7 @@ impl Segment {
         len: usize,
         access: Access,
         origin: Origin,
+        locked: Option<File>,
     ) -> Result<Arc<Segment>, MemoryError> {
         let mapped = match access {
             Access::ReadOnly => Mapping::read_only(&fd, len),
@@ -202,6 +260,7 @@ impl Segment {
             mapping,
             origin,
             mapped_by,
+            locked,
         });
         registry::register(&segment);
         Ok(segment)
@@ -291,6 +350,12 @@ impl Segment {
 impl Drop for Segment {
     fn drop(&mut self) {
         registry::forget(self.id);
+        // In words, because closing the descriptor is not enough: workers have it too. A forked child has no say.
+        if let Some(file) = &self.locked
+            && self.mapped_by == std::process::id()
+        {
+            let _ = file.unlock();
+        }
     }
 }
 
@@ -299,7 +364,7 @@ impl fmt::Display for Origin {
         match self {
             Origin::Control { name } => write!(f, "the control segment {name:?}"),
             Origin::Arena => f.write_str("the arena of this process"),
-            Origin::File { path } => write!(f, "the file {}", path.display()),
+            Origin::File { path } | Origin::Output { path } => write!(f, "the file {}", path.display()),
             Origin::Posix { name } => write!(f, "the shared memory segment {name:?}"),
             Origin::Attached => f.write_str("a segment of another process"),
         }
@@ -366,11 +431,34 @@ mod tests {
     }
 
     #[test]
+    fn a_written_file_is_locked_for_as_long_as_its_segment() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = || {
+            let file = File::options().read(true).write(true).open(file.path()).unwrap();
+            file.try_lock().map(|()| file)
+        };
+        let first = open().unwrap();
+        first.set_len(4096).unwrap();
+        let segment = Segment::map_file_mut(first, file.path(), 4096).unwrap();
+        let passed_on = segment.fd().try_clone_to_owned().unwrap();
+        let (id, access) = (SegmentId::random(), Access::ReadWrite);
+        let in_a_worker = Segment::attach(id, passed_on, 4096, access).unwrap();
+        let words = |segment| crate::SharedSlice::<AtomicU64>::at(segment, 8, 1).unwrap();
+        words(&in_a_worker)[0].store(7, Ordering::Relaxed);
+        let read_only = segment.read_only().unwrap();
+        assert_eq!(words(&segment)[0].load(Ordering::Relaxed), 7);
+        assert_eq!(std::fs::read(file.path()).unwrap()[8], 7);
+        assert!(open().is_err());
+        drop(segment);
+        open().unwrap();
+        assert_eq!(read_only.access(), Access::ReadOnly);
+    }
+
+    #[test]
     fn attaching_refuses_what_could_shrink_or_is_too_short() {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(8192).unwrap();
         let id = SegmentId::random();
-        let error = Segment::attach(id, file.into(), 8192, Access::ReadWrite).unwrap_err();
+        let unsealed = memfd::unsealed("swathe-test").unwrap();
+        let error = Segment::attach(id, unsealed, 0, Access::ReadWrite).unwrap_err();
         assert!(error.to_string().contains("size is not sealed"), "{error}");
         let short = memfd::create("swathe-test", 4096).unwrap();
         let error = Segment::attach(id, short, 8192, Access::ReadWrite).unwrap_err();

@@ -4,6 +4,8 @@
 #![expect(unsafe_code, reason = "system calls that have no safe wrapper elsewhere")]
 
 pub mod cores;
+pub mod faults;
+pub mod file;
 pub mod futex;
 pub mod image;
 pub mod mapping;

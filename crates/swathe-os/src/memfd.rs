@@ -102,6 +102,23 @@ pub fn cannot_shrink(fd: impl AsFd) -> bool {
     rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
 }
 
+/// Whether the file behind `fd` lies in a file system. One that cannot be told, for want of `/proc`, does not.
+pub fn is_ordinary(fd: impl AsFd) -> bool {
+    use std::os::fd::AsRawFd;
+    // A memory file shows as `/memfd:name (deleted)`; its own file system is mounted nowhere.
+    let link = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    std::fs::read_link(link).is_ok_and(|path| !path.as_os_str().as_encoded_bytes().starts_with(b"/memfd:"))
+}
+
+/// A memory file whose size anybody may change, for tests.
+///
+/// # Errors
+/// What the kernel says.
+#[doc(hidden)]
+pub fn unsealed(name: &str) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,7 +142,10 @@ mod tests {
 
     #[test]
     fn an_ordinary_file_can_shrink() {
-        assert!(!cannot_shrink(std::fs::File::open("/proc/self/exe").unwrap()));
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        assert!(!cannot_shrink(&file) && is_ordinary(&file));
+        let memory = unsealed("swathe-test").unwrap();
+        assert!(!cannot_shrink(&memory) && !is_ordinary(&memory));
     }
 
     #[test]

@@ -110,6 +110,31 @@ pub fn ignore_interrupt() {
     let _ = unsafe { signal(Signal::SIGINT, SigHandler::SigIgn) };
 }
 
+/// From now on this process gets no private memory (heap, stacks, private mappings) beyond so many bytes: allocations
+/// fail. Shared segments do not count. (RLIMIT_DATA, which counts private writable mappings since Linux 4.7.)
+pub fn limit_private_memory(bytes: u64) -> io::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let before = getrlimit(Resource::Data);
+    let bytes = before.maximum.map_or(bytes, |maximum| maximum.min(bytes));
+    let limit = Rlimit {
+        current: Some(bytes),
+        maximum: Some(bytes),
+    };
+    Ok(setrlimit(Resource::Data, limit)?)
+}
+
+/// Bytes of private memory that are resident in this process. `None`: the kernel does not say.
+pub fn private_memory() -> Option<u64> {
+    // Size, resident and shared, in pages.
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let mut pages = statm
+        .split_ascii_whitespace()
+        .skip(1)
+        .map_while(|n| n.parse::<u64>().ok());
+    let (resident, shared) = (pages.next()?, pages.next()?);
+    Some(resident.saturating_sub(shared) * rustix::param::page_size() as u64)
+}
+
 /// A handle to a process that stays right after its id was given away again.
 #[derive(Debug)]
 pub struct Pidfd(OwnedFd);
@@ -129,6 +154,12 @@ impl Pidfd {
     /// Asks the process to end (SIGTERM).
     pub fn terminate(&self) {
         let _ = rustix::process::pidfd_send_signal(&self.0, Signal::TERM);
+    }
+
+    /// Stops the process (SIGSTOP), or lets a stopped one go on (SIGCONT).
+    pub fn pause(&self, on: bool) {
+        let signal = if on { Signal::STOP } else { Signal::CONT };
+        let _ = rustix::process::pidfd_send_signal(&self.0, signal);
     }
 
     /// Waits until the process has ended; `false` if it had not by then.

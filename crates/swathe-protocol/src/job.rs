@@ -200,12 +200,26 @@ pub struct JobTerms {
     pub heap_offset: u64,
     /// How many bytes it has.
     pub heap_len: u64,
+    /// The segment that the status words of the first round lie in: 0 for the pool's data segment.
+    pub durable_segment: u64,
+    /// Where the bits of failed positions lie, bytes into that segment ([`JobTerms::DURABLE`]).
+    pub failed_offset: u64,
+    /// Where the spans of a retry round lie, bytes into the data segment ([`JobTerms::PICKS`]).
+    pub picks_offset: u64,
+    /// Where the parent writes which positions have cost workers, bytes into the data segment.
+    pub deaths_offset: u64,
+    /// Which round this is: 1, and one more for each retry.
+    pub attempt: u64,
+    /// How long one element may take, nanoseconds; 0 for as long as it likes.
+    pub element_ns: u64,
+    /// When the job must be over, nanoseconds of the monotonic clock; 0 for never.
+    pub deadline_ns: u64,
 }
 
 impl JobTerms {
     /// Chunk `w` belongs to worker `w` alone and is not stolen.
     pub const PINNED: u64 = 1;
-    /// Input and output are the same memory: a strip whose writing back was interrupted cannot be run again.
+    /// Input and output are the same memory: results are copied over their inputs strip by strip.
     pub const IN_PLACE: u64 = 2;
     /// The parent's courier wants to be woken on completion.
     pub const ATTENDED: u64 = 4;
@@ -213,6 +227,11 @@ impl JobTerms {
     pub const FAIL_FAST: u64 = 8;
     /// A chunk is one call of the task: never cut into strips, never merged.
     pub const WHOLE_CHUNKS: u64 = 16;
+
+    /// Status words and failed bits lie in a file that outlives the job.
+    pub const DURABLE: u64 = 32;
+    /// A round of retries: position `i` of the job stands for the `i`-th span of a list.
+    pub const PICKS: u64 = 64;
 
     /// Whether a flag is set.
     pub fn has(&self, flag: u64) -> bool {
@@ -245,11 +264,18 @@ impl JobTerms {
             self.base,
             self.heap_offset,
             self.heap_len,
+            self.durable_segment,
+            self.failed_offset,
+            self.picks_offset,
+            self.deaths_offset,
+            self.attempt,
+            self.element_ns,
+            self.deadline_ns,
         ]
     }
 }
 
-const TERMS: usize = 13;
+const TERMS: usize = 20;
 
 /// The cell of one job.
 #[repr(C, align(128))]
@@ -296,6 +322,13 @@ impl JobCell {
             base: word(10),
             heap_offset: word(11),
             heap_len: word(12),
+            durable_segment: word(13),
+            failed_offset: word(14),
+            picks_offset: word(15),
+            deaths_offset: word(16),
+            attempt: word(17),
+            element_ns: word(18),
+            deadline_ns: word(19),
         }
     }
 }

@@ -25,5 +25,5 @@ pub use header::Header;
 pub use job::{Gate, GateState, JobCell, JobKey, JobPhase, JobTerms};
 pub use lane::{Hand, Lane, Span};
 pub use ring::{Descriptor, RingCell, RingEnds, RingView};
-pub use slot::{SlotPhase, WorkerSlot};
+pub use slot::{Copy, SlotPhase, WorkerSlot};
 pub use status::{ChunkStatus, StatusWord};

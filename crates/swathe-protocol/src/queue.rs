@@ -338,7 +338,7 @@ impl<'a> QueueView<'a> {
                     }
                 }
                 Seen::Full { .. } | Seen::Past => {
-                    advance(self.tail, ticket);
+                    self.pass(self.tail, ticket);
                     step(QueueStep::Advanced)?;
                 }
             }
@@ -382,7 +382,7 @@ impl<'a> QueueView<'a> {
                     }
                 }
                 Seen::Past => {
-                    advance(self.head, ticket);
+                    self.pass(self.head, ticket);
                     step(QueueStep::Advanced)?;
                 }
             }
@@ -488,6 +488,22 @@ impl<'a> QueueView<'a> {
                 node: (ahead - 1) as usize,
             },
             LAP_SIGNED.. => Seen::Past,
+        }
+    }
+
+    /// Moves an end past a ticket that is done with.
+    ///
+    /// No entry is two laps ahead of an end that lies on it: to get there, somebody must have seen that end a lap
+    /// further. Found so by a wild write, it is put back, or the end would be moved once for each of up to 2^47 laps.
+    fn pass(&self, end: &AtomicU64, ticket: u64) {
+        // SYNC queue-end: acquires, through the entry, whatever end its last changer saw; so the look at `end` is the
+        // later one.
+        let seen = self.entry(ticket).load(Ordering::Acquire);
+        let ahead = seen.wrapping_sub(self.empty(ticket)) as i64;
+        if ahead >= 2 * LAP_SIGNED && end.load(Ordering::Acquire) == ticket {
+            self.change(ticket, seen, self.empty(ticket).wrapping_add(LAP));
+        } else {
+            advance(end, ticket);
         }
     }
 

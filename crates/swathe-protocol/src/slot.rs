@@ -5,7 +5,7 @@
 
 use crate::{
     job::JobKey,
-    sync::{AtomicU32, AtomicU64, Ordering},
+    sync::{AtomicU32, AtomicU64, Ordering, fence},
 };
 
 /// What a worker is doing, as far as recovery has to distinguish it.
@@ -60,10 +60,12 @@ pub struct WorkerSlot {
     pub held_handles: AtomicU32,
     /// First position of the strip in work.
     pub strip_first: AtomicU64,
-    /// Positions in the strip in work; 0 between strips.
+    /// Positions in the strip in work; 0 from its publication to the next strip.
     pub strip_len: AtomicU64,
-    /// Set while the strip's results are copied over its inputs (in-place jobs).
-    pub writing_back: AtomicU32,
+    /// In-place jobs, while there is a strip: its positions before this one are settled, published or not.
+    pub settled: AtomicU64,
+    /// In-place jobs: the copy in work.
+    pub copy: CopyWords,
     /// Set if the strip runs after a death, element by element.
     pub careful: AtomicU32,
     /// Monotonic clock, nanoseconds, at the start of the strip.
@@ -79,6 +81,65 @@ pub struct WorkerSlot {
     last_words: [AtomicU64; LAST_WORDS],
 }
 
+/// Results that are copied over their inputs. Once it is written down the copy is made, by the worker or, after its
+/// death, by the supervisor: from any state in between, because it is the same copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copy {
+    /// Where the results lie, bytes into the data segment.
+    pub from: u64,
+    /// The segment of the inputs.
+    pub to_segment: u64,
+    /// Where they lie in there, bytes.
+    pub to: u64,
+    /// How many bytes.
+    pub len: u64,
+    /// The position behind the last that is settled by it.
+    pub end: u64,
+}
+
+/// A [`Copy`] in shared words.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct CopyWords {
+    words: [AtomicU64; 5],
+    armed: AtomicU32,
+    _reserved: AtomicU32,
+}
+
+impl CopyWords {
+    /// The worker is about to make this copy. Its source is complete.
+    pub fn arm(&self, copy: Copy) {
+        let values = [copy.from, copy.to_segment, copy.to, copy.len, copy.end];
+        for (word, value) in self.words.iter().zip(values) {
+            word.store(value, Ordering::Relaxed);
+        }
+        self.armed.store(1, Ordering::Release);
+        // No byte of the copy before the word that announces it, in program order too: a death is a cut through that.
+        fence(Ordering::SeqCst);
+    }
+
+    /// It is made. What it settled must have been said before.
+    pub fn disarm(&self) {
+        self.armed.store(0, Ordering::Release);
+    }
+
+    /// The copy that a dead worker may not have finished.
+    pub fn armed(&self) -> Option<Copy> {
+        if self.armed.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let [from, to_segment, to, len, end] =
+            core::array::from_fn(|i| self.words[i].load(Ordering::Relaxed));
+        Some(Copy {
+            from,
+            to_segment,
+            to,
+            len,
+            end,
+        })
+    }
+}
+
 impl Default for WorkerSlot {
     fn default() -> Self {
         Self {
@@ -89,7 +150,8 @@ impl Default for WorkerSlot {
             held_handles: AtomicU32::default(),
             strip_first: AtomicU64::default(),
             strip_len: AtomicU64::default(),
-            writing_back: AtomicU32::default(),
+            settled: AtomicU64::default(),
+            copy: CopyWords::default(),
             careful: AtomicU32::default(),
             strip_started: AtomicU64::default(),
             elements: AtomicU64::default(),
@@ -136,7 +198,7 @@ impl WorkerSlot {
         self.set_phase(SlotPhase::Starting);
         for word in [
             &self.held_handles,
-            &self.writing_back,
+            &self.copy.armed,
             &self.careful,
             &self.last_words_len,
             &self.pid,
@@ -146,6 +208,7 @@ impl WorkerSlot {
         for word in [
             &self.strip_first,
             &self.strip_len,
+            &self.settled,
             &self.strip_started,
             &self.elements,
             &self.busy,

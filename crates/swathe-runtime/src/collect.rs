@@ -75,14 +75,21 @@ pub(crate) fn push_record(record: &Record, heap: &mut WorkerHeap, cell: &JobCell
     loop {
         words[0].store(head, Ordering::Relaxed);
         // SYNC record: pairs with the acquire in `Records::of`.
-        match cell
-            .failures
-            .compare_exchange_weak(head, span.offset, Ordering::AcqRel, Ordering::Relaxed)
-        {
+        match cell.failures.compare_exchange_weak(
+            head,
+            link_to(span.offset),
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        ) {
             Ok(_) => return Ok(()),
             Err(now) => head = now,
         }
     }
+}
+
+/// The link to a record: never 0, which ends the list. (A record may lie at offset 0: offsets are multiples of 8.)
+fn link_to(offset: u64) -> u64 {
+    offset + 1
 }
 
 /// Positions that were started again after a death, and the newest record at that moment: older records about them are
@@ -108,7 +115,7 @@ pub(crate) fn read_records(
         void.extend(reruns.iter().filter(|rerun| rerun.newest == next));
         let Some((record, after)) = read_record(next, heap, terms) else {
             tracing::warn!(
-                offset = next,
+                link = next,
                 "a failure record is damaged; it and older ones are not reported"
             );
             break;
@@ -125,7 +132,8 @@ pub(crate) fn read_records(
     records
 }
 
-fn read_record(offset: u64, heap: &[Arc<Block>], terms: &JobTerms) -> Option<(Record, u64)> {
+fn read_record(link: u64, heap: &[Arc<Block>], terms: &JobTerms) -> Option<(Record, u64)> {
+    let offset = link.checked_sub(1)?;
     let (block, within) = heap.iter().find_map(|block| {
         let within = (offset as usize).checked_sub(block.offset())?;
         (within < block.len()).then_some((block, within))
@@ -155,7 +163,8 @@ fn read_record(offset: u64, heap: &[Arc<Block>], terms: &JobTerms) -> Option<(Re
 }
 
 /// One failure a position, ascending: what the parent found (deaths) before what workers wrote, newer before older.
-pub(crate) fn merge(lost: Vec<Failure>, records: Vec<Record>) -> Vec<Failure> {
+/// `attempts` says how often a position was started.
+pub(crate) fn merge(lost: Vec<Failure>, records: Vec<Record>, attempts: impl Fn(u64) -> u32) -> Vec<Failure> {
     let mut by_position: BTreeMap<u64, Failure> = BTreeMap::new();
     for failure in lost {
         by_position.entry(failure.position).or_insert(failure);
@@ -172,7 +181,8 @@ pub(crate) fn merge(lost: Vec<Failure>, records: Vec<Record>) -> Vec<Failure> {
             message: record.text,
             worker: record.worker,
             pid: record.pid,
-            attempts: 1,
+            attempts: attempts(record.position),
+            peak_memory: None,
         });
     }
     by_position.into_values().collect()
@@ -194,6 +204,24 @@ pub(crate) fn finals(status: &[StatusWord], terms: &JobTerms) -> Vec<Range<u64>>
         }
     }
     ranges
+}
+
+/// Ranges without some positions. Both ascend.
+pub(crate) fn without(ranges: Vec<Range<u64>>, positions: &[u64]) -> Vec<Range<u64>> {
+    let mut left = Vec::with_capacity(ranges.len());
+    let mut holes = positions.iter().copied().peekable();
+    for mut range in ranges {
+        while let Some(hole) = holes.next_if(|hole| *hole < range.end) {
+            if hole > range.start {
+                left.push(range.start..hole);
+            }
+            range.start = range.start.max(hole + 1);
+        }
+        if !range.is_empty() {
+            left.push(range);
+        }
+    }
+    left
 }
 
 /// The chunks that are not final, as ascending disjoint runs.

@@ -2,7 +2,6 @@
 
 use std::{
     any::Any,
-    collections::HashMap,
     fmt,
     sync::{Arc, atomic::Ordering},
     task::Waker,
@@ -10,7 +9,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use swathe_memory::{Block, Memory, SharedSlice};
+use swathe_memory::{Block, Memory};
 use swathe_os::{
     cores, futex,
     process::{self, Event},
@@ -22,10 +21,13 @@ use crate::{
     bytes,
     control::{Control, JOBS, MAX_PROCESSES},
     courier,
+    deadlines::Patience,
     error::EngineError,
+    fault::Chaos,
     job::{Chunking, End, Job, Outcome},
-    state::{Core, JobInner, JobState, PoolPhase, State},
-    supervisor::{self, Supervisor},
+    round::Round,
+    state::{Core, JobState, PoolPhase, State},
+    supervisor::{self, Limits, Supervisor},
     task::TaskRef,
     worker::PlanWords,
     zygote,
@@ -42,6 +44,18 @@ pub struct EngineConfig {
     pub exit_hook: Option<TaskRef>,
     /// Elements after which a worker is replaced by a fresh one.
     pub max_tasks_per_child: Option<u64>,
+    /// Private memory that a worker may have, bytes.
+    pub max_memory: Option<u64>,
+    /// Private memory that a worker may gain from its initializer on, bytes; then it is replaced by a fresh one.
+    pub max_growth: Option<u64>,
+    /// How long an initializer may take.
+    pub initializer_timeout: Option<Duration>,
+    /// How long a worker that leaves may take, its exit hook included.
+    pub exit_timeout: Option<Duration>,
+    /// How many workers may die, and in which time, before the pool gives up.
+    pub restarts: Option<(u32, Duration)>,
+    /// Faults that are to happen. Without the feature `chaos` those at named points do not.
+    pub chaos: Chaos,
     /// Pin worker `w` to the `w`-th core that this process may use.
     pub pin: bool,
     /// Where inputs and outputs lie; `None` for the process's own arena.
@@ -55,6 +69,12 @@ impl fmt::Debug for EngineConfig {
             .finish_non_exhaustive()
     }
 }
+
+/// How long a worker that leaves may take, unless the pool says otherwise.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How many workers may die, and in which time, unless the pool says otherwise: more than a job with some hundred deadly
+/// elements needs, and an end within seconds for one in which every element is deadly.
+const RESTARTS: (u32, Duration) = (1000, Duration::from_secs(60));
 
 /// How a zygote is started, the first time and again.
 pub(crate) struct ZygoteRecipe {
@@ -115,26 +135,13 @@ impl Engine {
         let processes = config.processes.unwrap_or(cores);
         EngineError::check_processes(processes, MAX_PROCESSES)?;
         let slots = processes.max(2 * cores).clamp(16, MAX_PROCESSES);
-        let memory = match config.memory {
-            Some(memory) => memory,
+        let memory = match &config.memory {
+            Some(memory) => memory.clone(),
             None => Memory::global()?,
         };
         let share = (cores / processes).max(1);
         let params = config.setup.as_ref().map_or(&[][..], |(_, params, _)| params);
-        let words = PlanWords {
-            setup: config
-                .setup
-                .as_ref()
-                .map_or([0; 2], |(task, ..)| [task.0.object, task.0.offset]),
-            exit_hook: config
-                .exit_hook
-                .map_or([0; 2], |task| [task.0.object, task.0.offset]),
-            max_tasks: config.max_tasks_per_child.unwrap_or(0),
-            processes: processes as u64,
-            share: share as u64,
-            pin: u64::from(config.pin),
-        };
-        let plan_bytes = words.encode(params);
+        let plan_bytes = plan_words(&config, processes, share).encode(&config.chaos, params);
         let plan = Arc::new(memory.alloc(plan_bytes.len().next_multiple_of(8), 64)?);
         bytes::write_block(&plan, &plan_bytes)?;
         let control = Control::create(slots)?;
@@ -146,13 +153,14 @@ impl Engine {
             .header
             .may_spin
             .store(u32::from(cores > 1 && processes <= cores), Ordering::Relaxed);
+        let limits = limits(&config);
         let recipe = ZygoteRecipe {
             plan,
             plan_len: plan_bytes.len(),
             share,
             _keep: config.setup.map(|(.., keep)| keep),
         };
-        Self::launch(control, memory, recipe, processes)
+        Self::launch(control, memory, recipe, processes, limits, &config.chaos)
     }
 
     fn launch(
@@ -160,6 +168,8 @@ impl Engine {
         memory: Memory,
         recipe: ZygoteRecipe,
         processes: usize,
+        limits: Limits,
+        chaos: &Chaos,
     ) -> Result<Self, EngineError> {
         let start = |e: std::io::Error| EngineError::Start(e.to_string());
         let slots = control.slots.len();
@@ -172,7 +182,7 @@ impl Engine {
             forks: process::fork_generation(),
         });
         let zygote = supervisor::start_zygote(&core, &recipe).map_err(EngineError::Start)?;
-        let supervisor = Supervisor::new(core.clone(), recipe, zygote);
+        let supervisor = Supervisor::new(core.clone(), recipe, zygote, limits, chaos);
         std::thread::Builder::new()
             .name("swathe-super".into())
             .spawn(move || supervisor.run())
@@ -226,9 +236,12 @@ impl Engine {
         let mut state = core.state.lock();
         check_running(&state.phase)?;
         if job.terms.positions == 0 {
-            state.stop(core, &job, End::Complete);
+            state.stop(core, &job, End::Complete, Duration::ZERO);
         } else {
             state.admit(core, job.clone());
+            if job.terms.element_ns != 0 || job.terms.deadline_ns != 0 {
+                core.event.raise(); // The supervisor keeps the time.
+            }
         }
         drop(state);
         Ok(JobHandle {
@@ -362,6 +375,36 @@ impl Drop for Owner {
     }
 }
 
+fn limits(config: &EngineConfig) -> Limits {
+    Limits {
+        patience: Patience {
+            initializer: config.initializer_timeout,
+            exit: config.exit_timeout.unwrap_or(EXIT_TIMEOUT),
+        },
+        restarts: config.restarts.unwrap_or(RESTARTS),
+        max_memory: config.max_memory,
+    }
+}
+
+fn plan_words(config: &EngineConfig, processes: usize, share: usize) -> PlanWords {
+    PlanWords {
+        setup: config
+            .setup
+            .as_ref()
+            .map_or([0; 2], |(task, ..)| [task.0.object, task.0.offset]),
+        exit_hook: config
+            .exit_hook
+            .map_or([0; 2], |task| [task.0.object, task.0.offset]),
+        max_tasks: config.max_tasks_per_child.unwrap_or(0),
+        processes: processes as u64,
+        share: share as u64,
+        pin: u64::from(config.pin),
+        max_memory: config.max_memory.unwrap_or(0),
+        max_growth: config.max_growth.unwrap_or(0),
+        chaos: 0,
+    }
+}
+
 fn check_running(phase: &PoolPhase) -> Result<(), EngineError> {
     match phase {
         PoolPhase::Running => Ok(()),
@@ -381,50 +424,40 @@ fn prepare(core: &Core, job: Job, processes: usize) -> Result<JobState, EngineEr
             max: u64::from(u32::MAX - 1),
         });
     }
-    let params_room = job.params.len().next_multiple_of(64);
-    let block = Arc::new(
-        core.memory
-            .alloc_zeroed(params_room + chunks as usize * 4 + 64, 64)?,
-    );
-    bytes::write_block(&block, &job.params)?;
-    let status = SharedSlice::in_block(&block, params_room, chunks as usize)?;
     let heap = match job.heap_hint {
         0 => None,
         bytes => Some(Arc::new(core.memory.alloc(bytes.next_multiple_of(64), 64)?)),
     };
     let flag = |on: bool, flag: u64| if on { flag } else { 0 };
-    let terms = JobTerms {
+    let nanoseconds =
+        |time: Option<Duration>| time.map_or(0, |t| (t.as_nanos().min(u64::MAX.into()) as u64).max(1));
+    let mut terms = JobTerms {
         task_object: job.task.0.object,
         task_offset: job.task.0.offset,
         positions: job.positions,
         chunk_len,
         chunks,
-        status_offset: (block.offset() + params_room) as u64,
-        params_offset: block.offset() as u64,
-        params_len: job.params.len() as u64,
         flags: flag(job.traits.pinned, JobTerms::PINNED)
-            | flag(job.traits.in_place, JobTerms::IN_PLACE)
+            | flag(job.in_place.is_some(), JobTerms::IN_PLACE)
             | flag(job.traits.whole_chunks, JobTerms::WHOLE_CHUNKS)
+            // With retries it is the last round whose failures stop the job.
             | flag(job.traits.fail_fast, JobTerms::FAIL_FAST)
-            | flag(job.traits.attended || job.on_done.is_some(), JobTerms::ATTENDED),
+            | flag(job.traits.attended || job.on_done.is_some(), JobTerms::ATTENDED)
+            | flag(job.durable.is_some(), JobTerms::DURABLE),
         seed: job.seed,
         base: job.base,
         heap_offset: heap.as_ref().map_or(0, |block| block.offset() as u64),
         heap_len: heap.as_ref().map_or(0, |block| block.len() as u64),
+        attempt: 1,
+        element_ns: nanoseconds(job.element_timeout),
+        deadline_ns: job.timeout.map_or(0, |time| {
+            process::monotonic_ns().saturating_add(nanoseconds(Some(time)))
+        }),
+        ..JobTerms::default()
     };
-    let inner = JobInner {
-        keep: Some(job.keep),
-        lends: job.lends,
-        block: Some(block),
-        on_done: job.on_done,
-        wakers: Vec::new(),
-        heap: heap.into_iter().collect(),
-        lost: Vec::new(),
-        reruns: Vec::new(),
-        deaths: HashMap::new(),
-        ending: None,
-    };
-    Ok(JobState::new(terms, job.max_deaths.max(1), status, inner))
+    let last = job.retries.more == 0;
+    let (round, block) = Round::first(&core.memory, &mut terms, &job.params, job.durable.as_ref(), last)?;
+    Ok(JobState::new(job, terms, round, block, heap)?)
 }
 
 /// Chunks a worker should find under automatic chunking: enough that the last ones even out.
@@ -511,10 +544,11 @@ impl JobHandle {
         self.job.outcome().cloned()
     }
 
-    /// Stops the job: what is not started is not run, what is running may finish its element.
-    pub fn cancel(&self) {
+    /// Stops the job: what is not started is not run. What is running may finish its element within `grace`; then its
+    /// worker is killed and replaced.
+    pub fn cancel(&self, grace: Duration) {
         let mut state = self.core.state.lock();
-        state.stop(&self.core, &self.job, End::Cancelled);
+        state.stop(&self.core, &self.job, End::Cancelled, grace);
     }
 
     /// Positions that are settled so far, and how many of them failed. Cheap for the workers: read from their memory.
@@ -523,13 +557,12 @@ impl JobHandle {
             let done = outcome.finals.iter().map(|range| range.end - range.start).sum();
             return (done, outcome.failures.iter().map(|failure| failure.span).sum());
         }
-        let ranges = crate::collect::finals(&self.job.status, &self.job.terms);
         let failed = self
             .job
             .key()
             .and_then(|key| self.core.control.job(key))
             .map_or(0, |cell| cell.failed.load(Ordering::Relaxed));
-        (ranges.iter().map(|range| range.end - range.start).sum(), failed)
+        self.job.progress(failed)
     }
 
     /// Has this waker called, once, when the job is over. The job must be attended.

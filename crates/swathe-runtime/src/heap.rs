@@ -40,6 +40,11 @@ impl ParentLine {
         Self(Mutex::new(socket))
     }
 
+    /// Says something that needs no answer. A parent that is gone need not know it.
+    pub(crate) fn tell(&self, message: &Message) {
+        let _ = message.send(&self.0.lock(), &[]);
+    }
+
     /// Asks, and waits for the answer. A parent that is gone ends this process.
     pub(crate) fn ask(&self, question: &Message) -> Result<Message, String> {
         let socket = self.0.lock();

@@ -1,8 +1,8 @@
 //! Jobs as the engine sees them, and how they end.
 
-use std::{any::Any, fmt, sync::Arc};
+use std::{any::Any, fmt, sync::Arc, time::Duration};
 
-use swathe_memory::Block;
+use swathe_memory::{Block, Segment, SegmentId};
 use swathe_os::process::ExitCause;
 
 use crate::task::TaskRef;
@@ -24,14 +24,58 @@ pub enum Chunking {
 pub struct JobTraits {
     /// Position `w` is run by worker `w`; there are as many positions as workers.
     pub pinned: bool,
-    /// The output lies over the input.
-    pub in_place: bool,
     /// One chunk is one call of the task.
     pub whole_chunks: bool,
     /// Stop at the first failure.
     pub fail_fast: bool,
     /// Nobody waits for it in the submitting thread: the courier finishes it.
     pub attended: bool,
+}
+
+/// How often positions are tried again that returned an error, panicked or took too long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retries {
+    /// Tries after the first.
+    pub more: u32,
+    /// How long failed positions wait before the first retry; twice as long before each further one.
+    pub backoff: Duration,
+    /// The longest wait.
+    pub longest: Duration,
+}
+
+impl Retries {
+    /// How long to wait after this many tries.
+    pub(crate) fn wait_after(self, tries: u32) -> Duration {
+        let doubled = 2u32.saturating_pow(tries.saturating_sub(1));
+        self.backoff
+            .saturating_mul(doubled)
+            .min(self.longest.max(self.backoff))
+    }
+}
+
+/// Memory that a job in place changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Where in there, bytes.
+    pub offset: u64,
+    /// How many bytes.
+    pub len: u64,
+}
+
+/// Status words and failed bits that lie in a file and outlive the job: it goes on where they say that it was.
+#[derive(Clone, Debug)]
+pub struct Durable {
+    /// The file, mapped to be written.
+    pub segment: Arc<Segment>,
+    /// Where a status word for each chunk lies in there, bytes. The job's chunking is [`Chunking::Size`], as it was when
+    /// the words were made.
+    pub status_offset: usize,
+    /// Where a bit for each position lies: bit `i % 64` of word `i / 64` is set if position `i` is final and has no value.
+    pub failed_offset: usize,
+    /// Positions that are final there but are to be run again, ascending.
+    pub redo: Vec<u64>,
 }
 
 /// What the courier calls when a job is over.
@@ -59,6 +103,16 @@ pub struct Job {
     pub base: u64,
     /// After how many deaths a single position is given up, at least 1.
     pub max_deaths: u32,
+    /// How often failed positions are tried again.
+    pub retries: Retries,
+    /// How long one element may take (one chunk, for a task that takes whole chunks): then its worker is killed.
+    pub element_timeout: Option<Duration>,
+    /// How long the job may take from now: then it is stopped, and what is still running is killed.
+    pub timeout: Option<Duration>,
+    /// The output lies over the input, here.
+    pub in_place: Option<Region>,
+    /// Its progress lies in a file.
+    pub durable: Option<Durable>,
     /// Whether its bytes refer to arrays that a task may take out and hold on to.
     pub lends: bool,
     /// Inputs and outputs: kept until no worker can touch them any more.
@@ -86,6 +140,8 @@ pub enum FailureKind {
     Panic,
     /// Its worker died while it ran, as often as the job allows.
     Lost(ExitCause),
+    /// It took longer than the job allows, and its worker was killed.
+    TimedOut,
 }
 
 /// One failed position.
@@ -105,6 +161,8 @@ pub struct Failure {
     pub pid: u32,
     /// How often the position was started, as far as is known.
     pub attempts: u32,
+    /// The most memory that its worker ever had resident, bytes, shared memory included; known of dead workers only.
+    pub peak_memory: Option<u64>,
 }
 
 /// Why a job is over.
@@ -117,6 +175,8 @@ pub enum End {
     Cancelled,
     /// The job asked to stop at the first failure, and there was one.
     FailedFast,
+    /// The job took longer than it may.
+    TimedOut,
     /// The pool was terminated or dropped.
     Terminated,
     /// The pool cannot go on; the text says why.

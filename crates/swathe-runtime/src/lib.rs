@@ -4,15 +4,21 @@
 #![doc = include_str!("README.md")]
 
 mod bytes;
+mod chaos;
 mod collect;
 mod control;
 mod courier;
+mod deadlines;
 mod engine;
 mod error;
+pub mod fault;
 mod heap;
 mod job;
 mod mow;
 mod recovery;
+mod redo;
+mod report;
+mod round;
 mod state;
 mod strip;
 mod supervisor;
@@ -24,7 +30,11 @@ mod zygote;
 pub use control::MAX_PROCESSES;
 pub use engine::{Engine, EngineConfig, JobHandle, WorkerInfo};
 pub use error::EngineError;
-pub use job::{Chunking, End, Failure, FailureKind, Job, JobTraits, OnDone, Outcome};
+pub use job::{
+    Chunking, Durable, End, Failure, FailureKind, Job, JobTraits, OnDone, Outcome, Region, Retries,
+};
 pub use swathe_os::process::ExitCause;
-pub use task::{Call, ExitHook, HeapSpan, Rest, Setup, SetupCall, TaskRef, Trampoline, WorkerFacts};
+pub use task::{
+    Call, ExitHook, HeapSpan, Rest, Setup, SetupCall, TaskRef, Trampoline, WorkerFacts, WriteBack,
+};
 pub use zygote::{init, is_initialized};

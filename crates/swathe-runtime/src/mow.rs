@@ -4,17 +4,23 @@ use std::{
     any::Any,
     cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::atomic::Ordering,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use swathe_memory::SharedSlice;
+use swathe_memory::{Segment, SegmentId, SharedSlice, registry};
 use swathe_os::image::{self, CodeRef};
 use swathe_protocol::{ChunkStatus, GateState, JobCell, JobKey, JobTerms, Lane, Span, StatusWord};
 
 use crate::{
     bytes,
-    collect::{self, RecordKind},
+    collect::RecordKind,
     control::Control,
+    fault::{self, Point},
+    report::{self, Reporter},
+    round::{self, Pick},
     strip::Pace,
     task::{Call, Trampoline},
     worker::{Worker, now, take_panic, task_code},
@@ -38,6 +44,10 @@ struct Ground {
     task: Trampoline,
     status: SharedSlice<StatusWord>,
     params: Vec<u8>,
+    /// Bits of failed positions in a file that outlives the job.
+    failed_bits: Option<SharedSlice<AtomicU64>>,
+    /// What the positions of a round of retries stand for.
+    picks: Option<Vec<Pick>>,
 }
 
 /// Whether to go on with the hand.
@@ -79,6 +89,7 @@ impl<'w> Mowing<'w> {
         };
         let control = self.control;
         let lane = control.lane(self.key, self.worker.index);
+        fault::point(Point::Reading);
         while self.worker.tasks_left > 0 && self.cell.gate.still(self.seen) {
             let Some(hand) = lane.take(self.want(lane)) else {
                 break;
@@ -87,30 +98,54 @@ impl<'w> Mowing<'w> {
                 break;
             }
             lane.count(hand);
+            self.worker.look_at_growth();
         }
     }
 
     fn ground(&self) -> Result<Ground, String> {
         let data = &self.worker.plan.data;
+        let terms = &self.terms;
         let code = CodeRef {
-            object: self.terms.task_object,
-            offset: self.terms.task_offset,
+            object: terms.task_object,
+            offset: terms.task_offset,
         };
         let address = image::resolve(code).ok_or(
             "the task's code is in an object that the workers have not loaded: a library opened at run time cannot \
              hold tasks",
         )?;
         let text = |e: swathe_memory::MemoryError| e.to_string();
+        let home: Arc<Segment> = match terms.durable_segment {
+            0 => data.clone(),
+            id => registry::resolve(SegmentId::from_bits(id)).map_err(text)?,
+        };
+        let failed_bits = terms
+            .has(JobTerms::DURABLE)
+            .then(|| {
+                SharedSlice::at(
+                    &home,
+                    terms.failed_offset as usize,
+                    terms.positions.div_ceil(64) as usize,
+                )
+            })
+            .transpose()
+            .map_err(text)?;
+        let picks = terms
+            .has(JobTerms::PICKS)
+            .then(|| round::read_picks(data, terms))
+            .transpose()
+            .map_err(text)?;
         Ok(Ground {
             task: task_code::trampoline(address),
+            // A round of retries has status words of its own, not in the file.
             status: SharedSlice::at(
-                data,
-                self.terms.status_offset as usize,
-                self.terms.chunks as usize,
+                if picks.is_some() { data } else { &home },
+                terms.status_offset as usize,
+                terms.chunks as usize,
             )
             .map_err(text)?,
-            params: bytes::read_segment(data, self.terms.params_offset, self.terms.params_len)
-                .map_err(text)?,
+            params: bytes::read_segment(data, terms.params_offset, terms.params_len).map_err(text)?,
+            failed_bits,
+            picks,
         })
     }
 
@@ -121,7 +156,7 @@ impl<'w> Mowing<'w> {
     }
 
     fn want(&self, lane: &Lane) -> u32 {
-        if self.careful || self.terms.has(JobTerms::WHOLE_CHUNKS) {
+        if self.careful || self.terms.has(JobTerms::WHOLE_CHUNKS) || self.terms.has(JobTerms::PICKS) {
             return 1;
         }
         let strip_chunks = self.pace.chunks(self.terms.chunk_len, lane.waiting().len());
@@ -134,9 +169,8 @@ impl<'w> Mowing<'w> {
         let fresh = |word: &StatusWord| word.load() == ChunkStatus::Progress(0);
         if hand.len() > 1 && words.iter().all(fresh) {
             let range = hand.positions(&self.terms);
-            self.run_strip(ground, range.start, range.end - range.start);
-            words.iter().for_each(StatusWord::publish_final);
-            return Hand::Finished;
+            let end = self.run_strip(ground, range.start, range.end - range.start);
+            self.publish(words, hand, end);
         }
         for (word, chunk) in words.iter().zip(hand.first..) {
             if self.run_chunk(ground, word, Span::new(chunk, chunk + 1)) == Hand::GateChanged {
@@ -153,19 +187,15 @@ impl<'w> Mowing<'w> {
             return Hand::Finished;
         };
         let mut next = range.start + u64::from(begun);
-        loop {
-            let len = self.strip_len().min(range.end - next);
-            self.run_strip(ground, next, len);
-            next += len;
-            if next >= range.end {
-                word.publish_final();
-                return Hand::Finished;
-            }
-            word.publish_progress((next - range.start) as u32);
+        while next < range.end {
             if self.worker.tasks_left == 0 || !self.cell.gate.still(self.seen) {
                 return Hand::GateChanged;
             }
+            let len = self.strip_len().min(range.end - next);
+            next = self.run_strip(ground, next, len);
+            self.publish(std::slice::from_ref(word), chunk, next);
         }
+        Hand::Finished
     }
 
     fn strip_len(&self) -> u64 {
@@ -178,95 +208,143 @@ impl<'w> Mowing<'w> {
         }
     }
 
-    /// Runs some positions; afterwards each has its value in the slab or a failure record.
-    fn run_strip(&mut self, ground: &Ground, first: u64, len: u64) {
-        let slot = &self.control.slots[self.worker.index];
-        let started = now();
+    /// Everything in these chunks before `end` is settled.
+    fn publish(&self, words: &[StatusWord], chunks: Span, end: u64) {
+        fault::point(Point::Written);
+        for (word, chunk) in words.iter().zip(chunks.first..) {
+            let range = Span::new(chunk, chunk + 1).positions(&self.terms);
+            if range.end <= end {
+                word.publish_final();
+            } else if range.start < end {
+                word.publish_progress((end - range.start) as u32);
+            }
+        }
+        // Only now: until it is published, the slot alone tells what an in-place strip has settled.
+        self.worker.slot().strip_len.store(0, Ordering::Release);
+        fault::point(Point::Published);
+    }
+
+    /// Says which positions are run next, so that a death can be blamed on them, and a hang be noticed.
+    fn announce(&self, first: u64, len: u64, started: u64) {
+        let slot = self.worker.slot();
         slot.strip_first.store(first, Ordering::Relaxed);
         slot.strip_started.store(started, Ordering::Relaxed);
         slot.strip_len.store(len, Ordering::Release);
-        let mut next = first;
-        while next < first + len {
-            next += self.call(ground, next, first + len - next);
-        }
-        slot.strip_len.store(0, Ordering::Release);
-        let spent = now() - started;
-        self.pace.learn(len, spent);
-        self.worker.tasks_left = self.worker.tasks_left.saturating_sub(len);
+    }
+
+    /// Runs some positions. Afterwards each before the one that is returned has its value in the slab or a failure
+    /// record: a panic ends a strip, because what it leaves unfinished must not be run twice.
+    fn run_strip(&mut self, ground: &Ground, first: u64, len: u64) -> u64 {
+        let slot = &self.control.slots[self.worker.index];
+        let started = now();
+        slot.settled.store(first, Ordering::Relaxed);
+        let end = if self.terms.element_ns == 0 {
+            self.announce(first, len, started);
+            fault::point(Point::Running);
+            first + self.call(ground, first, len, started)
+        } else {
+            self.run_timed(ground, first, len, started)
+        };
+        let (done, spent) = (end - first, now() - started);
+        self.pace.learn(done, spent);
+        self.worker.tasks_left = self.worker.tasks_left.saturating_sub(done);
         slot.elements
-            .store(slot.elements.load(Ordering::Relaxed) + len, Ordering::Relaxed);
+            .store(slot.elements.load(Ordering::Relaxed) + done, Ordering::Relaxed);
         slot.busy
             .store(slot.busy.load(Ordering::Relaxed) + spent, Ordering::Relaxed);
+        end
+    }
+
+    /// Element by element, because each has a deadline of its own; a task that takes a chunk has one for the chunk.
+    fn run_timed(&mut self, ground: &Ground, first: u64, len: u64, started: u64) -> u64 {
+        let step = if self.terms.has(JobTerms::WHOLE_CHUNKS) {
+            len
+        } else {
+            1
+        };
+        let (mut next, mut started) = (first, started);
+        while next < first + len {
+            self.announce(next, step, started);
+            fault::point(Point::Running);
+            next += self.call(ground, next, step, started);
+            started = now();
+        }
+        next
     }
 
     /// One call of the trampoline. Gives how many positions are settled: all, or up to and with one that panicked.
-    fn call(&mut self, ground: &Ground, first: u64, len: u64) -> u64 {
+    fn call(&mut self, ground: &Ground, announced: u64, len: u64, started: u64) -> u64 {
         if self.worker.heap.left() < 1024 {
             self.worker.heap.refill(self.cell, &self.terms, 0);
         }
+        // A round of retries has strips of one, which stand for a position of the job, or for a chunk.
+        let pick = ground.picks.as_ref().map(|picks| picks[announced as usize]);
+        let (first, span) = pick.map_or((announced, len), |pick| (pick.first, pick.len));
         let slot = &self.control.slots[self.worker.index];
         let cursor = Cell::new(0);
-        let mut failures = Vec::new();
-        let writing_back = |on: bool| slot.writing_back.store(u32::from(on), Ordering::Release);
         let mut call = Call {
             first,
-            len,
+            len: span,
             base: self.terms.base,
             seed: self.terms.seed,
             params: &ground.params,
             worker: self.worker.facts,
             careful: self.careful,
+            attempt: self.terms.attempt as u32 + self.deaths_of(first),
+            deadline_ns: deadline(&self.terms, started),
             state: &mut *self.worker.state,
             cursor: &cursor,
             cache: &mut self.cache,
-            heap: &mut self.worker.heap,
-            failures: &mut failures,
-            writing_back: &writing_back,
+            reporter: Reporter {
+                heap: &mut self.worker.heap,
+                slot,
+                cell: self.cell,
+                seen: self.seen,
+                terms: &self.terms,
+                failed_bits: ground.failed_bits.as_ref(),
+                worker: self.worker.index as u32,
+                first,
+                len: span,
+                announced,
+                failed: false,
+            },
         };
         let result = catch_unwind(AssertUnwindSafe(|| (ground.task)(&mut call)));
-        for (within, text) in failures {
-            let span = if self.terms.has(JobTerms::WHOLE_CHUNKS) {
-                len
-            } else {
-                1
-            };
-            self.record(first + within, span, RecordKind::Error, &text);
+        let mut settled = span;
+        if result.is_err() {
+            let at = cursor.get().min(span - 1);
+            call.reporter.record(at, RecordKind::Panic, &take_panic());
+            // Reported: a later death must not be blamed on it.
+            slot.write_last_words("");
+            if !self.terms.has(JobTerms::WHOLE_CHUNKS) {
+                settled = at + 1;
+            }
         }
-        if result.is_ok() {
-            return len;
+        call.reporter.stop_if_fast().then(|| {
+            self.control.nudge(self.cell, self.terms.has(JobTerms::ATTENDED));
+        });
+        if let (Some(pick), Some(bits), false) = (pick, &ground.failed_bits, call.reporter.failed) {
+            (pick.first..pick.first + pick.len).for_each(|i| report::mark_done(bits, i));
         }
-        writing_back(false);
-        let (at, span) = if self.terms.has(JobTerms::WHOLE_CHUNKS) {
-            (0, len)
-        } else {
-            (cursor.get().min(len - 1), 1)
-        };
-        self.record(first + at, span, RecordKind::Panic, &take_panic());
-        // Reported: a later death must not be blamed on it.
-        self.worker.slot().write_last_words("");
-        at + span
+        if pick.is_some() { 1 } else { settled }
     }
 
-    fn record(&mut self, position: u64, span: u64, kind: RecordKind, text: &str) {
-        let record = collect::Record {
-            position,
-            span,
-            kind,
-            worker: self.worker.index as u32,
-            pid: std::process::id(),
-            text: text.to_owned(),
-        };
-        if let Err(why) = collect::push_record(&record, &mut self.worker.heap, self.cell) {
-            // Without room for a sentence the failure must still be one: this worker's death is recorded by the parent.
-            let text = format!("{text} (and no memory was left to report it: {why})");
-            self.worker.slot().write_last_words(&text);
-            std::process::abort();
+    /// How many workers have died of this position, for tasks that ask which try this is.
+    fn deaths_of(&self, position: u64) -> u32 {
+        if self.careful {
+            round::read_deaths(&self.worker.plan.data, &self.terms, position)
+        } else {
+            0
         }
-        self.cell.failed.fetch_add(span, Ordering::Relaxed);
-        if self.terms.has(JobTerms::FAIL_FAST) {
-            self.cell
-                .gate
-                .advance(self.seen, swathe_protocol::JobPhase::Stopped);
-        }
+    }
+}
+
+/// When an element that started then must be done.
+fn deadline(terms: &JobTerms, started: u64) -> Option<u64> {
+    let element = (terms.element_ns != 0).then(|| started.saturating_add(terms.element_ns));
+    let job = (terms.deadline_ns != 0).then_some(terms.deadline_ns);
+    match (element, job) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }

@@ -4,7 +4,11 @@
 //! hand and its lane, which say exactly what it held; one that died in the few instructions between taking and writing
 //! down makes every open job be rebuilt from its status words.
 
-use std::{ops::Range, sync::Arc, sync::atomic::Ordering};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use swathe_os::process::ExitCause;
 use swathe_protocol::{
@@ -13,8 +17,10 @@ use swathe_protocol::{
 
 use crate::{
     collect::{self, Rerun},
+    deadlines::{Doom, StripId},
     job::{End, Failure, FailureKind},
-    state::{Core, JobState, State},
+    round::Round,
+    state::{Core, JobState, STOP_GRACE, State},
 };
 
 /// A worker that is gone, and was reaped.
@@ -23,6 +29,20 @@ pub(crate) struct Death {
     pub(crate) worker: usize,
     pub(crate) pid: u32,
     pub(crate) cause: ExitCause,
+    /// The most memory that it ever had resident, bytes.
+    pub(crate) peak_memory: Option<u64>,
+    /// Why the supervisor killed it, if it did.
+    pub(crate) doom: Option<Doom>,
+    /// Private memory that it was allowed, bytes.
+    pub(crate) max_memory: Option<u64>,
+}
+
+impl Death {
+    /// Whether its element cannot be blamed: the worker was killed for another reason, or with the zygote, by its
+    /// parent-death signal.
+    fn is_innocent(&self) -> bool {
+        self.cause == ExitCause::Unknown || self.doom.is_some()
+    }
 }
 
 /// What the supervisor has to know of a death besides.
@@ -83,22 +103,30 @@ fn hand_on(core: &Core, state: &mut State, death: Death, key: JobKey, left: bool
     let Some(job) = state.job(key) else { return };
     let cell = &core.control.jobs[key.index as usize];
     let seen = cell.gate.state();
-    if seen.generation != key.generation || seen.phase != JobPhase::Open {
+    if seen.generation != key.generation {
+        return;
+    }
+    let round = job.round();
+    let lane = core.control.lane(key, death.worker);
+    let hand = match lane.hand() {
+        Hand::Held(held) => {
+            let held = Span::new(held.first, held.end.min(round.terms.chunks as u32));
+            finish_copy(core, &job, &round, death, held);
+            Some(held)
+        }
+        _ => None,
+    };
+    if seen.phase != JobPhase::Open {
         return; // Stopped, or about to be rebuilt anyway.
     }
-    let lane = core.control.lane(key, death.worker);
-    let hand = lane.hand();
     let rest = lane.drain();
-    if let Hand::Held(held) = hand {
-        let held = Span::new(held.first, held.end.min(job.terms.chunks as u32));
-        // Who died with the zygote was killed by its parent-death signal, not by its element.
-        let innocent = left || death.cause == ExitCause::Unknown;
-        let suspects = if innocent && !is_torn(core, &job, death) {
+    if let Some(held) = hand {
+        let suspects = if left {
             None
         } else {
-            blame(core, &job, death, held)
+            blame(core, &job, &round, death, held)
         };
-        let words = &job.status[held.first as usize..held.end as usize];
+        let words = &round.status[held.first as usize..held.end as usize];
         let finals = words
             .iter()
             .filter(|word| word.load() == ChunkStatus::Final)
@@ -106,11 +134,11 @@ fn hand_on(core: &Core, state: &mut State, death: Death, key: JobKey, left: bool
         lane.settle(finals as u32);
         for run in collect::unfinished(words) {
             let run = held.first + run.start..held.first + run.end;
-            note_rerun(core, &job, key, run.clone());
+            note_rerun(core, &job, &round, key, run.clone());
             give(core, state, &job, key, seen.epoch, run, suspects.is_some());
         }
     }
-    let rest = rest.first..rest.end.min(job.terms.chunks as u32);
+    let rest = rest.first..rest.end.min(round.terms.chunks as u32);
     if !rest.is_empty() {
         give(core, state, &job, key, seen.epoch, rest, false);
     }
@@ -137,7 +165,7 @@ fn give(
 
 /// Older failure records about the positions of these chunks that are not final are void: those positions are run
 /// again.
-fn note_rerun(core: &Core, job: &JobState, key: JobKey, chunks: Range<u32>) {
+fn note_rerun(core: &Core, job: &JobState, round: &Round, key: JobKey, chunks: Range<u32>) {
     let newest = core.control.jobs[key.index as usize]
         .failures
         .load(Ordering::Acquire);
@@ -146,92 +174,143 @@ fn note_rerun(core: &Core, job: &JobState, key: JobKey, chunks: Range<u32>) {
     }
     let mut again: Vec<Range<u64>> = Vec::new();
     for chunk in chunks {
-        let range = job.terms.positions_of(chunk, 1);
-        let start = match job.status[chunk as usize].load() {
-            ChunkStatus::Final => range.end,
-            ChunkStatus::Progress(n) => range.start + u64::from(n),
+        let numbers = round.numbers(Span::new(chunk, chunk + 1));
+        let open = match round.status[chunk as usize].load() {
+            ChunkStatus::Final => continue,
+            ChunkStatus::Progress(n) => numbers.start + u64::from(n)..numbers.end,
         };
+        let positions = round.positions(open);
+        let end = positions.first + positions.len;
         match again.last_mut() {
-            Some(last) if last.end == start => last.end = range.end,
-            _ => again.push(start..range.end),
+            Some(last) if last.end == positions.first => last.end = end,
+            _ => again.push(positions.first..end),
         }
     }
     let reruns = again.into_iter().map(|positions| Rerun { positions, newest });
     job.inner.lock().reruns.extend(reruns);
 }
 
-/// Who was running when the worker died? Gives the suspects if they are to be run again one by one. A position that has
-/// cost as many workers as the job allows is lost, and the chunk goes on behind it.
-fn blame(core: &Core, job: &JobState, death: Death, held: Span) -> Option<Range<u64>> {
+/// What the dead worker had settled of an in-place strip, and not published, is published; a copy over inputs that it
+/// had begun is made once more.
+fn finish_copy(core: &Core, job: &JobState, round: &Round, death: Death, held: Span) {
     let slot = &core.control.slots[death.worker];
-    let (first, len) = (
-        slot.strip_first.load(Ordering::Relaxed),
-        slot.strip_len.load(Ordering::Acquire),
-    );
-    let range = held.positions(&job.terms);
-    let strip = first.max(range.start)..first.saturating_add(len).min(range.end);
+    let Some(region) = job.in_place else { return };
+    if slot.strip_len.load(Ordering::Acquire) == 0 {
+        return; // No strip: everything is published.
+    }
+    let mut settled = slot.settled.load(Ordering::Acquire);
+    if let Some(copy) = slot.copy.armed() {
+        match region.copy_into(core, job, copy) {
+            Ok(()) => settled = settled.max(copy.end),
+            Err(why) => tracing::error!(
+                worker = death.worker,
+                why,
+                "a copy of a dead worker makes no sense"
+            ),
+        }
+    }
+    pass_over(round, held, settled);
+}
+
+/// Who was running when the worker died? Gives the suspects if they are to be run again one by one. A position that has
+/// cost as many workers as the job allows is lost, one that took too long has failed, and the chunk goes on behind it.
+fn blame(core: &Core, job: &JobState, round: &Round, death: Death, held: Span) -> Option<Range<u64>> {
+    let slot = &core.control.slots[death.worker];
+    let announced = StripId::of(slot);
+    let range = round.numbers(held);
+    let strip = announced.first..announced.first.saturating_add(announced.len);
     // What was published before the death is no suspect any more.
-    let strip = published(job, held).max(strip.start)..strip.end;
+    let strip = published(round, held).max(strip.start).max(range.start)..strip.end.min(range.end);
     if strip.is_empty() {
         return None; // Killed between two strips: nobody's fault.
     }
-    let torn = is_torn(core, job, death);
-    let whole = job.terms.has(JobTerms::WHOLE_CHUNKS);
-    if strip.end - strip.start > 1 && !whole && !torn {
+    let late = matches!(death.doom, Some(Doom::Late(id)) if id == announced);
+    if death.is_innocent() && !late {
+        return None;
+    }
+    let whole = round.terms.has(JobTerms::WHOLE_CHUNKS);
+    if strip.end - strip.start > 1 && !whole {
         return Some(strip);
     }
+    let positions = round.positions(strip.clone());
     let mut inner = job.inner.lock();
-    let deaths = inner.deaths.entry(strip.start).or_insert(0);
-    *deaths += 1;
-    let attempts = *deaths;
-    if attempts < job.max_deaths && !torn {
+    let deaths = inner.deaths.entry(positions.first).or_insert(0);
+    let tries = round.terms.attempt as u32;
+    let (kind, attempts) = if late {
+        (FailureKind::TimedOut, tries + *deaths)
+    } else {
+        *deaths += 1;
+        round.note_death(positions.first, *deaths);
+        (FailureKind::Lost(death.cause), *deaths + (tries - 1))
+    };
+    if !late && *deaths < job.max_deaths {
         return Some(strip);
     }
-    let mut message = last_words(slot);
-    if torn {
-        message =
-            format!("its results were being written over its inputs, so it cannot be run again; {message}");
-    }
+    job.mark_failed(positions.first..positions.first + positions.len);
     inner.lost.push(Failure {
-        position: strip.start,
-        span: strip.end - strip.start,
-        kind: FailureKind::Lost(death.cause),
-        message,
+        position: positions.first,
+        span: positions.len,
+        kind,
+        message: match late {
+            true => format!(
+                "it took longer than {:?}, and its worker was killed",
+                Duration::from_nanos(round.terms.element_ns)
+            ),
+            false => epitaph(slot, death),
+        },
         worker: death.worker as u32,
         pid: death.pid,
         attempts,
+        peak_memory: death.peak_memory,
     });
     drop(inner);
-    pass_over(job, held, strip.end);
+    pass_over(round, held, strip.end);
     None
 }
 
-/// Whether the worker died while it wrote results over their inputs.
-fn is_torn(core: &Core, job: &JobState, death: Death) -> bool {
-    let slot = &core.control.slots[death.worker];
-    job.terms.has(JobTerms::IN_PLACE) && slot.writing_back.load(Ordering::Acquire) != 0
+/// What there is to say of a death besides its cause.
+fn epitaph(slot: &WorkerSlot, death: Death) -> String {
+    const MIB: u64 = 1 << 20;
+    let words = last_words(slot);
+    let Some(limit) = death.max_memory else {
+        return words;
+    };
+    let peak = match death.peak_memory {
+        Some(peak) => format!(", and had {} MiB resident at its peak", peak / MIB),
+        None => String::new(),
+    };
+    let limit = format!("it was allowed {} MiB of private memory{peak}", limit / MIB);
+    if words.is_empty() {
+        limit
+    } else {
+        format!("{words}; {limit}")
+    }
 }
 
-/// First position of the hand that is not final.
-fn published(job: &JobState, held: Span) -> u64 {
-    for (chunk, word) in (held.first..).zip(&job.status[held.first as usize..held.end as usize]) {
-        let range = job.terms.positions_of(chunk, 1);
+/// The first number of the hand that is not final.
+fn published(round: &Round, held: Span) -> u64 {
+    for (chunk, word) in (held.first..).zip(&round.status[held.first as usize..held.end as usize]) {
         match word.load() {
             ChunkStatus::Final => {}
-            ChunkStatus::Progress(n) => return range.start + u64::from(n),
+            ChunkStatus::Progress(n) => {
+                return round.numbers(Span::new(chunk, chunk + 1)).start + u64::from(n);
+            }
         }
     }
-    held.positions(&job.terms).end
+    round.numbers(held).end
 }
 
 /// Publishes on behalf of the dead: everything in its hand before `end` is final.
-fn pass_over(job: &JobState, held: Span, end: u64) {
-    for (chunk, word) in (held.first..).zip(&job.status[held.first as usize..held.end as usize]) {
-        let range = job.terms.positions_of(chunk, 1);
-        if range.end <= end {
+fn pass_over(round: &Round, held: Span, end: u64) {
+    for (chunk, word) in (held.first..).zip(&round.status[held.first as usize..held.end as usize]) {
+        let numbers = round.numbers(Span::new(chunk, chunk + 1));
+        let ChunkStatus::Progress(begun) = word.load() else {
+            continue;
+        };
+        if numbers.end <= end {
             word.publish_final();
-        } else if range.start < end {
-            word.publish_progress((end - range.start) as u32);
+        } else if numbers.start + u64::from(begun) < end {
+            word.publish_progress((end - numbers.start) as u32);
         }
     }
 }
@@ -266,7 +345,8 @@ pub(crate) fn rebuild_ready(core: &Core, state: &mut State) {
 fn rebuild(core: &Core, state: &mut State, job: &Arc<JobState>, key: JobKey) {
     let cell = &core.control.jobs[key.index as usize];
     let seen = cell.gate.state();
-    let runs = collect::unfinished(&job.status);
+    let round = job.round();
+    let runs = collect::unfinished(&round.status);
     core.control
         .lanes(key)
         .iter()
@@ -276,7 +356,7 @@ fn rebuild(core: &Core, state: &mut State, job: &Arc<JobState>, key: JobKey) {
         Ordering::Relaxed,
     );
     for run in &runs {
-        note_rerun(core, job, key, run.clone());
+        note_rerun(core, job, &round, key, run.clone());
     }
     let opened = swathe_protocol::GateState {
         phase: JobPhase::Open,
@@ -291,7 +371,7 @@ fn rebuild(core: &Core, state: &mut State, job: &Arc<JobState>, key: JobKey) {
         state.finalize(core, job);
     }
     core.control.wake_all();
-    if job.terms.has(JobTerms::FAIL_FAST) && cell.failures.load(Ordering::Acquire) != 0 {
-        state.stop(core, job, End::FailedFast);
+    if round.terms.has(JobTerms::FAIL_FAST) && cell.failures.load(Ordering::Acquire) != 0 {
+        state.stop(core, job, End::FailedFast, STOP_GRACE);
     }
 }

@@ -7,26 +7,32 @@ use std::{
     any::Any,
     collections::{HashMap, VecDeque},
     fmt,
+    ops::Range,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::Waker,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
 use swathe_memory::{Block, Memory, SharedSlice};
 use swathe_os::process::Event;
-use swathe_protocol::{Descriptor, GateState, JobKey, JobPhase, JobTerms, StatusWord};
+use swathe_protocol::{Descriptor, GateState, JobKey, JobPhase, JobTerms};
 
 use crate::{
     collect::{self, Rerun},
     control::Control,
-    job::{End, Failure, OnDone, Outcome},
+    job::{End, Failure, Job, OnDone, Outcome, Region, Retries},
+    report,
+    round::{Failures, Pick, Round},
 };
 
 /// How often `clear_limbo` looks before it leaves a job to the supervisor.
 const LEAVING_SPINS: usize = 64;
+/// How long those that are still at work may go on when a job stops at its first failure.
+pub(crate) const STOP_GRACE: Duration = Duration::from_millis(100);
 
 /// What a pool does for whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +89,8 @@ pub(crate) struct State {
     overflow: VecDeque<Descriptor>,
     /// Jobs whose claims are to be rebuilt once nobody is inside.
     pub(crate) rebuilding: Vec<JobKey>,
+    /// Jobs between two rounds.
+    resting: Vec<JobKey>,
     /// Jobs that are over, and whose cells somebody may still be inside of.
     limbo: Vec<JobKey>,
     /// What jobs that are over have lent to workers that may still hold it.
@@ -110,9 +118,13 @@ pub(crate) struct Notice {
 
 /// The parent's side of a job.
 pub(crate) struct JobState {
+    /// As it was submitted; each round has terms of its own.
     pub(crate) terms: JobTerms,
     pub(crate) max_deaths: u32,
-    pub(crate) status: SharedSlice<StatusWord>,
+    pub(crate) in_place: Option<Region>,
+    retries: Retries,
+    /// Bits of failed positions in a file.
+    failed_bits: Option<SharedSlice<AtomicU64>>,
     key: OnceLock<JobKey>,
     over: AtomicBool,
     outcome: OnceLock<Arc<Outcome>>,
@@ -123,38 +135,177 @@ pub(crate) struct JobState {
 
 /// The part of a job that changes.
 pub(crate) struct JobInner {
-    pub(crate) keep: Option<Box<dyn Any + Send + Sync>>,
-    pub(crate) lends: bool,
-    pub(crate) block: Option<Arc<Block>>,
-    pub(crate) on_done: Option<OnDone>,
+    keep: Option<Box<dyn Any + Send + Sync>>,
+    lends: bool,
+    /// Holds the parameters.
+    block: Option<Arc<Block>>,
+    on_done: Option<OnDone>,
     pub(crate) wakers: Vec<Waker>,
     pub(crate) heap: Vec<Arc<Block>>,
-    /// Failures that the parent found itself.
+    round: Arc<Round>,
+    /// What the rounds before this one have left.
+    failures: Failures,
+    /// Positions that a file says are final and failed: run after the first round.
+    redo: Vec<u64>,
+    /// Between two rounds: when the next begins, and with what.
+    rest: Option<Rest>,
+    /// Failures of this round that the parent found itself.
     pub(crate) lost: Vec<Failure>,
     pub(crate) reruns: Vec<Rerun>,
-    /// Deaths by position.
+    /// Deaths by position, of all rounds.
     pub(crate) deaths: HashMap<u64, u32>,
     /// Why the job was stopped, if it was.
-    pub(crate) ending: Option<End>,
+    ending: Option<End>,
+    /// When those are killed that are still inside of a job that was stopped.
+    pub(crate) kill_at: Option<Instant>,
+}
+
+/// A pause between two rounds.
+struct Rest {
+    until: Instant,
+    picks: Vec<Pick>,
+    attempt: u32,
 }
 
 impl JobState {
     pub(crate) fn new(
+        job: Job,
         terms: JobTerms,
-        max_deaths: u32,
-        status: SharedSlice<StatusWord>,
-        inner: JobInner,
-    ) -> Self {
-        Self {
+        round: Round,
+        block: Arc<Block>,
+        heap: Option<Arc<Block>>,
+    ) -> Result<Self, swathe_memory::MemoryError> {
+        let bits = |durable: &crate::job::Durable| {
+            let words = terms.positions.div_ceil(64) as usize;
+            SharedSlice::at(&durable.segment, durable.failed_offset, words)
+        };
+        let failed_bits = job.durable.as_ref().map(bits).transpose()?;
+        let file = job.durable.as_ref().map(|durable| durable.segment.clone());
+        Ok(Self {
             terms,
-            max_deaths,
-            status,
+            max_deaths: job.max_deaths.max(1),
+            in_place: job.in_place,
+            retries: job.retries,
+            failed_bits,
             key: OnceLock::new(),
             over: AtomicBool::new(false),
             outcome: OnceLock::new(),
-            inner: Mutex::new(inner),
+            inner: Mutex::new(JobInner {
+                keep: Some(Box::new((job.keep, file))),
+                lends: job.lends,
+                block: Some(block),
+                on_done: job.on_done,
+                wakers: Vec::new(),
+                heap: heap.into_iter().collect(),
+                round: Arc::new(round),
+                failures: Failures::default(),
+                redo: job.durable.map(|durable| durable.redo).unwrap_or_default(),
+                rest: None,
+                lost: Vec::new(),
+                reruns: Vec::new(),
+                deaths: HashMap::new(),
+                ending: None,
+                kill_at: None,
+            }),
             signal: Condvar::new(),
+        })
+    }
+
+    /// The round in work, or the last one.
+    pub(crate) fn round(&self) -> Arc<Round> {
+        self.inner.lock().round.clone()
+    }
+
+    /// Failures that the parent knows of are noted where they outlive the job.
+    pub(crate) fn mark_failed(&self, positions: Range<u64>) {
+        if let Some(bits) = &self.failed_bits {
+            positions.for_each(|position| report::mark_failed(bits, position));
         }
+    }
+
+    /// Positions that are settled so far, and how many of them failed, `failed` of them in this round.
+    pub(crate) fn progress(&self, failed: u64) -> (u64, u64) {
+        let inner = self.inner.lock();
+        if inner.round.picks.is_empty() && inner.rest.is_none() {
+            let finals = collect::finals(&inner.round.status, &inner.round.terms);
+            let done: u64 = finals.iter().map(|range| range.end - range.start).sum();
+            return (done.saturating_sub(inner.redo.len() as u64), failed);
+        }
+        (self.terms.positions, inner.failures.count())
+    }
+
+    /// What the round in work has brought is added to what the others have.
+    fn settle_round(&self, newest_record: u64) {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        let lost = std::mem::take(&mut inner.lost);
+        let reruns = std::mem::take(&mut inner.reruns);
+        let records = collect::read_records(newest_record, &inner.heap, &self.terms, &reruns);
+        let (deaths, tries) = (&inner.deaths, inner.round.terms.attempt as u32);
+        let attempts = |position| tries + deaths.get(&position).copied().unwrap_or(0);
+        let found = collect::merge(lost, records, attempts);
+        inner.failures.settle(&inner.round, found);
+    }
+
+    /// After a complete round: whether there is another.
+    fn plan_round(&self) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.ending.is_some() {
+            return false;
+        }
+        let tries = inner.round.terms.attempt as u32;
+        let redo = std::mem::take(&mut inner.redo);
+        let (picks, attempt, wait) = if redo.is_empty() {
+            let picks = inner.failures.retryable(self.retries, tries);
+            (picks, tries + 1, self.retries.wait_after(tries))
+        } else {
+            (self.picks_of(&redo), tries, Duration::ZERO)
+        };
+        if picks.is_empty() {
+            return false;
+        }
+        let until = Instant::now() + wait;
+        inner.rest = Some(Rest {
+            until,
+            picks,
+            attempt,
+        });
+        true
+    }
+
+    fn picks_of(&self, positions: &[u64]) -> Vec<Pick> {
+        let whole = self.terms.has(JobTerms::WHOLE_CHUNKS);
+        let mut picks: Vec<Pick> = Vec::with_capacity(positions.len());
+        for &position in positions
+            .iter()
+            .filter(|position| **position < self.terms.positions)
+        {
+            let span = match whole {
+                true => self
+                    .terms
+                    .positions_of((position / self.terms.chunk_len) as u32, 1),
+                false => position..position + 1,
+            };
+            if picks.last().is_none_or(|last| last.first != span.start) {
+                picks.push(Pick {
+                    first: span.start,
+                    len: span.end - span.start,
+                });
+            }
+        }
+        picks
+    }
+
+    /// The round that the rest was for.
+    fn next_round(&self, core: &Core) -> Result<Option<Arc<Round>>, swathe_memory::MemoryError> {
+        let Some(rest) = self.inner.lock().rest.take() else {
+            return Ok(None);
+        };
+        let last = rest.attempt > self.retries.more;
+        let round = Round::again(&core.memory, &self.terms, rest.picks, rest.attempt, last)?;
+        let round = Arc::new(round);
+        self.inner.lock().round = round.clone();
+        Ok(Some(round))
     }
 
     pub(crate) fn key(&self) -> Option<JobKey> {
@@ -197,6 +348,7 @@ impl State {
             waiting: VecDeque::new(),
             overflow: VecDeque::new(),
             rebuilding: Vec::new(),
+            resting: Vec::new(),
             limbo: Vec::new(),
             quarantine: Vec::new(),
             notices: VecDeque::new(),
@@ -213,6 +365,42 @@ impl State {
     /// Whether the supervisor must look again soon without being told.
     pub(crate) fn is_restless(&self) -> bool {
         !self.rebuilding.is_empty() || !self.overflow.is_empty() || !self.limbo.is_empty()
+    }
+
+    /// When the next round of any job begins.
+    pub(crate) fn next_round_at(&self) -> Option<Instant> {
+        let jobs = self.resting.iter().filter_map(|key| self.job(*key));
+        jobs.filter_map(|job| Some(job.inner.lock().rest.as_ref()?.until))
+            .min()
+    }
+
+    /// Begins those rounds that are due.
+    pub(crate) fn begin_rounds(&mut self, core: &Core) {
+        let now = Instant::now();
+        for key in std::mem::take(&mut self.resting) {
+            let Some(job) = self.job(key).filter(|job| !job.is_over()) else {
+                continue;
+            };
+            let due = job
+                .inner
+                .lock()
+                .rest
+                .as_ref()
+                .is_none_or(|rest| rest.until <= now);
+            if !due || core.control.anyone_inside(key) {
+                self.resting.push(key);
+                continue;
+            }
+            match job.next_round(core) {
+                Ok(Some(round)) => self.open(core, key, &job, &round, true),
+                Ok(None) => {}
+                Err(e) => {
+                    tracing::warn!(%e, "no memory to try failed positions again; they stay failed");
+                    self.conclude(core, &job, End::Complete);
+                    self.limbo.push(key);
+                }
+            }
+        }
     }
 
     /// The job of a key, if it still is the cell's.
@@ -294,37 +482,70 @@ impl State {
         let generation = &mut self.generations[index as usize];
         *generation = generation.wrapping_add(1).max(1);
         let key = JobKey::new(index, *generation);
-        let cell = &core.control.jobs[index as usize];
+        let _ = job.key.set(key);
+        self.jobs[index as usize] = Some(job.clone());
+        self.open(core, key, &job, &job.round(), false);
+        job.signal.notify_all();
+    }
+
+    /// Opens the gate to a round, of a cell that nobody is inside of, and hands out its runs.
+    fn open(&mut self, core: &Core, key: JobKey, job: &Arc<JobState>, round: &Round, again: bool) {
+        let cell = &core.control.jobs[key.index as usize];
         core.control
             .lanes(key)
             .iter()
             .for_each(swathe_protocol::Lane::reset);
         cell.failures.store(0, Ordering::Relaxed);
-        cell.failed.store(0, Ordering::Relaxed);
-        cell.heap_used.store(0, Ordering::Relaxed);
-        cell.target.store(job.terms.chunks, Ordering::Relaxed);
+        if !again {
+            cell.failed.store(0, Ordering::Relaxed);
+            cell.heap_used.store(0, Ordering::Relaxed);
+        }
+        // A job that goes on where a file says has chunks that are final already.
+        let runs = match round.terms.has(JobTerms::DURABLE) {
+            true => collect::unfinished(&round.status),
+            false => std::iter::once(0..round.terms.chunks as u32).collect(),
+        };
+        let chunks: u32 = runs.iter().map(|run| run.end - run.start).sum();
+        cell.target.store(u64::from(chunks), Ordering::Relaxed);
         cell.bell.reset();
-        cell.write_terms(job.terms);
-        cell.gate.set(GateState {
-            generation: key.generation,
-            epoch: 0,
-            phase: JobPhase::Open,
-        });
-        let _ = job.key.set(key);
-        let chunks = job.terms.chunks as u32;
-        self.jobs[index as usize] = Some(job.clone());
+        cell.write_terms(round.terms);
+        let opened = match again {
+            // Runs of the last round that still lie in the ring are of another epoch, and are dropped.
+            true => cell.gate.state().next_epoch(JobPhase::Open),
+            false => GateState {
+                generation: key.generation,
+                epoch: 0,
+                phase: JobPhase::Open,
+            },
+        };
+        cell.gate.set(opened);
         if job.terms.has(JobTerms::PINNED) {
             (0..chunks).for_each(|chunk| self.send_errand(core, key, chunk));
-            core.control.wake_all();
-        } else {
-            let runs = chunks.min(self.target as u32).max(1);
-            for run in 0..runs {
-                let cut = |i: u32| (u64::from(chunks) * u64::from(i) / u64::from(runs)) as u32;
-                self.push_run(core, key, 0, cut(run)..cut(run + 1), false);
-            }
-            core.control.wake_for(runs as usize);
+            return core.control.wake_all();
         }
-        job.signal.notify_all();
+        let pushed = self.push_runs(core, key, opened.epoch, &runs, chunks);
+        if chunks == 0 && core.control.complete_if_counted(key, cell, opened) {
+            core.control.ring_over(cell, job.terms.has(JobTerms::ATTENDED));
+        }
+        core.control.wake_for(pushed);
+    }
+
+    /// About one run a worker, of equal length. Gives how many there are.
+    fn push_runs(&mut self, core: &Core, key: JobKey, epoch: u32, runs: &[Range<u32>], chunks: u32) -> usize {
+        let workers = self.target.max(1) as u64;
+        let mut pushed = 0;
+        for run in runs {
+            let len = u64::from(run.end - run.start);
+            let parts = (workers * len)
+                .div_ceil(u64::from(chunks.max(1)))
+                .clamp(1, len.max(1));
+            let cut = |part: u64| run.start + (len * part / parts) as u32;
+            for part in 0..parts {
+                self.push_run(core, key, epoch, cut(part)..cut(part + 1), false);
+                pushed += 1;
+            }
+        }
+        pushed
     }
 
     /// Gives worker `chunk` its own chunk of a pinned job.
@@ -343,7 +564,7 @@ impl State {
         core: &Core,
         job: JobKey,
         epoch: u32,
-        chunks: std::ops::Range<u32>,
+        chunks: Range<u32>,
         careful: bool,
     ) {
         let run = Descriptor {
@@ -374,10 +595,32 @@ impl State {
             self.conclude(core, job, ending);
             return true;
         };
-        let cell = &core.control.jobs[key.index as usize];
-        let ending = match cell.gate.state().phase {
-            JobPhase::Complete => End::Complete,
-            JobPhase::Stopped if !core.control.anyone_inside(key) => {
+        let resting = job.inner.lock().rest.is_some();
+        let phase = core.control.jobs[key.index as usize].gate.state().phase;
+        let ending = match phase {
+            _ if resting => match job.inner.lock().ending.clone() {
+                Some(ending) => ending,
+                None => return false,
+            },
+            JobPhase::Complete => {
+                self.settle_round(core, job, key);
+                if job.plan_round() {
+                    self.resting.push(key);
+                    // Those who wait for the job sleep on.
+                    core.control.jobs[key.index as usize].bell.reset();
+                    core.event.raise();
+                    return false;
+                }
+                End::Complete
+            }
+            JobPhase::Stopped if core.control.anyone_inside(key) => {
+                let mut inner = job.inner.lock();
+                inner.kill_at.get_or_insert_with(|| Instant::now() + STOP_GRACE);
+                core.event.raise();
+                return false;
+            }
+            JobPhase::Stopped => {
+                self.settle_round(core, job, key);
                 job.inner.lock().ending.clone().unwrap_or(End::FailedFast)
             }
             _ => return false,
@@ -389,27 +632,30 @@ impl State {
         true
     }
 
+    fn settle_round(&self, core: &Core, job: &JobState, key: JobKey) {
+        let cell = &core.control.jobs[key.index as usize];
+        job.settle_round(cell.failures.load(Ordering::Acquire));
+    }
+
     /// Gathers the outcome of a job that nobody works on any more.
     fn conclude(&mut self, core: &Core, job: &Arc<JobState>, end: End) {
         let terms = &job.terms;
-        let failures = job.key().map_or(0, |key| {
-            core.control.jobs[key.index as usize]
-                .failures
-                .load(Ordering::Acquire)
-        });
         let outcome = {
             let mut inner = job.inner.lock();
-            let lost = std::mem::take(&mut inner.lost);
-            let records = collect::read_records(failures, &inner.heap, terms, &inner.reruns);
-            let finals = match (&end, job.key()) {
-                (_, None) => Vec::new(),
-                (End::Complete, _) => std::iter::once(0..terms.positions).collect(),
-                _ => collect::finals(&job.status, terms),
+            // After the first round every position has a value or a failure.
+            let first_is_over = !inner.round.picks.is_empty() || inner.rest.is_some() || end == End::Complete;
+            let finals = match job.key() {
+                None => Vec::new(),
+                Some(_) if first_is_over => std::iter::once(0..terms.positions).collect(),
+                Some(_) => collect::without(
+                    collect::finals(&inner.round.status, &inner.round.terms),
+                    &inner.redo,
+                ),
             };
             Outcome {
                 end,
                 positions: terms.positions,
-                failures: collect::merge(lost, records),
+                failures: std::mem::take(&mut inner.failures).into_vec(),
                 finals,
                 chunks: (terms.chunks, terms.chunk_len),
                 heap: std::mem::take(&mut inner.heap),
@@ -429,12 +675,18 @@ impl State {
         }
     }
 
-    /// Stops a job: its workers leave after their strip. `finalize` ends it when they have.
-    pub(crate) fn stop(&mut self, core: &Core, job: &Arc<JobState>, ending: End) {
+    /// Stops a job: its workers leave after their strip, or are killed when `grace` is over. `finalize` ends it when they
+    /// are gone.
+    pub(crate) fn stop(&mut self, core: &Core, job: &Arc<JobState>, ending: End, grace: Duration) {
         if job.is_over() {
             return;
         }
-        job.inner.lock().ending.get_or_insert(ending);
+        {
+            let mut inner = job.inner.lock();
+            inner.ending.get_or_insert(ending);
+            let at = Instant::now().checked_add(grace);
+            inner.kill_at = inner.kill_at.into_iter().chain(at).min();
+        }
         if let Some(key) = job.key() {
             let gate = &core.control.jobs[key.index as usize].gate;
             self.rebuilding.retain(|other| *other != key);
@@ -446,7 +698,9 @@ impl State {
                 }
             }
         }
-        self.finalize(core, job);
+        if !self.finalize(core, job) {
+            core.event.raise();
+        }
     }
 
     /// All jobs that are not over.

@@ -2,6 +2,7 @@
 //! handed on. It answers workers that ask for memory. It waits for no worker, and for no callback.
 
 use std::{
+    collections::VecDeque,
     io,
     os::fd::OwnedFd,
     process::Child,
@@ -18,7 +19,10 @@ use swathe_os::{
 use swathe_protocol::{Header, JobKey};
 
 use crate::{
+    chaos::Strikes,
+    deadlines::{Doom, Patience, Watch},
     engine::ZygoteRecipe,
+    fault::Chaos,
     job::End,
     recovery::{self, Death, Verdict},
     state::{Core, PoolPhase, State},
@@ -31,8 +35,12 @@ const SETUP_TRIES: u32 = 3;
 const ZYGOTE_TRIES: u32 = 5;
 /// How long a stopping pool lets workers finish what they do, before SIGTERM.
 const GRACE: Duration = Duration::from_millis(50);
+/// A stopping pool's zygote kills who does not leave.
+const NEVER: Duration = Duration::MAX;
 /// How long a stopping pool waits for its zygote before it is killed.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long the supervisor sleeps when it waits for something that nobody will tell it.
+const RESTLESS: Duration = Duration::from_millis(1);
 /// How long a starting zygote may take to answer.
 const READY: Duration = Duration::from_secs(30);
 
@@ -43,11 +51,23 @@ pub(crate) struct Zygote {
 }
 
 /// The process of a slot.
-struct Process {
+pub(crate) struct Process {
     incarnation: u32,
-    pid: u32,
-    pidfd: Option<Pidfd>,
+    pub(crate) pid: u32,
+    pub(crate) pidfd: Option<Pidfd>,
     line: Option<Socket>,
+    pub(crate) watch: Watch,
+    /// Why it was killed, if the supervisor has done so.
+    pub(crate) doom: Option<Doom>,
+}
+
+/// What a pool bears before it gives up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) patience: Patience,
+    /// How many workers may die in which time.
+    pub(crate) restarts: (u32, Duration),
+    pub(crate) max_memory: Option<u64>,
 }
 
 /// The supervisor's own view, beside the shared state.
@@ -55,11 +75,18 @@ pub(crate) struct Supervisor {
     core: Arc<Core>,
     recipe: ZygoteRecipe,
     zygote: Option<Zygote>,
-    processes: Vec<Option<Process>>,
+    pub(crate) processes: Vec<Option<Process>>,
+    pub(crate) patience: Patience,
+    limits: Limits,
+    /// When workers have died lately.
+    deaths: VecDeque<Instant>,
     setup_failures: Vec<u32>,
     zygote_failures: u32,
     stopping: Option<Instant>,
-    draining: bool,
+    pub(crate) draining: bool,
+    /// When to look at the clock again.
+    next_look: Option<Instant>,
+    strikes: Strikes,
 }
 
 /// Spawns a zygote and greets it.
@@ -106,9 +133,20 @@ fn await_message(socket: &Socket, patience: Duration) -> io::Result<Option<Messa
 }
 
 impl Supervisor {
-    pub(crate) fn new(core: Arc<Core>, recipe: ZygoteRecipe, zygote: Zygote) -> Self {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        recipe: ZygoteRecipe,
+        zygote: Zygote,
+        limits: Limits,
+        chaos: &Chaos,
+    ) -> Self {
         let slots = core.control.slots.len();
         Self {
+            patience: limits.patience,
+            limits,
+            deaths: VecDeque::new(),
+            next_look: None,
+            strikes: Strikes::new(chaos),
             core,
             recipe,
             zygote: Some(zygote),
@@ -136,11 +174,11 @@ impl Supervisor {
     /// Waits for the event, the zygote or a worker; gives a flag for each slot.
     fn wait(&self) -> Vec<bool> {
         let restless = self.core.state.lock().is_restless();
-        let timeout = if restless || self.stopping.is_some() {
-            Some(Duration::from_millis(1))
-        } else {
-            None
-        };
+        let restless = restless || self.stopping.is_some();
+        let next_look = self
+            .next_look
+            .map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = next_look.into_iter().chain(restless.then_some(RESTLESS)).min();
         let lines: Vec<_> = self
             .processes
             .iter()
@@ -178,15 +216,26 @@ impl Supervisor {
         if self.stopping.is_none() && !self.draining {
             self.staff(&core, &mut state);
         }
+        self.next_look = self.keep_time(&core, &mut state);
+        if self.stopping.is_none() && !self.draining {
+            let strike = self.strikes.due(&self.processes);
+            self.next_look = self.next_look.into_iter().chain(strike).min();
+        }
         let empty = self.processes.iter().all(Option::is_none);
         if self.draining && empty && self.stopping.is_none() {
             self.stop(&core, &mut state);
         }
-        let late = self.stopping.is_some_and(|since| since.elapsed() > PATIENCE);
-        if late && let Some(zygote) = &mut self.zygote {
-            let _ = zygote.child.kill(); // The workers die with it.
+        if self.stopping.is_some_and(|since| since.elapsed() > PATIENCE) {
+            self.kill_zygote();
         }
         self.stopping.is_none() || self.zygote.is_some()
+    }
+
+    /// The workers die with it. The end of its socket tells the rest.
+    pub(crate) fn kill_zygote(&mut self) {
+        if let Some(zygote) = &mut self.zygote {
+            let _ = zygote.child.kill();
+        }
     }
 
     /// Makes everybody leave. The jobs are ended when nobody is left.
@@ -201,7 +250,7 @@ impl Supervisor {
             .store(Header::STOP, Ordering::Release);
         let ending = ending_of(&state.phase);
         for job in state.unfinished() {
-            state.stop(core, &job, ending.clone());
+            state.stop(core, &job, ending.clone(), NEVER);
         }
         core.control.wake_all();
         if let Some(zygote) = &self.zygote {
@@ -247,6 +296,8 @@ impl Supervisor {
                     pid: 0,
                     pidfd: None,
                     line: Some(line),
+                    watch: Watch::new(),
+                    doom: None,
                 });
             }
             // A zygote that is gone is heard of soon, and replaced.
@@ -268,7 +319,7 @@ impl Supervisor {
     }
 
     fn obey_zygote(&mut self, mut message: Message) {
-        let [slot, incarnation, pid, by, number, ..] = message.words;
+        let [slot, incarnation, pid, by, number, peak_kib, ..] = message.words;
         let slot = slot as usize;
         let Some(Some(process)) = self.processes.get_mut(slot) else {
             return;
@@ -296,16 +347,16 @@ impl Supervisor {
                     1 => ExitCause::Signal(number as i32),
                     _ => ExitCause::Unknown,
                 };
-                self.bury(slot, pid as u32, cause);
+                self.bury(slot, pid as u32, cause, Some(peak_kib.saturating_mul(1024)));
             }
             _ => {}
         }
     }
 
     /// A worker is gone: its work is handed on, its slot is free.
-    fn bury(&mut self, slot: usize, pid: u32, cause: ExitCause) {
+    fn bury(&mut self, slot: usize, pid: u32, cause: ExitCause, peak_memory: Option<u64>) {
         // What it still asked for is answered by nobody, and it waits no more.
-        self.processes[slot] = None;
+        let doom = self.processes[slot].take().and_then(|process| process.doom);
         let core = self.core.clone();
         let mut state = core.state.lock();
         state.pids[slot] = None;
@@ -316,9 +367,19 @@ impl Supervisor {
                 worker: slot,
                 pid,
                 cause,
+                peak_memory,
+                doom,
+                max_memory: self.limits.max_memory,
             },
         );
         core.changed.notify_all();
+        if self.stopping.is_none()
+            && verdict != Verdict::Left
+            && doom.is_none()
+            && cause != ExitCause::Unknown
+        {
+            self.count_death(&core, &mut state, slot, pid, cause);
+        }
         match verdict {
             // Lost with the zygote: that is not the initializer's fault.
             Verdict::NeverWorked(_) if cause == ExitCause::Unknown => {}
@@ -328,6 +389,10 @@ impl Supervisor {
                 if tries >= SETUP_TRIES {
                     drop(state);
                     self.give_up(match text.is_empty() {
+                        _ if doom == Some(Doom::Setup) => format!(
+                            "the initializer did not end within {:?}, {tries} times in a row (last in pid {pid})",
+                            self.patience.initializer.unwrap_or_default()
+                        ),
                         false => format!("the initializer failed {tries} times in a row, last with: {text}"),
                         true => format!(
                             "worker {slot} {cause} before it came to work, {tries} times in a row (last pid {pid})"
@@ -340,6 +405,37 @@ impl Supervisor {
                 self.zygote_failures = 0;
             }
         }
+    }
+
+    /// Workers that die again and again are replaced only so often.
+    fn count_death(&mut self, core: &Core, state: &mut State, slot: usize, pid: u32, cause: ExitCause) {
+        let (most, within) = self.limits.restarts;
+        let now = Instant::now();
+        self.deaths.push_back(now);
+        while self
+            .deaths
+            .front()
+            .is_some_and(|at| now.duration_since(*at) > within)
+        {
+            self.deaths.pop_front();
+        }
+        if self.deaths.len() as u64 <= u64::from(most) || state.phase.is_stopping() {
+            return;
+        }
+        let words = recovery::last_words(&core.control.slots[slot]);
+        let words = if words.is_empty() {
+            words
+        } else {
+            format!(", and said last: {words}")
+        };
+        let text = format!(
+            "{} workers died within {within:?}, and it may lose {most} in that time; the last, worker {slot} (pid {pid}), \
+             {cause}{words}",
+            self.deaths.len()
+        );
+        tracing::error!(text, "the pool is broken");
+        state.phase = PoolPhase::Broken(text);
+        core.event.raise();
     }
 
     /// The zygote is gone, and with it, by their parent-death signal, all workers.
@@ -357,7 +453,7 @@ impl Supervisor {
                 pidfd.kill();
                 pidfd.wait_gone(PATIENCE);
             }
-            self.bury(slot, pid, ExitCause::Unknown);
+            self.bury(slot, pid, ExitCause::Unknown, None);
         }
         if self.stopping.is_some() {
             return;
@@ -389,11 +485,14 @@ impl Supervisor {
             // Gone, or talking nonsense. Not polled again: a line that hung up would be ready for ever.
             if let Some(process) = &mut self.processes[slot] {
                 process.line = None;
+                process.watch.hung_up.get_or_insert_with(Instant::now);
             }
             return;
         };
         let answer = match question.kind {
             Kind::WantBlock => self.grant_block(question.words[0], question.words[1]),
+            // It is watched over in the next turn.
+            Kind::Leaving => return,
             Kind::WantSegment => return self.send_segment(slot, question.words[0]),
             _ => Err("the parent does not understand the question".to_owned()),
         };
@@ -443,7 +542,7 @@ impl Supervisor {
         }
         let ending = ending_of(&state.phase);
         for job in state.unfinished() {
-            state.stop(&core, &job, ending.clone());
+            state.stop(&core, &job, ending.clone(), NEVER);
         }
         state.finished = true;
         core.changed.notify_all();

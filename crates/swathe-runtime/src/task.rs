@@ -8,7 +8,7 @@ use std::{any::Any, cell::Cell, fmt, ptr::NonNull};
 use swathe_memory::SegmentId;
 use swathe_os::image::{self, CodeRef};
 
-use crate::heap::WorkerHeap;
+use crate::report::Reporter;
 
 /// Runs the positions of one strip. It may panic: the position is then `call.first() + call.cursor()`.
 pub type Trampoline = fn(&mut Call<'_>);
@@ -90,13 +90,15 @@ pub struct Call<'a> {
     pub worker: WorkerFacts,
     /// Whether somebody died in this strip before.
     pub careful: bool,
+    /// Which try this is, as far as is known: 1, and one more for each retry and each worker that died of it.
+    pub attempt: u32,
+    /// When it must be done, nanoseconds of the monotonic clock: then the worker is killed.
+    pub deadline_ns: Option<u64>,
     /// The worker's state, made by its setup function (`()` without one).
     pub state: &'a mut dyn Any,
     pub(crate) cursor: &'a Cell<u64>,
     pub(crate) cache: &'a mut Option<Box<dyn Any>>,
-    pub(crate) heap: &'a mut WorkerHeap,
-    pub(crate) failures: &'a mut Vec<(u64, String)>,
-    pub(crate) writing_back: &'a dyn Fn(bool),
+    pub(crate) reporter: Reporter<'a>,
 }
 
 impl fmt::Debug for Call<'_> {
@@ -142,18 +144,14 @@ impl<'a> Call<'a> {
         let rest = Rest {
             state: &mut *self.state,
             cursor: self.cursor,
-            heap: &mut *self.heap,
-            failures: &mut *self.failures,
-            writing_back: self.writing_back,
+            reporter: &mut self.reporter,
         };
         Ok((cached, rest))
     }
 
     /// Every position of the strip has failed with this message: the parameters could not be decoded, say.
     pub fn fail_all(&mut self, message: &str) {
-        for i in 0..self.len {
-            self.failures.push((i, message.to_owned()));
-        }
+        self.reporter.fail_all(message);
     }
 }
 
@@ -162,9 +160,31 @@ pub struct Rest<'a> {
     /// The worker's state.
     pub state: &'a mut dyn Any,
     cursor: &'a Cell<u64>,
-    heap: &'a mut WorkerHeap,
-    failures: &'a mut Vec<(u64, String)>,
-    writing_back: &'a dyn Fn(bool),
+    reporter: &'a mut (dyn Report + 'a),
+}
+
+/// What a [`Rest`] asks of the reporter: a trait, so that `Rest` has one lifetime.
+pub(crate) trait Report {
+    fn fail(&mut self, within_strip: u64, message: &str);
+    fn heap(&mut self, len: usize) -> Result<HeapSpan, String>;
+    fn copy_begins(&mut self, copy: &WriteBack);
+    fn copy_ends(&mut self, copy: &WriteBack);
+    fn point(&self, point: crate::fault::Point);
+}
+
+/// A copy of results over the inputs they came from.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteBack {
+    /// Where the results lie: bytes into the segment of [`Rest::heap`].
+    pub from: u64,
+    /// The segment of the inputs.
+    pub to_segment: SegmentId,
+    /// Where they lie in there, bytes.
+    pub to: u64,
+    /// How many bytes.
+    pub len: u64,
+    /// How many elements of the strip are settled by it.
+    pub settled: u64,
 }
 
 impl fmt::Debug for Rest<'_> {
@@ -179,22 +199,31 @@ impl Rest<'_> {
         self.cursor.set(within_strip);
     }
 
-    /// The element `within_strip` has failed: it returned an error, with this text (its causes included).
-    pub fn fail(&mut self, within_strip: u64, message: String) {
-        self.failures.push((within_strip, message));
+    /// The element `within_strip` has failed: it returned an error, with this text (its causes included). Every element
+    /// of the strip that is not reported so has a value.
+    pub fn fail(&mut self, within_strip: u64, message: &str) {
+        self.reporter.fail(within_strip, message);
     }
 
     /// Room for a variable-length result. It belongs to the job, and lives as long as the job's output.
     pub fn heap(&mut self, len: usize) -> Result<HeapSpan, String> {
-        self.heap.allocate(len)
+        self.reporter.heap(len)
     }
 
-    /// Copies results over the inputs they came from. A death inside loses the strip (it cannot be run again), a death
-    /// before or after does not.
-    pub fn write_back<R>(&mut self, copy: impl FnOnce() -> R) -> R {
-        (self.writing_back)(true);
-        let result = copy();
-        (self.writing_back)(false);
+    /// Copies results over the inputs they came from. The copy is written down first: if the worker dies in it, the
+    /// supervisor makes it once more, and the strip is not run again.
+    pub fn write_back<R>(&mut self, copy: WriteBack, make: impl FnOnce() -> R) -> R {
+        self.reporter.copy_begins(&copy);
+        let result = make();
+        self.reporter.copy_ends(&copy);
         result
+    }
+
+    /// A named point at which a fault may be injected; nothing without the feature `chaos`.
+    #[inline]
+    pub fn point(&self, point: crate::fault::Point) {
+        if cfg!(feature = "chaos") {
+            self.reporter.point(point);
+        }
     }
 }

@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     Block,
     /// Parent to worker: that cannot be had; the text says why.
     Refused,
+    /// Worker to parent: I go of my own accord; see that I come to an end.
+    Leaving,
 }
 
 impl Kind {
@@ -52,6 +54,7 @@ impl Kind {
             WantBlock,
             Block,
             Refused,
+            Leaving,
         ]
         .into_iter()
         .find(|kind| *kind as u64 == word)

@@ -21,6 +21,7 @@ use swathe_protocol::{
 use crate::{
     bytes,
     control::Control,
+    fault::{self, Chaos, Injection, Point},
     heap::{ParentLine, WorkerHeap},
     mow::Mowing,
     task::{ExitHook, Setup, SetupCall, WorkerFacts},
@@ -33,6 +34,7 @@ pub(crate) struct Plan {
     pub(crate) control: Arc<Control>,
     pub(crate) data: Arc<Segment>,
     pub(crate) words: PlanWords,
+    pub(crate) injections: Vec<Injection>,
     pub(crate) setup_params: Arc<[u8]>,
 }
 
@@ -51,10 +53,16 @@ pub(crate) struct PlanWords {
     pub(crate) share: u64,
     /// Whether worker `w` is pinned to one core.
     pub(crate) pin: u64,
+    /// Private memory that a worker may have, bytes; 0 for no limit.
+    pub(crate) max_memory: u64,
+    /// Private memory that a worker may gain before it is recycled, bytes; 0 for no limit.
+    pub(crate) max_growth: u64,
+    /// Bytes of encoded faults that follow.
+    pub(crate) chaos: u64,
 }
 
 impl PlanWords {
-    const LEN: usize = 8;
+    const LEN: usize = 11;
 
     fn to_words(self) -> [u64; Self::LEN] {
         let [setup_object, setup_offset] = self.setup;
@@ -68,16 +76,19 @@ impl PlanWords {
             self.processes,
             self.share,
             self.pin,
+            self.max_memory,
+            self.max_growth,
+            self.chaos,
         ]
     }
 
     /// The bytes that [`Plan::decode`] reads.
-    pub(crate) fn encode(self, setup_params: &[u8]) -> Vec<u8> {
-        let mut bytes: Vec<u8> = self
-            .to_words()
-            .iter()
-            .flat_map(|word| word.to_le_bytes())
-            .collect();
+    pub(crate) fn encode(mut self, chaos: &Chaos, setup_params: &[u8]) -> Vec<u8> {
+        let chaos = chaos.encode();
+        self.chaos = chaos.len() as u64;
+        let words = self.to_words();
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        bytes.extend(chaos);
         bytes.extend(setup_params);
         bytes
     }
@@ -102,11 +113,19 @@ impl Plan {
             processes: word(5),
             share: word(6),
             pin: word(7),
+            max_memory: word(8),
+            max_growth: word(9),
+            chaos: word(10),
         };
+        let (chaos, params) = usize::try_from(words.chaos)
+            .ok()
+            .and_then(|len| params.split_at_checked(len))
+            .ok_or("the pool's plan is shorter than its list of faults")?;
         Ok(Self {
             control,
             data,
             words,
+            injections: Chaos::decode(chaos),
             setup_params: params.into(),
         })
     }
@@ -139,6 +158,38 @@ pub(crate) struct Worker {
     pub(crate) state: Box<dyn Any>,
     pub(crate) heap: WorkerHeap,
     pub(crate) tasks_left: u64,
+    growth: Growth,
+}
+
+/// Watches what a worker's private memory gains: for tasks that leak.
+#[derive(Debug)]
+struct Growth {
+    /// Bytes at which the worker is recycled.
+    limit: Option<u64>,
+    looked: Instant,
+}
+
+impl Growth {
+    /// How often the kernel is asked.
+    const EVERY: Duration = Duration::from_millis(10);
+
+    /// From what there is now.
+    fn of_at_most(gain: u64) -> Self {
+        let limit = (gain != 0).then(process::private_memory).flatten();
+        Self {
+            limit: limit.map(|now| now.saturating_add(gain)),
+            looked: Instant::now(),
+        }
+    }
+
+    fn is_too_much(&mut self) -> bool {
+        let Some(limit) = self.limit else { return false };
+        if self.looked.elapsed() < Self::EVERY {
+            return false;
+        }
+        self.looked = Instant::now();
+        process::private_memory().is_some_and(|now| now > limit)
+    }
 }
 
 /// The life of a worker. Does not return.
@@ -149,6 +200,7 @@ pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket) -> 
         processes: plan.words.processes as u32,
     };
     process::set_name(&facts.name());
+    fault::arm(plan.injections.clone(), facts.index, incarnation);
     if plan.words.pin != 0 {
         pin(index);
     }
@@ -158,13 +210,21 @@ pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket) -> 
     catch_panic_texts(plan.control.clone(), index);
     let slot = &plan.control.slots[index];
     slot.set_phase(SlotPhase::Initializing);
+    if plan.words.max_memory != 0
+        && let Err(e) = process::limit_private_memory(plan.words.max_memory)
+    {
+        slot.write_last_words(&format!("its memory could not be limited: {e}"));
+        std::process::exit(SETUP_FAILED);
+    }
+    fault::point(Point::Initializer);
     let state = set_up(&plan, facts).unwrap_or_else(|text| {
         slot.write_last_words(&text);
         process::flush_c_output();
         std::process::exit(SETUP_FAILED)
     });
     lease::count_from_now();
-    let heap = WorkerHeap::new(line, plan.data.clone());
+    let growth = Growth::of_at_most(plan.words.max_growth);
+    let heap = WorkerHeap::new(line.clone(), plan.data.clone());
     let tasks_left = if plan.words.max_tasks == 0 {
         u64::MAX
     } else {
@@ -177,9 +237,12 @@ pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket) -> 
         state,
         heap,
         tasks_left,
+        growth,
     };
     worker.slot().set_phase(SlotPhase::Idle);
     worker.serve();
+    // The supervisor watches over the exit hook.
+    line.tell(&Message::new(Kind::Leaving, &[]));
     worker.clean_up()
 }
 
@@ -281,6 +344,7 @@ impl Worker {
     /// Mows until it is time to leave.
     fn serve(&mut self) {
         while !self.must_leave() {
+            fault::point(Point::Idle);
             if !(self.run_errand() || self.take_run() || self.steal()) {
                 self.wait_for_work();
             }
@@ -305,7 +369,9 @@ impl Worker {
         }
         let key = JobKey::from_word(word);
         let control = self.plan.control.clone();
+        fault::point(Point::BeforeClaim);
         self.slot().set_phase(SlotPhase::Popping);
+        fault::point(Point::Claimed);
         let entered = control
             .job(key)
             .and_then(|cell| Some((cell, cell.gate.enter(self.slot(), key)?)));
@@ -328,11 +394,13 @@ impl Worker {
         if control.ring().is_empty() {
             return false;
         }
+        fault::point(Point::BeforeClaim);
         self.slot().set_phase(SlotPhase::Popping);
         let Some(run) = control.ring().pop() else {
             self.slot().set_phase(SlotPhase::Idle);
             return false;
         };
+        fault::point(Point::Claimed);
         let entered = control
             .job(run.job)
             .and_then(|cell| Some((cell, cell.gate.enter(self.slot(), run.job)?)));
@@ -365,11 +433,13 @@ impl Worker {
             if control.lane(key, victim).waiting().is_empty() {
                 continue;
             }
+            fault::point(Point::BeforeClaim);
             self.slot().set_phase(SlotPhase::Stealing);
             if let Some(seen) = cell.gate.enter(self.slot(), key) {
                 let careful = control.slots[victim].careful.load(Ordering::Relaxed) != 0;
                 let loot = self.loot(control.lane(key, victim), cell);
                 if let Some(loot) = loot {
+                    fault::point(Point::Claimed);
                     control.lane(key, self.index).fill(loot);
                     self.mow(cell, key, seen, careful);
                     return true;
@@ -402,6 +472,7 @@ impl Worker {
             // Recycled in the middle: what is left in hand and lane is found there and handed on, because the slot
             // still announces the job.
             self.slot().set_phase(SlotPhase::Leaving);
+            fault::point(Point::Recycling);
             if !control.lane(key, self.index).waiting().is_empty() || self.unfinished(&control, key) {
                 return;
             }
@@ -417,6 +488,13 @@ impl Worker {
             control.nudge(cell, attended);
         }
         self.slot().set_phase(SlotPhase::Idle);
+    }
+
+    /// Recycles the worker, from here on as if its tasks were used up, when it has gained too much memory.
+    pub(crate) fn look_at_growth(&mut self) {
+        if self.growth.is_too_much() {
+            self.tasks_left = 0;
+        }
     }
 
     fn unfinished(&self, control: &Control, key: JobKey) -> bool {
@@ -478,6 +556,7 @@ impl Worker {
     fn clean_up(mut self) -> ! {
         let [object, offset] = self.plan.words.exit_hook;
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            fault::point(Point::ExitHook);
             if offset != 0
                 && let Some(address) = image::resolve(CodeRef { object, offset })
             {

@@ -131,7 +131,7 @@ fn cancelled_and_terminated_jobs_end() {
     let (job1, _slab1) = job(&engine, nap, 1_000_000);
     let running = engine.submit(job1).unwrap();
     std::thread::sleep(Duration::from_millis(30));
-    running.cancel();
+    running.cancel(Duration::MAX);
     wait(&engine, &running);
     let outcome = running.outcome().unwrap();
     assert_eq!(outcome.end, End::Cancelled);

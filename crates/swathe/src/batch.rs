@@ -6,17 +6,21 @@ use std::{
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use bytemuck::Pod;
 use rkyv::util::AlignedVec;
 use swathe_memory::{Memory, lease};
-use swathe_runtime::{Chunking, End, Engine, Job, JobHandle, JobTraits, Outcome, TaskRef};
+use swathe_runtime::{
+    Chunking, Durable, End, Engine, Job, JobHandle, JobTraits, Outcome, Region, Retries, TaskRef,
+};
 
 use crate::{
     Error, Partial, Result,
     column::Columns,
     datum::{Collection, Datum},
+    durable::InMemory,
     error::JobError,
     handle::{Conclude, Pending},
     input::panic_text,
@@ -132,8 +136,21 @@ pub(crate) struct Options {
     pub(crate) chunking: Chunking,
     pub(crate) fail_fast: bool,
     pub(crate) seed: u64,
-    pub(crate) max_deaths: u32,
+    /// `None`: unless the retries ask for more, [`MAX_DEATHS`].
+    pub(crate) max_deaths: Option<u32>,
+    pub(crate) retries: Retries,
+    /// How long an element may take.
+    pub(crate) timeout: Option<Duration>,
+    /// When the job must be over.
+    pub(crate) deadline: Option<Instant>,
 }
+
+/// After how many deaths an element is given up, unless the batch says otherwise.
+const MAX_DEATHS: u32 = 3;
+/// How long failed elements wait for their first retry, unless the batch says otherwise.
+const BACKOFF: Duration = Duration::from_millis(10);
+/// The longest that they wait.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 
 impl Default for Options {
     fn default() -> Self {
@@ -141,7 +158,14 @@ impl Default for Options {
             chunking: Chunking::Auto,
             fail_fast: false,
             seed: 0,
-            max_deaths: 3,
+            max_deaths: None,
+            retries: Retries {
+                more: 0,
+                backoff: BACKOFF,
+                longest: LONGEST_BACKOFF,
+            },
+            timeout: None,
+            deadline: None,
         }
     }
 }
@@ -167,7 +191,7 @@ pub(crate) struct Encoded {
 /// [`Pool`](crate::Pool).
 ///
 /// The type parameters are inferred: `S` is the workers' state, `W` the parameters, `E` says what happens to failures,
-/// `C` is the callback.
+/// `C` is the callback, `O` where the results lie.
 ///
 /// ```
 /// use swathe::Pool;
@@ -188,16 +212,17 @@ pub(crate) struct Encoded {
 /// }
 /// ```
 #[must_use = "a batch does nothing until one of its verbs is called"]
-pub struct Batch<'p, S = (), W = Without, E = Strict, C = Silent> {
+pub struct Batch<'p, S = (), W = Without, E = Strict, C = Silent, O = InMemory> {
     pub(crate) engine: &'p Engine,
     pub(crate) options: Options,
     pub(crate) parameters: Encoded,
     pub(crate) on_success: C,
     pub(crate) on_error: Option<OnError>,
+    pub(crate) output: O,
     pub(crate) types: PhantomData<fn(S, W, E)>,
 }
 
-impl<S, W, E, C> fmt::Debug for Batch<'_, S, W, E, C> {
+impl<S, W, E, C, O> fmt::Debug for Batch<'_, S, W, E, C, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch")
             .field("options", &self.options)
@@ -213,13 +238,14 @@ impl<'p, S> Batch<'p, S> {
             parameters: Encoded::default(),
             on_success: Silent,
             on_error: None,
+            output: InMemory,
             types: PhantomData,
         }
     }
 }
 
 /// Options.
-impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
+impl<'p, S, W, E, C, O> Batch<'p, S, W, E, C, O> {
     /// How many elements a worker takes at a time: a number of at least 1, or a [`ChunkSize`].
     pub fn chunk_size(mut self, size: impl Into<ChunkSize>) -> Self {
         self.options.chunking = match size.into() {
@@ -243,9 +269,59 @@ impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
     }
 
     /// After how many deaths of a worker at one and the same element the element is given up as
-    /// [`Lost`](crate::Status::Lost): at least 1, and 3 unless set.
+    /// [`Lost`](crate::Status::Lost): at least 1. Unless set it is 3, or one more than the [`retries`](Self::retries) if
+    /// that is more: a worker may die of something else than its element.
     pub fn max_deaths(mut self, deaths: u32) -> Self {
-        self.options.max_deaths = deaths.max(1);
+        self.options.max_deaths = Some(deaths.max(1));
+        self
+    }
+
+    /// Tries elements again that returned an error, panicked or timed out, up to `n` times each; 0 unless set. They are
+    /// tried again together, after all others had their turn and a pause: see [`backoff`](Self::backoff). With
+    /// [`fail_fast`](Self::fail_fast) it is a failure of the last try that ends the job.
+    ///
+    /// ```
+    /// use swathe::{Context, Pool};
+    ///
+    /// fn flaky(context: &Context, x: u32) -> Result<u32, String> {
+    ///     if x == 3 && context.attempt() < 3 { Err("not yet".into()) } else { Ok(x * x) }
+    /// }
+    ///
+    /// fn main() -> swathe::Result<()> {
+    ///     swathe::init();
+    ///     let pool = Pool::builder().processes(2).build()?;
+    ///     assert_eq!(pool.batch().retries(2).try_map(flaky, 0..5)?, [0, 1, 4, 9, 16]);
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn retries(mut self, n: u32) -> Self {
+        self.options.retries.more = n;
+        self
+    }
+
+    /// How long failed elements wait before they are tried again: `first` before the first retry, twice as long before
+    /// each further one, `longest` at most. 10 ms and 10 s unless set. No worker waits with them.
+    pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
+        (self.options.retries.backoff, self.options.retries.longest) = (first, longest);
+        self
+    }
+
+    /// How long one call of the task may take. When that is over its worker is killed and replaced, the element gets
+    /// [`TimedOut`](crate::Status::TimedOut), and the rest of its chunk is done by another worker. A task that takes many
+    /// elements at once (`map_chunks`, `map_reduce`) has this time for each chunk or block.
+    ///
+    /// The task can ask how much time is left ([`Context::time_left`](crate::Context::time_left)), and return an error
+    /// before. An element costs about 50 ns more under a timeout, because each is timed; short elements are better kept
+    /// in bounds by [`deadline`](Self::deadline).
+    pub fn timeout(mut self, each: Duration) -> Self {
+        self.options.timeout = Some(each);
+        self
+    }
+
+    /// How long the whole call may take, retries included, counted from here. Then the job ends, what is still running
+    /// is killed, and what has no value gets [`TimedOut`](crate::Status::TimedOut). Results that are there stay.
+    pub fn deadline(mut self, within: Duration) -> Self {
+        self.options.deadline = Instant::now().checked_add(within);
         self
     }
 
@@ -265,12 +341,13 @@ impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
     pub fn on_success<T: ?Sized + 'static, F: FnOnce(&T) + Send + 'static>(
         self,
         callback: F,
-    ) -> Batch<'p, S, W, E, Callback<T, F>> {
+    ) -> Batch<'p, S, W, E, Callback<T, F>, O> {
         let Self {
             engine,
             options,
             parameters,
             on_error,
+            output,
             ..
         } = self;
         let on_success = Callback(callback, PhantomData);
@@ -280,18 +357,20 @@ impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
             parameters,
             on_success,
             on_error,
+            output,
             types: PhantomData,
         }
     }
 
     /// Makes the verbs return what there is, a [`Partial`], instead of failing when elements fail.
-    pub fn collect_errors(self) -> Batch<'p, S, W, Collect, C> {
+    pub fn collect_errors(self) -> Batch<'p, S, W, Collect, C, O> {
         let Self {
             engine,
             options,
             parameters,
             on_success,
             on_error,
+            output,
             ..
         } = self;
         Batch {
@@ -300,6 +379,7 @@ impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
             parameters,
             on_success,
             on_error,
+            output,
             types: PhantomData,
         }
     }
@@ -322,7 +402,7 @@ impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
     ///
     /// # Errors
     /// If they cannot be encoded.
-    pub fn with<P: Datum<K>, K: 'static>(self, parameters: &P) -> Result<Batch<'p, S, With<P, K>, E, C>> {
+    pub fn with<P: Datum<K>, K: 'static>(self, parameters: &P) -> Result<Batch<'p, S, With<P, K>, E, C, O>> {
         let mut bytes = AlignedVec::new();
         let lent = lease::lent();
         // Decoded once here as well: arrays in them stay in place for as long as this handle of them.
@@ -333,6 +413,7 @@ impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
             options,
             on_success,
             on_error,
+            output,
             ..
         } = self;
         let parameters = Encoded {
@@ -346,8 +427,32 @@ impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
             parameters,
             on_success,
             on_error,
+            output,
             types: PhantomData,
         })
+    }
+}
+
+impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
+    /// The same call, with its results elsewhere.
+    pub(crate) fn with_output<O>(self, output: O) -> Batch<'p, S, W, E, C, O> {
+        let Self {
+            engine,
+            options,
+            parameters,
+            on_success,
+            on_error,
+            ..
+        } = self;
+        Batch {
+            engine,
+            options,
+            parameters,
+            on_success,
+            on_error,
+            output,
+            types: PhantomData,
+        }
     }
 }
 
@@ -358,6 +463,10 @@ pub(crate) struct Plan {
     pub(crate) chunk_align: u64,
     pub(crate) wire: Encoder,
     pub(crate) traits: JobTraits,
+    /// The memory that the job changes in place.
+    pub(crate) in_place: Option<Region>,
+    /// What of it lies in a file.
+    pub(crate) durable: Option<Durable>,
     pub(crate) base: u64,
     pub(crate) heap_hint: usize,
     pub(crate) lends: bool,
@@ -379,11 +488,30 @@ impl Plan {
         C: Columns,
         N: Finish<F::Output, Value: Datum<K>>,
     {
+        Self::of_map_to::<F, S, W, C, M, N, K>(task, lowered, parameters, |len, wire| {
+            Output::new(memory, len, wire)
+        })
+    }
+
+    /// As [`of_map`](Self::of_map), with the slab that `output` makes: it is given the number of values.
+    pub(crate) fn of_map_to<F, S, W, C, M, N, K>(
+        task: F,
+        lowered: Lowered,
+        parameters: &[u8],
+        output: impl FnOnce(usize, &mut Encoder) -> Result<MapOutput<N::Value, K>>,
+    ) -> Result<(Self, MapOutput<N::Value, K>)>
+    where
+        F: Task<S, W::Value, C::Args, M>,
+        S: 'static,
+        W: Parameters,
+        C: Columns,
+        N: Finish<F::Output, Value: Datum<K>>,
+    {
         let task = lower::map_task::<F, S, W, C, M, N, K>(task)?;
         let mut wire = Encoder::default();
         wire.bytes(parameters);
         // What has been lowered was counted in memory, or checked to fit.
-        let output = Output::new(memory, lowered.len as usize, &mut wire)?;
+        let output = output(lowered.len as usize, &mut wire)?;
         wire.append(&lowered.wire);
         let hint = (lowered.len as usize)
             .saturating_mul(<N::Value as Datum<K>>::HEAP)
@@ -394,6 +522,8 @@ impl Plan {
             chunk_align: align_of_chunks::<<N::Value as Datum<K>>::Slot>(),
             wire,
             traits: JobTraits::default(),
+            in_place: None,
+            durable: None,
             base: 0,
             heap_hint: hint,
             lends: lowered.lends,
@@ -408,6 +538,9 @@ impl Plan {
         options: &Options,
         on_done: Option<OnDone>,
     ) -> Result<JobHandle> {
+        if options.timeout == Some(Duration::ZERO) {
+            return Err(Error::ZeroTimeout);
+        }
         let traits = JobTraits {
             fail_fast: options.fail_fast,
             ..self.traits
@@ -422,7 +555,16 @@ impl Plan {
             traits,
             seed: options.seed,
             base: self.base,
-            max_deaths: options.max_deaths,
+            max_deaths: options
+                .max_deaths
+                .unwrap_or(MAX_DEATHS.max(options.retries.more.saturating_add(1))),
+            retries: options.retries,
+            element_timeout: options.timeout,
+            timeout: options
+                .deadline
+                .map(|at| at.saturating_duration_since(Instant::now())),
+            in_place: self.in_place,
+            durable: self.durable,
             lends: self.lends,
             keep: self.keep,
             on_done,

@@ -1,6 +1,6 @@
 //! How a pool is made.
 
-use std::{any::Any, fmt, marker::PhantomData};
+use std::{any::Any, fmt, marker::PhantomData, time::Duration};
 
 use swathe_memory::Memory;
 use swathe_runtime::{Engine, EngineConfig, TaskRef};
@@ -64,6 +64,49 @@ impl<S: 'static> Builder<S> {
     /// Replaces a worker by a fresh process after this many elements, at least 1: for tasks that leak.
     pub fn max_tasks_per_child(mut self, elements: u64) -> Self {
         self.config.max_tasks_per_child = Some(elements);
+        self
+    }
+
+    /// Private memory (heap, stacks) that a worker may have, bytes; arrays in shared memory do not count. An allocation
+    /// beyond that fails, which ends most programs: the worker dies, and that is recovered and reported as any death. It
+    /// is the kernel's limit on data (RLIMIT_DATA), and so counts memory that is reserved and not touched.
+    pub fn max_memory_per_child(mut self, bytes: u64) -> Self {
+        self.config.max_memory = Some(bytes);
+        self
+    }
+
+    /// Replaces a worker by a fresh process when its private memory has grown by this many bytes since its initializer:
+    /// for tasks that leak. It is looked at between strips, every 10 ms at most.
+    pub fn max_growth_per_child(mut self, bytes: u64) -> Self {
+        self.config.max_growth = Some(bytes);
+        self
+    }
+
+    /// How long an initializer may take. A worker whose initializer takes longer is killed and started again; after the
+    /// third time in a row the pool is broken. Unless set, as long as it likes.
+    pub fn initializer_timeout(mut self, limit: Duration) -> Self {
+        self.config.initializer_timeout = Some(limit);
+        self
+    }
+
+    /// How long a worker that leaves may take, its exit hook included; 30 s unless set. Then it is killed.
+    pub fn exit_timeout(mut self, limit: Duration) -> Self {
+        self.config.exit_timeout = Some(limit);
+        self
+    }
+
+    /// How many workers may die (be killed, crash, exit) within which time; 1000 in a minute unless set. One more, and the
+    /// pool is broken: its jobs end with the results that they have, and with the cause of the last death. Workers that
+    /// are recycled, or that the pool itself kills, do not count.
+    pub fn restart_budget(mut self, deaths: u32, within: Duration) -> Self {
+        self.config.restarts = Some((deaths, within));
+        self
+    }
+
+    /// Has things go wrong in this pool, for tests of what its tasks make of that: see [`Chaos`](crate::chaos::Chaos).
+    #[cfg(feature = "chaos")]
+    pub fn chaos(mut self, chaos: crate::chaos::Chaos) -> Self {
+        self.config.chaos = chaos;
         self
     }
 

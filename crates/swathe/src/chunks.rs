@@ -69,6 +69,8 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C> {
                 whole_chunks: true,
                 ..JobTraits::default()
             },
+            in_place: None,
+            durable: None,
             base: 0,
             heap_hint: 0,
             lends: self.parameters.lends,

@@ -1,6 +1,6 @@
 //! One argument of a task for all positions of a job, as a worker reads it.
 
-use std::{marker::PhantomData, ops::Range};
+use std::{any::type_name, marker::PhantomData, ops::Range};
 
 use bytemuck::Pod;
 use ndarray::ArrayViewD;
@@ -10,6 +10,7 @@ use swathe_memory::{Array, ArrayRef};
 use crate::{
     arg::{self, Arg, Args},
     datum::Datum,
+    durable::digest::Digest,
     input::Countable,
     lower::{RecordRef, wire::Decoder},
 };
@@ -24,6 +25,8 @@ pub trait Column: Sized + 'static {
 
     fn attach(wire: &mut Decoder<'_>) -> Result<Self, String>;
     fn strip(&mut self, positions: Range<usize>) -> Result<Self::Strip<'_>, String>;
+    /// Adds what it holds to a fingerprint; `lends` if its elements hold arrays.
+    fn digest(self, lends: bool, digest: &mut Digest) -> Result<(), String>;
     /// Element `i` of the strip, `i` below its length.
     fn read<'r>(strip: &'r mut Self::Strip<'_>, i: usize) -> Result<<Self::Arg as Arg>::Of<'r>, String>;
 }
@@ -36,6 +39,7 @@ pub trait Columns: Sized + 'static {
 
     fn attach(wire: &mut Decoder<'_>) -> Result<Self, String>;
     fn strips(&mut self, positions: Range<usize>) -> Result<Self::Strips<'_>, String>;
+    fn digest(self, lends: bool, digest: &mut Digest) -> Result<(), String>;
     fn read<'r>(
         strips: &'r mut Self::Strips<'_>,
         i: usize,
@@ -58,6 +62,13 @@ macro_rules! columns {
             fn strips(&mut self, positions: Range<usize>) -> Result<Self::Strips<'_>, String> {
                 let ($($c,)*) = self;
                 Ok(($($c.strip(positions.clone())?,)*))
+            }
+
+            #[allow(unused_variables, reason = "no columns use no arguments")]
+            fn digest(self, lends: bool, digest: &mut Digest) -> Result<(), String> {
+                let ($($c,)*) = self;
+                $($c.digest(lends, digest)?;)*
+                Ok(())
             }
 
             #[inline(always)]
@@ -113,6 +124,11 @@ impl<T: Pod + Send + Sync> Column for Sliced<T> {
         part(&self.0, positions)
     }
 
+    fn digest(self, _: bool, digest: &mut Digest) -> Result<(), String> {
+        digest.array(&self.0);
+        Ok(())
+    }
+
     #[inline(always)]
     fn read(strip: &mut &[T], i: usize) -> Result<T, String> {
         Ok(strip[i])
@@ -136,6 +152,12 @@ impl<T: Countable> Column for Counting<T> {
         Ok(self.0.plus(positions.start as u64))
     }
 
+    fn digest(self, _: bool, digest: &mut Digest) -> Result<(), String> {
+        digest.bytes(type_name::<Self>().as_bytes());
+        digest.bytes(bytemuck::bytes_of(&self.0));
+        Ok(())
+    }
+
     #[inline(always)]
     fn read(first: &mut T, i: usize) -> Result<T, String> {
         Ok(first.plus(i as u64))
@@ -155,6 +177,11 @@ impl Ranges {
             ranges: Sliced::attach_array(wire)?,
             bytes: Sliced::attach_array(wire)?,
         })
+    }
+
+    fn digest(&self, digest: &mut Digest) {
+        digest.array(&self.ranges);
+        digest.array(&self.bytes);
     }
 }
 
@@ -203,6 +230,17 @@ impl<T: Datum<K>, K: 'static> Column for Decoded<T, K> {
         })
     }
 
+    fn digest(mut self, lends: bool, digest: &mut Digest) -> Result<(), String> {
+        digest.bytes(type_name::<T>().as_bytes());
+        if !lends {
+            self.ranges.digest(digest);
+            return Ok(());
+        }
+        let len = self.ranges.ranges.len();
+        let mut strip = self.strip(0..len)?;
+        (0..len).try_for_each(|i| digest.value(&Self::read(&mut strip, i)?))
+    }
+
     fn read(strip: &mut DecodedStrip<'_>, i: usize) -> Result<T, String> {
         strip.scratch.clear();
         strip
@@ -247,6 +285,11 @@ impl Column for Texts {
         })
     }
 
+    fn digest(self, _: bool, digest: &mut Digest) -> Result<(), String> {
+        self.ranges.digest(digest);
+        Ok(())
+    }
+
     fn read<'r>(strip: &'r mut TextStrip<'_>, i: usize) -> Result<&'r str, String> {
         strip.scratch.clear();
         strip
@@ -275,6 +318,12 @@ impl<T: Pod + Send + Sync> Column for RowsOf<T> {
 
     fn strip(&mut self, positions: Range<usize>) -> Result<(&Self, usize), String> {
         Ok((self, positions.start))
+    }
+
+    fn digest(self, _: bool, digest: &mut Digest) -> Result<(), String> {
+        digest.array(&self.array);
+        digest.bytes(&self.axis.to_le_bytes());
+        Ok(())
     }
 
     fn read<'r>(strip: &'r mut (&Self, usize), i: usize) -> Result<ArrayViewD<'r, T>, String> {

@@ -1,8 +1,12 @@
 //! Where a task runs.
 
-use std::fmt;
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use rand_pcg::{Pcg64, rand_core::SeedableRng};
+use swathe_os::process::monotonic_ns;
 use swathe_runtime::{Call, SetupCall, WorkerFacts};
 
 /// What a task can ask about where it runs: it takes a `&Context` before its other arguments.
@@ -30,6 +34,8 @@ pub struct Context {
     seed: u64,
     worker: WorkerFacts,
     rerun: bool,
+    attempt: u32,
+    deadline_ns: Option<u64>,
 }
 
 impl Context {
@@ -39,6 +45,8 @@ impl Context {
             seed: call.seed,
             worker: call.worker,
             rerun: call.careful,
+            attempt: call.attempt,
+            deadline_ns: call.deadline_ns,
         }
     }
 
@@ -48,6 +56,8 @@ impl Context {
             seed: 0,
             worker: call.worker,
             rerun: false,
+            attempt: 1,
+            deadline_ns: None,
         }
     }
 
@@ -79,6 +89,25 @@ impl Context {
     /// Whether a worker died near this element before, so that this is possibly not its first run.
     pub fn is_rerun(&self) -> bool {
         self.rerun
+    }
+
+    /// Which try of this element this is, as far as is known: 1, and one more for each retry
+    /// ([`Batch::retries`](crate::Batch::retries)) and for each worker that died of the element. A death that cannot be
+    /// blamed on a single element is not counted: see [`is_rerun`](Self::is_rerun).
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// When this call must be done: at the element's timeout or at the job's deadline, whichever is earlier. Then its
+    /// worker is killed.
+    pub fn deadline(&self) -> Option<Instant> {
+        Instant::now().checked_add(self.time_left()?)
+    }
+
+    /// How much time is left until the [`deadline`](Self::deadline); nothing, if it has passed.
+    pub fn time_left(&self) -> Option<Duration> {
+        let left = self.deadline_ns?.saturating_sub(monotonic_ns());
+        Some(Duration::from_nanos(left))
     }
 
     /// A random generator for this element: a function of the job's seed and the position, and of nothing else. So the

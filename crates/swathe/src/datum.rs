@@ -1,6 +1,6 @@
 //! Which values may cross between processes by value: results, parameters, elements.
 
-use std::{mem, sync::Arc};
+use std::{mem, num::NonZeroUsize, sync::Arc};
 
 use bytemuck::Pod;
 use rkyv::{
@@ -9,6 +9,7 @@ use rkyv::{
     rancor,
     ser::allocator::ArenaHandle,
     util::AlignedVec,
+    validation::{Validator, archive::ArchiveValidator, shared::SharedValidator},
 };
 use swathe_memory::{Array, ArrayMut};
 use swathe_runtime::Outcome;
@@ -22,7 +23,8 @@ use crate::{
 /// Marks a type as a record: it crosses between processes by way of `rkyv`, checked when it is read.
 ///
 /// A type of one's own needs the three `rkyv` derives and this one line. (Types that are plain old data should rather
-/// derive [`bytemuck::Pod`]: they then lie in shared memory as they are.)
+/// derive [`bytemuck::Pod`]: they then lie in shared memory as they are.) A record that contains itself, such as a tree,
+/// can have about a thousand levels.
 ///
 /// ```
 /// use swathe::Pool;
@@ -148,6 +150,18 @@ impl<T: Pod + Send + Sync> Datum<Plain> for T {
     }
 }
 
+/// How many levels a record may have: whoever reads a type that contains itself needs some stack for each, and the bytes
+/// may say that there are millions.
+const MAX_DEPTH: Option<NonZeroUsize> = NonZeroUsize::new(1024);
+
+fn decode_record<T: Archivable>(bytes: &[u8]) -> Result<T, String> {
+    let bounds = ArchiveValidator::with_max_depth(bytes, MAX_DEPTH);
+    let mut validator = Validator::new(bounds, SharedValidator::new());
+    rkyv::api::access_with_context::<T::Archived, _, rancor::Error>(bytes, &mut validator)
+        .and_then(rkyv::deserialize)
+        .map_err(|e| format!("a record cannot be decoded: {e}"))
+}
+
 /// The body of [`Datum`] for what `rkyv` carries.
 macro_rules! by_rkyv {
     () => {
@@ -162,8 +176,7 @@ macro_rules! by_rkyv {
         }
 
         fn decode(bytes: &[u8]) -> Result<Self, String> {
-            rkyv::from_bytes::<Self, rancor::Error>(bytes)
-                .map_err(|e| format!("a record cannot be decoded: {e}"))
+            decode_record(bytes)
         }
 
         fn store(self, sink: &mut Sink<'_, '_>) -> Result<RecordRef, String> {

@@ -96,6 +96,12 @@ pub enum Error {
     /// A shared queue refused.
     #[error(transparent)]
     Queue(#[from] crate::QueueError),
+    /// The results cannot lie in the file they are to lie in.
+    #[error(transparent)]
+    Output(#[from] crate::OutputError),
+    /// `timeout(Duration::ZERO)`.
+    #[error("an element cannot be done in no time: a timeout must be longer than 0")]
+    ZeroTimeout,
     /// `max_tasks_per_child(0)`.
     #[error(
         "a worker runs at least 1 element before it is replaced: max_tasks_per_child(0) would replace it for ever"
@@ -144,6 +150,7 @@ pub struct ItemError {
     /// The worker's number and process id, where a worker was involved.
     worker: Option<(usize, u32)>,
     attempts: u32,
+    peak_memory: Option<u64>,
 }
 
 impl ItemError {
@@ -152,6 +159,7 @@ impl ItemError {
             FailureKind::Error => (Status::Failed, None),
             FailureKind::Panic => (Status::Panicked, None),
             FailureKind::Lost(cause) => (Status::Lost, Some(cause)),
+            FailureKind::TimedOut => (Status::TimedOut, None),
             _ => (Status::Failed, None),
         };
         Self {
@@ -162,6 +170,7 @@ impl ItemError {
             message: failure.message.clone(),
             worker: Some((failure.worker as usize, failure.pid)),
             attempts: failure.attempts,
+            peak_memory: failure.peak_memory,
         }
     }
 
@@ -175,6 +184,7 @@ impl ItemError {
             message,
             worker: None,
             attempts: 0,
+            peak_memory: None,
         }
     }
 
@@ -218,6 +228,12 @@ impl ItemError {
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
+
+    /// The most memory that the dead worker ever had resident, bytes, pages of shared segments included. `None` if no
+    /// worker died of it.
+    pub fn peak_memory(&self) -> Option<u64> {
+        self.peak_memory
+    }
 }
 
 impl fmt::Display for ItemError {
@@ -241,6 +257,7 @@ impl fmt::Display for ItemError {
                     write!(f, ", and said last: {}", self.message)?;
                 }
             }
+            (Status::TimedOut, _) => write!(f, "timed out: {}", self.message)?,
             (Status::Panicked, _) => write!(f, "failed: panicked: {}", self.message)?,
             (Status::Cancelled | Status::NotRun, _) => write!(f, "was not run: {}", self.message)?,
             _ => write!(f, "failed: {}", self.message)?,
@@ -302,7 +319,8 @@ impl JobError {
         self.failures.first()
     }
 
-    /// Whether the job ended early: it was cancelled, its pool was terminated, or it stopped at its first failure.
+    /// Whether the job ended early: it was cancelled, its deadline passed, its pool was terminated or broke, or it stopped
+    /// at its first failure.
     pub fn is_stopped(&self) -> bool {
         self.outcome.end != End::Complete
     }
@@ -336,6 +354,7 @@ impl fmt::Display for JobError {
             End::Cancelled => "the job was cancelled",
             End::Terminated => "the pool was terminated",
             End::FailedFast => "the job stopped at its first failure",
+            End::TimedOut => "the job's deadline has passed",
             End::Broken(text) => text,
             _ => "",
         };

@@ -13,6 +13,9 @@ use swathe_runtime::{JobHandle, Outcome};
 
 use crate::{Error, Result};
 
+/// How long a running element may take to end when its job is cancelled.
+const CANCEL_GRACE: Duration = Duration::from_millis(100);
+
 /// Makes the result of an outcome.
 pub(crate) type Conclude<T> = Arc<dyn Fn(&Arc<Outcome>) -> Result<T> + Send + Sync>;
 
@@ -86,10 +89,16 @@ impl<T> Pending<T> {
         }
     }
 
-    /// Stops the job: what has not been started is not run. Values that are there already stay; see
-    /// [`JobError::into_partial`](crate::JobError::into_partial).
+    /// Stops the job: what has not been started is not run, and what is running is killed unless it ends within 100 ms.
+    /// Values that are there already stay; see [`JobError::into_partial`](crate::JobError::into_partial).
     pub fn cancel(&self) {
-        self.job.cancel();
+        self.cancel_within(CANCEL_GRACE);
+    }
+
+    /// Stops the job as [`cancel`](Self::cancel) does. What is running may take this long to end its element;
+    /// [`Duration::MAX`] lets it.
+    pub fn cancel_within(&self, grace: Duration) {
+        self.job.cancel(grace);
     }
 
     /// How many positions are settled, and how many of these failed. It is read from shared memory and costs the

@@ -375,7 +375,8 @@ impl<I: Iterator, B> Drop for Imap<'_, I, B> {
     fn drop(&mut self) {
         for flight in &self.flight {
             if let Flight::Job(block) = flight {
-                block.job.cancel();
+                // What is running may finish its element: nobody waits for it.
+                block.job.cancel(Duration::MAX);
             }
         }
     }

@@ -48,16 +48,16 @@ impl<S: 'static, W: Parameters, C> Batch<'_, S, W, Strict, C> {
         let positions = array.len() as u64;
         let mut wire = Encoder::default();
         wire.bytes(&self.parameters.bytes);
+        let region = InPlace::region(&array);
         let array = InPlace::new(array, &mut wire);
         let plan = Plan {
             task,
             positions,
             chunk_align: align_of_chunks::<T>(),
             wire,
-            traits: JobTraits {
-                in_place: true,
-                ..JobTraits::default()
-            },
+            traits: JobTraits::default(),
+            in_place: Some(region),
+            durable: None,
             base: 0,
             heap_hint: 0,
             lends: self.parameters.lends,
@@ -83,8 +83,8 @@ impl<S: 'static, W: Parameters, C> Batch<'_, S, W, Strict, C> {
 impl<S: 'static> Pool<S> {
     /// Replaces each element of an array by what the task makes of it, in the same memory.
     ///
-    /// An element that fails keeps its old value. If a worker dies exactly while it copies results over inputs, that
-    /// strip cannot be run again and is lost; a death at any other time costs nothing, as everywhere else.
+    /// An element that fails keeps its old value. No element is mapped twice, whenever a worker dies: results are copied
+    /// over their inputs by strips, and a copy that a death interrupts is finished by the pool.
     ///
     /// ```
     /// use swathe::{ArrayMut, Pool};

@@ -45,6 +45,7 @@ mod chunks;
 mod column;
 mod context;
 mod datum;
+mod durable;
 mod error;
 mod handle;
 mod imap;
@@ -65,12 +66,31 @@ mod shared;
 mod stream;
 mod task;
 
+#[cfg(feature = "chaos")]
+pub mod chaos {
+    //! What can be made to go wrong in a pool, to see what its tasks make of that (feature `chaos`).
+    //!
+    //! ```
+    //! use swathe::{Pool, chaos::Chaos};
+    //!
+    //! fn main() -> swathe::Result<()> {
+    //!     swathe::init();
+    //!     let chaos = Chaos::seeded(7).kill(20.0); // workers a second
+    //!     let pool = Pool::builder().processes(2).chaos(chaos).build()?;
+    //!     let squares = pool.batch().max_deaths(1000).map(|x: u64| x * x, 0..100_000)?;
+    //!     assert!(squares.iter().zip(0..).all(|(y, x)| *y == x * x));
+    //!     Ok(())
+    //! }
+    //! ```
+    pub use swathe_runtime::fault::{Chaos, Fault, Injection, Point};
+}
 pub mod kind;
 
 pub use batch::{Batch, Callback, ChunkSize, Collect, Mode, OnSuccess, Silent, Strict};
 pub use builder::Builder;
 pub use context::Context;
 pub use datum::{Collection, Datum, Record};
+pub use durable::{Difference, InFile, InMemory, OutputError};
 pub use error::{Error, ItemError, JobError, Result};
 pub use handle::Pending;
 pub use imap::Imap;
@@ -82,7 +102,7 @@ pub use records::{Records, RecordsIter};
 pub use shared::{Queue, QueueError, SharedArray, Value};
 pub use task::Task;
 
-pub use swathe_memory::{Array, ArrayMut, Memory, MemoryError};
+pub use swathe_memory::{Array, ArrayMut, Element, Memory, MemoryError};
 pub use swathe_os::cores::cores;
 pub use swathe_runtime::{EngineError, ExitCause, WorkerInfo, init, is_initialized};
 

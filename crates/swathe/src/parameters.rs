@@ -1,10 +1,10 @@
 //! Parameters that a call broadcasts to its workers.
 
-use std::marker::PhantomData;
+use std::{any::type_name, marker::PhantomData};
 
 use rkyv::util::AlignedVec;
 
-use crate::datum::Datum;
+use crate::{datum::Datum, durable::digest::Digest};
 
 /// The parameters of a call: none, or one value that every task of it sees as `&P`.
 pub trait Parameters: 'static {
@@ -14,6 +14,10 @@ pub trait Parameters: 'static {
     /// In the worker, once a job.
     #[doc(hidden)]
     fn decode(bytes: &[u8]) -> Result<Self::Value, String>;
+
+    /// In the parent, to compare them with those of another run; `lends` if they hold arrays.
+    #[doc(hidden)]
+    fn digest(bytes: &[u8], lends: bool, digest: &mut Digest) -> Result<(), String>;
 }
 
 /// A call without parameters.
@@ -30,6 +34,10 @@ impl Parameters for Without {
     fn decode(_: &[u8]) -> Result<(), String> {
         Ok(())
     }
+
+    fn digest(_: &[u8], _: bool, _: &mut Digest) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 impl<P: Datum<K>, K: 'static> Parameters for With<P, K> {
@@ -39,5 +47,15 @@ impl<P: Datum<K>, K: 'static> Parameters for With<P, K> {
         let mut aligned = AlignedVec::<16>::with_capacity(bytes.len());
         aligned.extend_from_slice(bytes);
         P::decode(&aligned)
+    }
+
+    fn digest(bytes: &[u8], lends: bool, digest: &mut Digest) -> Result<(), String> {
+        digest.bytes(type_name::<P>().as_bytes());
+        if lends {
+            digest.value(&Self::decode(bytes)?)?;
+        } else {
+            digest.bytes(bytes);
+        }
+        Ok(())
     }
 }

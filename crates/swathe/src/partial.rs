@@ -18,7 +18,7 @@ pub enum Status {
     Panicked,
     /// Its worker died while it ran, as often as the job allows.
     Lost,
-    /// It took longer than the job allows.
+    /// It took longer than an element may, or it had no value when the time of its job was over.
     TimedOut,
     /// The job was cancelled, or its pool terminated, before it was its turn.
     Cancelled,
@@ -81,9 +81,11 @@ impl<O> Partial<O> {
         match self.outcome.failure(at).map(|failure| &failure.kind) {
             Some(FailureKind::Panic) => Status::Panicked,
             Some(FailureKind::Lost(_)) => Status::Lost,
+            Some(FailureKind::TimedOut) => Status::TimedOut,
             Some(_) => Status::Failed,
             None if self.outcome.is_final(at) => Status::Done,
             None if self.outcome.end == End::FailedFast => Status::NotRun,
+            None if self.outcome.end == End::TimedOut => Status::TimedOut,
             None => Status::Cancelled,
         }
     }

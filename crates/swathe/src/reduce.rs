@@ -144,6 +144,8 @@ impl Reduction<'_> {
             chunk_align: 1,
             wire,
             traits,
+            in_place: None,
+            durable: None,
             base: 0,
             heap_hint,
             lends: lowered.lends | self.parameters.lends,

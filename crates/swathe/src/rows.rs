@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The array, and the axis whose positions are the job's.
-fn lower_rows<T: Pod + Send + Sync>(array: &Array<T>, axis: usize) -> Result<Lowered> {
+pub(crate) fn lower_rows<T: Pod + Send + Sync>(array: &Array<T>, axis: usize) -> Result<Lowered> {
     let axes = array.shape().len();
     let len = *array.shape().get(axis).ok_or(Error::Axis { axis, axes })?;
     let mut lowered = Lowered::array(array.clone())?;

@@ -185,6 +185,22 @@ fn arrays_cross_inside_any_archive() {
 }
 
 #[test]
+fn equal_contents_serialise_alike_by_content_only() {
+    let job = |last: f64| Job {
+        name: "whiten".to_owned(),
+        strain: Array::from_vec(vec![1.0, last]).unwrap(),
+        tables: Vec::new(),
+    };
+    let jobs = [job(2.0), job(2.0), job(3.0)];
+    let sum = |bytes: &[u8]| [bytes.iter().map(|&byte| u64::from(byte)).sum(), bytes.len() as u64];
+    let bytes = |job| rkyv::to_bytes::<rancor::Error>(job).unwrap().to_vec();
+    let by_content = jobs.each_ref().map(|job| by_content(sum, || bytes(job)));
+    assert_eq!(by_content[0], by_content[1]);
+    assert_ne!(by_content[0], by_content[2]);
+    assert_ne!(bytes(&jobs[0]), bytes(&jobs[1]), "references again");
+}
+
+#[test]
 fn any_bytes_in_an_archive_are_an_error_at_worst() {
     let mut bytes = AlignedVec::<16>::new();
     bytes.resize(size_of::<ArrayRef>(), 0xff);

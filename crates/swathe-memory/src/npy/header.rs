@@ -14,6 +14,21 @@ const LONGEST: usize = 1 << 20;
 /// Most bytes that any header can have.
 pub(super) const READ_AHEAD: usize = 12 + LONGEST;
 
+/// Where the data start: at a multiple of this many bytes, as NumPy has it.
+const DATA_ALIGN: usize = 64;
+
+/// The header of a file that holds an array in C order.
+pub(super) fn bytes(descr: &str, shape: &[usize]) -> Vec<u8> {
+    let axes: String = shape.iter().map(|length| format!("{length}, ")).collect();
+    let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}), }}", axes.trim_end());
+    let before = MAGIC.len() + 4;
+    let room = (before + text.len() + 1).next_multiple_of(DATA_ALIGN) - before;
+    text.push_str(&" ".repeat(room - 1 - text.len()));
+    text.push('\n');
+    let len = u16::try_from(room).expect("at most eight numbers are shorter");
+    [MAGIC.as_slice(), &[1, 0], &len.to_le_bytes(), text.as_bytes()].concat()
+}
+
 /// What a header says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Header {
@@ -226,6 +241,19 @@ pub(super) mod tests {
     pub(in crate::npy) fn file_with(text: &str) -> Vec<u8> {
         let len = u16::try_from(text.len()).unwrap();
         [MAGIC.as_slice(), &[1, 0], &len.to_le_bytes(), text.as_bytes()].concat()
+    }
+
+    #[test]
+    fn headers_that_are_written_are_read() {
+        for shape in [&[][..], &[0], &[7], &[1 << 40], &[3, 4], &[usize::MAX; MAX_AXES]] {
+            let bytes = bytes("<f8", shape);
+            let header = parse(&bytes).unwrap();
+            assert_eq!((&header.descr[..], &header.shape[..]), ("<f8", shape));
+            assert_eq!(header.data_offset, bytes.len());
+            assert!(bytes.len().is_multiple_of(DATA_ALIGN));
+        }
+        let text = String::from_utf8_lossy(&bytes("<f8", &[7])[10..]).into_owned();
+        assert_eq!(text.trim_ascii_end(), "{'descr': '<f8', 'fortran_order': False, 'shape': (7,), }");
     }
 
     #[test]

@@ -10,7 +10,9 @@ use std::{
 };
 
 use swathe_memory::{SegmentId, SharedSlice, registry};
-use swathe_runtime::{Call, Chunking, Engine, EngineConfig, Job, JobHandle, JobTraits, TaskRef, Trampoline};
+use swathe_runtime::{
+    Call, Chunking, Engine, EngineConfig, Job, JobHandle, JobTraits, Retries, TaskRef, Trampoline,
+};
 
 fn output(params: &[u8]) -> Result<SharedSlice<AtomicU64>, String> {
     let word = |i: usize| u64::from_le_bytes(params[i * 8..i * 8 + 8].try_into().unwrap());
@@ -53,6 +55,11 @@ pub(crate) fn job(engine: &Engine, task: Trampoline, n: u64) -> (Job, SharedSlic
         seed: 0,
         base: 0,
         max_deaths: 3,
+        retries: Retries::default(),
+        element_timeout: None,
+        timeout: None,
+        in_place: None,
+        durable: None,
         lends: false,
         keep: Box::new(block),
         on_done: None,

@@ -1,6 +1,6 @@
 //! One call of the task for each position.
 
-use swathe_runtime::{Call, TaskRef};
+use swathe_runtime::{Call, TaskRef, fault::Point};
 
 use super::{
     Finish, Prepared, Progress, Sink, fail_every, positions, take_state,
@@ -64,8 +64,13 @@ where
                 })
             });
         match stored {
-            Ok(value) => *slot = value,
-            Err(message) => progress.rest.fail(i as u64, message),
+            Ok(value) => {
+                *slot = value;
+                if cfg!(feature = "chaos") && i == 0 {
+                    progress.rest.point(Point::Writing);
+                }
+            }
+            Err(message) => progress.rest.fail(i as u64, &message),
         }
         progress.done += 1;
     }

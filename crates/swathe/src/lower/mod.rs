@@ -124,7 +124,7 @@ fn take_state<'r, S: 'static>(rest: &mut Rest<'r>) -> Result<&'r mut S, String> 
 /// Every position of the strip has failed with this message.
 fn fail_every(rest: &mut Rest<'_>, len: usize, message: &str) {
     for i in 0..len {
-        rest.fail(i as u64, message.to_owned());
+        rest.fail(i as u64, message);
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use bytemuck::{Pod, Zeroable};
 use swathe_memory::{Access, Array, ArrayMut, Memory, Segment, SegmentId, registry};
-use swathe_runtime::Outcome;
+use swathe_runtime::{End, Outcome, Region};
 
 use super::wire::{Decoder, Encoder};
 use crate::Error;
@@ -43,6 +43,8 @@ impl SlabRef {
 pub(crate) struct Slab<T> {
     start: NonNull<T>,
     count: usize,
+    /// Its segment, and where in there it starts, bytes.
+    place: (SegmentId, u64),
     /// `None` when there are no bytes.
     _segment: Option<Arc<Segment>>,
     elements: PhantomData<T>,
@@ -63,6 +65,7 @@ impl<T: Pod> Slab<T> {
             return Ok(Self {
                 start: NonNull::dangling(),
                 count,
+                place: (SegmentId::from_bits(segment), offset),
                 _segment: None,
                 elements: PhantomData,
             });
@@ -78,9 +81,16 @@ impl<T: Pod> Slab<T> {
         Ok(Self {
             start,
             count,
+            place: (segment.id(), offset),
             _segment: Some(segment),
             elements: PhantomData,
         })
+    }
+
+    /// Where a position lies: segment, and bytes from its start.
+    pub(super) fn place(&self, position: usize) -> (SegmentId, u64) {
+        let (segment, offset) = self.place;
+        (segment, offset + (position * size_of::<T>()) as u64)
     }
 
     /// Some positions of the slab.
@@ -107,6 +117,8 @@ pub(crate) struct Output<T: Pod>(Arc<Mutex<Slabs<T>>>);
 #[derive(Debug)]
 enum Slabs<T: Pod> {
     Written(Option<ArrayMut<T>>),
+    /// So many elements of a file, from this byte on.
+    InFile(Arc<Segment>, usize, usize),
     Done(Array<T>),
 }
 
@@ -124,14 +136,40 @@ impl<T: Pod + Send + Sync> Output<T> {
         Ok(Self(Arc::new(Mutex::new(Slabs::Written(Some(slab))))))
     }
 
+    /// A slab in a file that is mapped to be written, from byte `offset` on.
+    pub(crate) fn in_file(
+        file: Arc<Segment>,
+        offset: usize,
+        len: usize,
+        wire: &mut Encoder,
+    ) -> Result<Self, Error> {
+        file.range(offset, len * size_of::<T>())?;
+        wire.pod(&SlabRef {
+            segment: file.id().to_bits(),
+            offset: offset as u64,
+            count: len as u64,
+        });
+        Ok(Self(Arc::new(Mutex::new(Slabs::InFile(file, offset, len)))))
+    }
+
     /// The slab, once its job is over. Positions without a value hold arbitrary bytes.
     ///
     /// A job's outcome exists only when every worker has published its last value there (release; the engine's acquire
     /// came before the outcome), has left the job, or is dead: so nobody writes it any more.
-    pub(crate) fn when_over(&self, _: &Outcome) -> Array<T> {
+    pub(crate) fn when_over(&self, outcome: &Outcome) -> Array<T> {
         let mut slabs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let array = match &mut *slabs {
             Slabs::Done(array) => array.clone(),
+            Slabs::InFile(file, offset, len) => {
+                // Values that are complete are never written again, so the lock on them may go.
+                let complete = outcome.end == End::Complete && outcome.failures.is_empty();
+                let unlocked = complete.then(|| file.read_only().ok()).flatten();
+                let file = unlocked.unwrap_or_else(|| file.clone());
+                // SAFETY: this job's workers are done, see above, and no other job writes the file: it is either
+                // complete, or locked for as long as the array holds its segment.
+                let array = unsafe { Array::over_segment(&file, *offset, *len) };
+                array.expect("in_file found the range in the segment, and it is aligned as .npy data are")
+            }
             Slabs::Written(slab) => match slab.take() {
                 Some(slab) => slab.freeze(),
                 None => unreachable!("a slab that was taken is done"),
@@ -156,6 +194,16 @@ impl<T: Pod + Send + Sync> InPlace<T> {
     pub(crate) fn new(array: ArrayMut<T>, wire: &mut Encoder) -> Self {
         wire.pod(&SlabRef::of(&array));
         Self(Arc::new(Mutex::new(Some(array))))
+    }
+
+    /// Where an array lies that will be changed in place.
+    pub(crate) fn region(array: &ArrayMut<T>) -> Region {
+        let place = SlabRef::of(array);
+        Region {
+            segment: SegmentId::from_bits(place.segment),
+            offset: place.offset,
+            len: place.count * size_of::<T>() as u64,
+        }
     }
 
     /// The array, once the job is over (see [`Output::when_over`]); the first time only.

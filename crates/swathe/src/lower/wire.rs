@@ -20,6 +20,10 @@ impl Encoder {
         self.0.extend_from_slice(&other.0);
     }
 
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.0
     }

@@ -67,6 +67,15 @@ impl<T: Pod> Cells<T> {
         )
     }
 
+    /// As [`attach`](Self::attach), and there must be this many.
+    pub(super) fn attach_exactly(id: u64, len: usize) -> Result<Self, MemoryError> {
+        let (segment, facts) = attach(Kind::Cells, id)?;
+        if facts != [size_of::<T>() as u64, len as u64, 0] {
+            return Err(wrong(&segment, "it has another number of elements, or they have another size"));
+        }
+        Self::over(&segment, len)
+    }
+
     fn over(segment: &Arc<Segment>, len: usize) -> Result<Self, MemoryError> {
         const {
             assert!(

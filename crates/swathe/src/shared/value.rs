@@ -61,7 +61,7 @@ impl<T: Pod> Value<T> {
     }
 
     pub(super) fn attach(id: u64) -> Result<Self, MemoryError> {
-        Cells::attach(id).map(Self)
+        Cells::attach_exactly(id, 1).map(Self)
     }
 
     pub(super) fn id(&self) -> SegmentId {

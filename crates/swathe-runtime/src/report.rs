@@ -1,0 +1,129 @@
+//! What a worker says about a strip while it runs it: failures, room for results, copies over inputs.
+//!
+//! Everything is written down at once and before the strip is published: a worker may die at any instruction, and what it
+//! has settled must be settled with all that belongs to it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use swathe_memory::SharedSlice;
+use swathe_protocol::{Copy, GateState, JobCell, JobPhase, JobTerms, WorkerSlot};
+
+use crate::{
+    collect::{self, RecordKind},
+    fault::{self, Point},
+    heap::WorkerHeap,
+    task::{HeapSpan, Report, WriteBack},
+};
+
+/// The worker, as far as a trampoline may speak to it.
+pub(crate) struct Reporter<'a> {
+    pub(crate) heap: &'a mut WorkerHeap,
+    pub(crate) slot: &'a WorkerSlot,
+    pub(crate) cell: &'a JobCell,
+    pub(crate) seen: GateState,
+    pub(crate) terms: &'a JobTerms,
+    pub(crate) failed_bits: Option<&'a SharedSlice<AtomicU64>>,
+    pub(crate) worker: u32,
+    /// The strip, in the job's own positions.
+    pub(crate) first: u64,
+    pub(crate) len: u64,
+    /// Where the strip starts in the numbers that the slot announces (another than `first` in a round of retries).
+    pub(crate) announced: u64,
+    /// Whether something of the strip has failed.
+    pub(crate) failed: bool,
+}
+
+impl Reporter<'_> {
+    pub(crate) fn fail_all(&mut self, message: &str) {
+        if self.terms.has(JobTerms::WHOLE_CHUNKS) {
+            return self.record(0, RecordKind::Error, message);
+        }
+        for within in 0..self.len {
+            self.record(within, RecordKind::Error, message);
+        }
+    }
+
+    /// Writes a failure down. A task that takes a whole chunk fails whole.
+    pub(crate) fn record(&mut self, within: u64, kind: RecordKind, text: &str) {
+        let whole = self.terms.has(JobTerms::WHOLE_CHUNKS);
+        let (position, span) = match whole {
+            true => (self.first, self.len),
+            false => (self.first + within, 1),
+        };
+        self.failed = true;
+        if let Some(bits) = self.failed_bits {
+            (position..position + span).for_each(|i| mark_failed(bits, i));
+        }
+        let record = collect::Record {
+            position,
+            span,
+            kind,
+            worker: self.worker,
+            pid: std::process::id(),
+            text: text.to_owned(),
+        };
+        if let Err(why) = collect::push_record(&record, self.heap, self.cell) {
+            // Without room for a sentence the failure must still be one: this worker's death is recorded by the parent.
+            let text = format!("{text} (and no memory was left to report it: {why})");
+            self.slot.write_last_words(&text);
+            std::process::abort();
+        }
+        self.cell.failed.fetch_add(span, Ordering::Relaxed);
+    }
+
+    /// Stops the job after a failure if it wants that. Only once the strip's failures are all written down.
+    pub(crate) fn stop_if_fast(&self) -> bool {
+        self.failed
+            && self.terms.has(JobTerms::FAIL_FAST)
+            && self.cell.gate.advance(self.seen, JobPhase::Stopped)
+    }
+}
+
+impl Report for Reporter<'_> {
+    fn fail(&mut self, within_strip: u64, message: &str) {
+        self.record(within_strip, RecordKind::Error, message);
+    }
+
+    fn heap(&mut self, len: usize) -> Result<HeapSpan, String> {
+        let span = self.heap.allocate(len);
+        fault::point(Point::Writing);
+        span
+    }
+
+    fn copy_begins(&mut self, copy: &WriteBack) {
+        self.slot.copy.arm(Copy {
+            from: copy.from,
+            to_segment: copy.to_segment.to_bits(),
+            to: copy.to,
+            len: copy.len,
+            end: self.announced + copy.settled,
+        });
+        fault::point(Point::Writing);
+    }
+
+    fn copy_ends(&mut self, copy: &WriteBack) {
+        // Settled before disarmed: in between both say the same.
+        self.slot
+            .settled
+            .store(self.announced + copy.settled, Ordering::Release);
+        self.slot.copy.disarm();
+    }
+
+    fn point(&self, point: Point) {
+        fault::point(point);
+    }
+}
+
+/// In a file that outlives the job: this position is final and has no value.
+pub(crate) fn mark_failed(bits: &[AtomicU64], position: u64) {
+    if let Some(word) = bits.get((position / 64) as usize) {
+        word.fetch_or(1 << (position % 64), Ordering::Release);
+    }
+}
+
+/// It has one now.
+pub(crate) fn mark_done(bits: &[AtomicU64], position: u64) {
+    if let Some(word) = bits.get((position / 64) as usize) {
+        word.fetch_and(!(1 << (position % 64)), Ordering::Release);
+    }
+}

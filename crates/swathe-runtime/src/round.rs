@@ -1,0 +1,255 @@
+//! Rounds: one pass over all positions of a job, and one more over those that failed for each retry.
+//!
+//! A round of retries is the same job in the same cell with other claims: position `i` of the round stands for the
+//! `i`-th of a list of spans. It begins when the last round is complete, nobody is inside, and the backoff is over; so
+//! failed positions wait together, and no worker waits with them.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use swathe_memory::{Block, Memory, MemoryError, Segment, SharedSlice};
+use swathe_protocol::{ChunkStatus, JobTerms, Span, StatusWord};
+
+use crate::job::{Durable, Failure, FailureKind, Retries};
+
+/// Positions of the job that one position of a round of retries stands for: one, or a chunk of a task that takes whole
+/// chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pick {
+    pub(crate) first: u64,
+    pub(crate) len: u64,
+}
+
+/// How many positions that cost workers are remembered for tasks that ask which try this is.
+const DEATHS: u64 = 32;
+const DEATHS_WORDS: usize = 1 + 2 * DEATHS as usize;
+
+/// The claims of one pass.
+pub(crate) struct Round {
+    pub(crate) terms: JobTerms,
+    pub(crate) status: SharedSlice<StatusWord>,
+    /// Empty in the first round.
+    pub(crate) picks: Vec<Pick>,
+    deaths: SharedSlice<AtomicU64>,
+}
+
+/// The parts of a block, bytes from its start.
+struct Layout {
+    status: usize,
+    deaths: usize,
+    picks: usize,
+    end: usize,
+}
+
+impl Layout {
+    fn of(params: usize, chunks: usize, picks: usize) -> Self {
+        let status = params.next_multiple_of(64);
+        // A line of its own: status words are written by all workers.
+        let deaths = (status + chunks * 4).next_multiple_of(64);
+        let picks_at = deaths + DEATHS_WORDS * 8;
+        Self {
+            status,
+            deaths,
+            picks: picks_at,
+            end: picks_at + picks * 16,
+        }
+    }
+}
+
+impl Round {
+    /// The first round: parameters, zeroed status words and the rest in one block. A durable job brings its status words.
+    pub(crate) fn first(
+        memory: &Memory,
+        terms: &mut JobTerms,
+        params: &[u8],
+        durable: Option<&Durable>,
+        last: bool,
+    ) -> Result<(Self, Arc<Block>), MemoryError> {
+        let chunks = terms.chunks as usize;
+        let layout = Layout::of(params.len(), if durable.is_some() { 0 } else { chunks }, 0);
+        let block = Arc::new(memory.alloc_zeroed(layout.end, 64)?);
+        crate::bytes::write_block(&block, params)?;
+        let start = block.offset();
+        terms.params_offset = start as u64;
+        terms.params_len = params.len() as u64;
+        terms.deaths_offset = (start + layout.deaths) as u64;
+        let status = match durable {
+            None => {
+                terms.status_offset = (start + layout.status) as u64;
+                SharedSlice::in_block(&block, layout.status, chunks)?
+            }
+            Some(durable) => {
+                terms.status_offset = durable.status_offset as u64;
+                terms.durable_segment = durable.segment.id().to_bits();
+                terms.failed_offset = durable.failed_offset as u64;
+                SharedSlice::at(&durable.segment, durable.status_offset, chunks)?
+            }
+        };
+        let deaths = SharedSlice::in_block(&block, layout.deaths, DEATHS_WORDS)?;
+        let round = Self {
+            terms: if last { *terms } else { slow(*terms) },
+            status,
+            picks: Vec::new(),
+            deaths,
+        };
+        Ok((round, block))
+    }
+
+    /// A round of retries over some spans of a job.
+    pub(crate) fn again(
+        memory: &Memory,
+        job: &JobTerms,
+        picks: Vec<Pick>,
+        attempt: u32,
+        last: bool,
+    ) -> Result<Self, MemoryError> {
+        let layout = Layout::of(0, picks.len(), picks.len());
+        let block = Arc::new(memory.alloc_zeroed(layout.end, 64)?);
+        let words: SharedSlice<AtomicU64> = SharedSlice::in_block(&block, layout.picks, picks.len() * 2)?;
+        for (pair, pick) in words.chunks_exact(2).zip(&picks) {
+            pair[0].store(pick.first, Ordering::Relaxed);
+            pair[1].store(pick.len, Ordering::Relaxed);
+        }
+        let start = block.offset();
+        let terms = JobTerms {
+            chunk_len: 1,
+            chunks: picks.len() as u64,
+            status_offset: (start + layout.status) as u64,
+            deaths_offset: (start + layout.deaths) as u64,
+            picks_offset: (start + layout.picks) as u64,
+            attempt: u64::from(attempt),
+            flags: job.flags | JobTerms::PICKS,
+            ..*job
+        };
+        Ok(Self {
+            terms: if last { terms } else { slow(terms) },
+            status: SharedSlice::in_block(&block, layout.status, picks.len())?,
+            deaths: SharedSlice::in_block(&block, layout.deaths, DEATHS_WORDS)?,
+            picks,
+        })
+    }
+
+    /// The numbers that a run of chunks covers, as the slots announce them and the status words count them.
+    pub(crate) fn numbers(&self, chunks: Span) -> std::ops::Range<u64> {
+        if self.picks.is_empty() {
+            chunks.positions(&self.terms)
+        } else {
+            u64::from(chunks.first)..u64::from(chunks.end)
+        }
+    }
+
+    /// The positions of the job behind some of these numbers.
+    pub(crate) fn positions(&self, numbers: std::ops::Range<u64>) -> Pick {
+        if self.picks.is_empty() {
+            return Pick {
+                first: numbers.start,
+                len: numbers.end.saturating_sub(numbers.start),
+            };
+        }
+        let nothing = Pick {
+            first: self.terms.positions,
+            len: 0,
+        };
+        self.picks.get(numbers.start as usize).copied().unwrap_or(nothing)
+    }
+
+    /// Tells tasks that ask which try this is how many workers a position has cost.
+    pub(crate) fn note_death(&self, position: u64, deaths: u32) {
+        let count = self.deaths[0].load(Ordering::Relaxed);
+        let entry = |i: u64| &self.deaths[1 + 2 * i as usize..3 + 2 * i as usize];
+        let known = (0..count.min(DEATHS)).find(|i| entry(*i)[0].load(Ordering::Relaxed) == position);
+        let at = known.unwrap_or(count % DEATHS);
+        entry(at)[0].store(position, Ordering::Relaxed);
+        entry(at)[1].store(u64::from(deaths), Ordering::Relaxed);
+        if known.is_none() {
+            self.deaths[0].store(count + 1, Ordering::Release);
+        }
+    }
+
+    /// Whether a number of the round is final.
+    fn is_final(&self, number: usize) -> bool {
+        self.status[number].load() == ChunkStatus::Final
+    }
+}
+
+/// A failure that will be tried again does not stop the job.
+fn slow(terms: JobTerms) -> JobTerms {
+    JobTerms {
+        flags: terms.flags & !JobTerms::FAIL_FAST,
+        ..terms
+    }
+}
+
+/// Worker side: the spans of a round of retries.
+pub(crate) fn read_picks(data: &Arc<Segment>, terms: &JobTerms) -> Result<Vec<Pick>, MemoryError> {
+    let words: SharedSlice<AtomicU64> =
+        SharedSlice::at(data, terms.picks_offset as usize, terms.chunks as usize * 2)?;
+    let pick = |pair: &[AtomicU64]| Pick {
+        first: pair[0].load(Ordering::Relaxed),
+        len: pair[1].load(Ordering::Relaxed),
+    };
+    Ok(words.chunks_exact(2).map(pick).collect())
+}
+
+/// Worker side: how many workers a position has cost, as far as is remembered.
+pub(crate) fn read_deaths(data: &Arc<Segment>, terms: &JobTerms, position: u64) -> u32 {
+    let Ok(words) = SharedSlice::<AtomicU64>::at(data, terms.deaths_offset as usize, DEATHS_WORDS) else {
+        return 0;
+    };
+    let count = words[0].load(Ordering::Acquire).min(DEATHS) as usize;
+    let mut entries = words[1..].chunks_exact(2).take(count);
+    let entry = entries.find(|entry| entry[0].load(Ordering::Relaxed) == position);
+    entry.map_or(0, |entry| entry[1].load(Ordering::Relaxed) as u32)
+}
+
+/// What a job knows about its failed positions after the rounds so far, by position.
+#[derive(Debug, Default)]
+pub(crate) struct Failures(std::collections::BTreeMap<u64, Failure>);
+
+impl Failures {
+    /// What a round brought, complete or not.
+    pub(crate) fn settle(&mut self, round: &Round, found: Vec<Failure>) {
+        if round.picks.is_empty() {
+            self.0
+                .extend(found.into_iter().map(|failure| (failure.position, failure)));
+            return;
+        }
+        let mut found: std::collections::BTreeMap<_, _> = found
+            .into_iter()
+            .map(|failure| (failure.position, failure))
+            .collect();
+        for (number, pick) in round.picks.iter().enumerate() {
+            // What was not run again has failed as it had.
+            if round.is_final(number) {
+                self.0.remove(&pick.first);
+            }
+            if let Some(failure) = found.remove(&pick.first) {
+                self.0.insert(pick.first, failure);
+            }
+        }
+    }
+
+    /// What may be tried again after a complete round. Lost positions have had their tries.
+    pub(crate) fn retryable(&self, retries: Retries, attempt: u32) -> Vec<Pick> {
+        if attempt > retries.more {
+            return Vec::new();
+        }
+        let again = |kind: &FailureKind| !matches!(kind, FailureKind::Lost(_));
+        let failures = self.0.values().filter(|failure| again(&failure.kind));
+        let pick = |failure: &Failure| Pick {
+            first: failure.position,
+            len: failure.span,
+        };
+        failures.map(pick).collect()
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<Failure> {
+        self.0.into_values().collect()
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.values().map(|failure| failure.span).sum()
+    }
+}

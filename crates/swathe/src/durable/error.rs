@@ -1,0 +1,156 @@
+//! Why a job cannot have its output in a file.
+
+use std::{io, path::PathBuf};
+
+use swathe_os::file::ReserveError;
+
+use super::progress_path;
+
+/// Why a job cannot have its output in a file; see [`Batch::output_file`](crate::Batch::output_file).
+///
+/// The files are as they were, but for [`OutputError::NotWritten`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OutputError {
+    /// Another job writes the file.
+    #[error(
+        "{path} is being written by another job; wait until that is over (a job whose program was killed lets go when \
+         the last of its workers is gone, on a network file system when the server has noticed), or name another file",
+        path = path.display()
+    )]
+    Locked {
+        /// The file of values.
+        path: PathBuf,
+    },
+    /// There is a file that no job of Swathe has begun.
+    #[error("{path} exists and is not the output of a job: {found}; move it away, or name another file", path = path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What is in it.
+        found: String,
+    },
+    /// The output of a job that asked for something else.
+    #[error(
+        "{path} cannot be resumed, because {difference}; run what began it, or delete {path} and {progress} to start anew",
+        path = path.display(),
+        progress = progress_path(path).display()
+    )]
+    Changed {
+        /// The file of values.
+        path: PathBuf,
+        /// What is not as it was.
+        difference: Difference,
+    },
+    /// A file that cannot be trusted.
+    #[error(
+        "{path} is damaged: {found}; bring it back from a copy, or delete it and the file beside it ({beside}) to start \
+         anew",
+        path = path.display(),
+        beside = beside.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The other file of the output.
+        beside: PathBuf,
+        /// What is wrong with it.
+        found: String,
+    },
+    /// There is no room for the file.
+    #[error("there is no room for {path}: {source}", path = path.display())]
+    NoRoom {
+        /// The file.
+        path: PathBuf,
+        /// What it needs, and what there is.
+        source: ReserveError,
+    },
+    /// The system did not let us.
+    #[error("cannot {action} {path}: {source}", path = path.display())]
+    Io {
+        /// The verb: "open", "lock" ...
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// All values were computed, but the disk did not take them.
+    #[error(
+        "the values of {path} did not all reach the disk: {source}; what was not saved a moment before is computed again \
+         when the program is run again",
+        path = path.display()
+    )]
+    NotWritten {
+        /// The file of values.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Input or parameters cannot be compared with those of another run.
+    #[error("the job cannot be compared with one that began {path}: {message}", path = path.display())]
+    Incomparable {
+        /// The file of values.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+}
+
+/// What differs between the job that began a file and the one that would go on with it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Difference {
+    /// The number of elements.
+    #[error("it was begun with an input of {begun} elements, and this one has {now}")]
+    Length {
+        /// Elements of the input that began it.
+        begun: u64,
+        /// Elements of this input.
+        now: u64,
+    },
+    /// The type of the results.
+    #[error("it was begun with results of the type {begun}, and these would be {now}")]
+    Type {
+        /// Type of the values in the file.
+        begun: String,
+        /// Type that this task returns.
+        now: String,
+    },
+    /// The task's name.
+    #[error("it was begun with the task `{begun}`, and this one is `{now}`")]
+    Task {
+        /// Name of the task that began it.
+        begun: String,
+        /// Name of this task.
+        now: String,
+    },
+    /// The version that [`Batch::task_version`](crate::Batch::task_version) says.
+    #[error("it was begun with {begun} of the task, and this is {now}")]
+    Version {
+        /// Version of the task that began it.
+        begun: String,
+        /// Version of this task.
+        now: String,
+    },
+    /// The executable.
+    #[error(
+        "it was begun with another task of the same name, or by another build of the program, in which the task may do \
+         something else (with `task_version(\"...\")` you say yourself when it does)"
+    )]
+    Build,
+    /// The input.
+    #[error("the contents of the input are not those that it was begun with")]
+    Input,
+    /// The parameters.
+    #[error("the parameters are not those that it was begun with")]
+    Parameters,
+    /// The seed.
+    #[error("it was begun with the seed {begun}, and this one is {now}")]
+    Seed {
+        /// Seed of the job that began it.
+        begun: u64,
+        /// Seed of this job.
+        now: u64,
+    },
+}

@@ -1,0 +1,508 @@
+//! Opening the two files of an output: beginning them, going on with them, or refusing.
+//!
+//! Every step leaves a state that the next run understands, whatever kills this one:
+//!
+//! 1. the file of values, empty and locked;
+//! 2. beside it the file of progress, with its head, renamed into place when it is whole;
+//! 3. the values laid out (header, room for all), and synced;
+//! 4. the session written: from here on workers may write.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicU64, atomic::Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytemuck::Zeroable;
+use swathe_memory::{Segment, SharedSlice};
+use swathe_os::file::{reserve, sync_directory_of};
+use swathe_protocol::{ChunkStatus, StatusWord};
+
+use super::{
+    error::OutputError,
+    format::{Checkpoint, Head, Layout, PAGE, Session, Unreadable},
+    progress_path,
+};
+use crate::{Error, Result};
+
+/// How long the workers of a program that was killed may take to be gone.
+const LEAVING: Duration = Duration::from_secs(3);
+
+/// The two files, mapped and as the job needs them.
+#[derive(Debug)]
+pub(super) struct Output {
+    /// Holds the lock.
+    pub(super) values: Arc<Segment>,
+    pub(super) progress: Arc<Segment>,
+    pub(super) ledger: Ledger,
+    /// Positions without a value whose chunks are done, ascending.
+    pub(super) redo: Vec<u64>,
+}
+
+/// What is needed to say how far the job has come.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    pub(super) files: Files,
+    pub(super) head: Head,
+    pub(super) layout: Layout,
+    pub(super) status: SharedSlice<StatusWord>,
+    pub(super) failed: SharedSlice<AtomicU64>,
+    /// The newest checkpoint in the file.
+    pub(super) saved: Checkpoint,
+}
+
+/// The two files by name.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub(super) path: PathBuf,
+    pub(super) progress_path: PathBuf,
+    pub(super) values: File,
+    pub(super) progress: File,
+}
+
+/// What an output must look like.
+pub(super) struct Wanted<'a> {
+    pub(super) path: &'a Path,
+    /// The job; its chunks are as long as the file says, if there is one.
+    pub(super) head: Head,
+    /// The header of the file of values.
+    pub(super) header: Vec<u8>,
+    /// Bytes of one value.
+    pub(super) value_size: usize,
+}
+
+impl Wanted<'_> {
+    /// Begins the files or goes on with them.
+    pub(super) fn open(mut self) -> Result<Output> {
+        let (path, progress_path) = (self.path.to_owned(), progress_path(self.path));
+        let values = open_locked(&path)?;
+        let held = values.try_clone().map_err(failed("open", &path))?;
+        let mut made = false;
+        let progress = self.open_progress(&values, &progress_path, &mut made);
+        let opened = progress.and_then(|progress| {
+            self.go_on(Files {
+                path: path.clone(),
+                progress_path: progress_path.clone(),
+                values,
+                progress,
+            })
+        });
+        if opened.is_err() {
+            // With the lock held: what was made just now has nothing in it, and neither has an empty file.
+            if made {
+                let _ = fs::remove_file(&progress_path);
+            }
+            if made || length(&held, &path).is_ok_and(|len| len == 0) {
+                let _ = fs::remove_file(&path);
+            }
+        }
+        opened
+    }
+
+    /// The file of progress; it is made if there are no values either.
+    fn open_progress(&self, values: &File, progress_path: &Path, made: &mut bool) -> Result<File> {
+        match open_regular(progress_path, false) {
+            Err(error) if is_missing(&error) => {}
+            opened => return Ok(opened?),
+        }
+        if length(values, self.path)? > 0 {
+            return Err(OutputError::Foreign {
+                path: self.path.to_owned(),
+                found: format!("there is no {} beside it", progress_path.display()),
+            }
+            .into());
+        }
+        *made = true;
+        self.begin(progress_path)
+    }
+
+    /// Makes the file of progress.
+    fn begin(&self, progress_path: &Path) -> Result<File> {
+        let layout = layout(&self.head).ok_or(Error::TooLong)?;
+        let mut name: OsString = progress_path.into();
+        name.push(".new");
+        let beside = PathBuf::from(name);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&beside)
+            .map_err(failed("create", &beside))?;
+        let write = || -> Result<(), OutputError> {
+            make_room(&file, layout.len as u64, progress_path)?;
+            file.write_all_at(bytemuck::bytes_of(&self.head), 0)
+                .and_then(|()| file.sync_all())
+                .and_then(|()| fs::rename(&beside, progress_path))
+                .map_err(failed("write to", progress_path))?;
+            sync_directory_of(progress_path).map_err(failed("write to the directory of", progress_path))
+        };
+        write().inspect_err(|_| {
+            let _ = fs::remove_file(&beside);
+        })?;
+        Ok(file)
+    }
+
+    /// With both files: checks them, and maps them.
+    fn go_on(&mut self, files: Files) -> Result<Output> {
+        let head = self.compare(&files)?;
+        self.head = head;
+        let layout = layout(&head).ok_or(Error::TooLong)?;
+        let damaged = |found: String| files.progress_damaged(found);
+        let present = length(&files.progress, &files.progress_path)?;
+        if present != layout.len as u64 {
+            return Err(damaged(format!("it has {present} bytes instead of {}", layout.len)).into());
+        }
+        let session = files.session()?;
+        let saved = files.newest_checkpoint(&head, &layout)?;
+        if session.was_begun() || saved.sequence > 0 {
+            self.check_values(&files)?;
+        }
+        self.lay_out(&files)?;
+        make_room(&files.progress, layout.len as u64, &files.progress_path)?;
+        let clone = |file: &File, path: &Path| file.try_clone().map_err(failed("map", path));
+        let progress = Segment::map_file_mut(
+            clone(&files.progress, &files.progress_path)?,
+            &files.progress_path,
+            layout.len,
+        )?;
+        let (status, failed_bits) = (
+            SharedSlice::at(&progress, layout.status, layout.chunks)?,
+            SharedSlice::at(&progress, layout.failed, layout.failed_words)?,
+        );
+        let ledger = Ledger {
+            files,
+            head,
+            layout,
+            status,
+            failed: failed_bits,
+            saved,
+        };
+        let redo = if session.is_now() {
+            ledger.check()?
+        } else {
+            ledger.go_back_to_checkpoint();
+            Vec::new()
+        };
+        ledger.files.write_session(&Session::now())?;
+        // Last, because a segment that is dropped gives up the lock.
+        let files = &ledger.files;
+        let file = clone(&files.values, &files.path)?;
+        let values = Segment::map_file_mut(file, &files.path, self.values_len()?)?;
+        Ok(Output {
+            values,
+            progress,
+            ledger,
+            redo,
+        })
+    }
+
+    /// The head of the file, if its job is this one.
+    fn compare(&self, files: &Files) -> Result<Head, OutputError> {
+        let page = files.read_progress(0, PAGE)?;
+        let head = Head::read(&page).map_err(|unreadable| match unreadable {
+            Unreadable::Damaged(found) => files.progress_damaged(found),
+            Unreadable::Foreign => OutputError::Foreign {
+                path: files.progress_path.clone(),
+                found: "it does not start as the progress of a job does".to_owned(),
+            },
+        })?;
+        match head.difference(&self.head) {
+            Some(difference) => Err(OutputError::Changed {
+                path: files.path.clone(),
+                difference,
+            }),
+            None => Ok(head),
+        }
+    }
+
+    fn values_len(&self) -> Result<usize> {
+        let data = usize::try_from(self.head.positions)
+            .ok()
+            .and_then(|positions| positions.checked_mul(self.value_size));
+        data.and_then(|data| data.checked_add(self.header.len()))
+            .ok_or(Error::TooLong)
+    }
+
+    /// Values that were begun have their header and their length.
+    fn check_values(&self, files: &Files) -> Result<()> {
+        let (wanted, present) = (self.values_len()? as u64, length(&files.values, &files.path)?);
+        if present != wanted {
+            let found = format!("it has {present} bytes instead of {wanted}");
+            return Err(files.values_damaged(found).into());
+        }
+        let mut header = vec![0; self.header.len()];
+        files
+            .values
+            .read_exact_at(&mut header, 0)
+            .map_err(failed("read", &files.path))?;
+        if header != self.header {
+            let found = "its header is not the one that was written to it".to_owned();
+            return Err(files.values_damaged(found).into());
+        }
+        Ok(())
+    }
+
+    /// Gives the values their header and room for all; what is there stays.
+    fn lay_out(&self, files: &Files) -> Result<()> {
+        let len = self.values_len()? as u64;
+        // What can stand here after a crash is a part of what is written now.
+        let present = length(&files.values, &files.path)?;
+        let mut start = vec![
+            0;
+            self.header
+                .len()
+                .min(usize::try_from(present).unwrap_or(usize::MAX))
+        ];
+        files
+            .values
+            .read_exact_at(&mut start, 0)
+            .map_err(failed("read", &files.path))?;
+        let ours = start
+            .iter()
+            .zip(&self.header)
+            .all(|(&found, &byte)| found == byte || found == 0);
+        if !ours || present > len {
+            return Err(OutputError::Foreign {
+                path: files.path.clone(),
+                found: "its first bytes are not those of the job that was begun".to_owned(),
+            }
+            .into());
+        }
+        make_room(&files.values, len, &files.path)?;
+        if start != self.header {
+            files
+                .values
+                .write_all_at(&self.header, 0)
+                .and_then(|()| files.values.sync_all())
+                .map_err(failed("write to", &files.path))?;
+        }
+        Ok(())
+    }
+}
+
+impl Files {
+    fn read_progress(&self, at: usize, len: usize) -> Result<Vec<u8>, OutputError> {
+        let mut bytes = vec![0; len];
+        let mut filled = 0;
+        while filled < len {
+            match self.progress.read_at(&mut bytes[filled..], (at + filled) as u64) {
+                Ok(0) => break,
+                Ok(more) => filled += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed("read", &self.progress_path)(error)),
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
+    fn session(&self) -> Result<Session, OutputError> {
+        let bytes = self.read_progress(PAGE, size_of::<Session>())?;
+        Ok(bytemuck::try_pod_read_unaligned(&bytes).unwrap_or_else(|_| Session::zeroed()))
+    }
+
+    pub(super) fn write_session(&self, session: &Session) -> Result<(), OutputError> {
+        self.progress
+            .write_all_at(bytemuck::bytes_of(session), PAGE as u64)
+            .map_err(failed("write to", &self.progress_path))
+    }
+
+    fn newest_checkpoint(&self, head: &Head, layout: &Layout) -> Result<Checkpoint, OutputError> {
+        let mut newest = Checkpoint {
+            sequence: 0,
+            done: vec![0; layout.chunks],
+        };
+        let slot_len = layout.len - layout.slots[1];
+        for slot in layout.slots {
+            let bytes = self.read_progress(slot, slot_len)?;
+            if let Some(found) = Checkpoint::read(&bytes, head, layout)
+                && found.sequence > newest.sequence
+            {
+                newest = found;
+            }
+        }
+        Ok(newest)
+    }
+
+    fn progress_damaged(&self, found: String) -> OutputError {
+        OutputError::Damaged {
+            path: self.progress_path.clone(),
+            beside: self.path.clone(),
+            found,
+        }
+    }
+
+    fn values_damaged(&self, found: String) -> OutputError {
+        OutputError::Damaged {
+            path: self.path.clone(),
+            beside: self.progress_path.clone(),
+            found,
+        }
+    }
+}
+
+impl Ledger {
+    /// Checks the status words and bits that this boot's processes have left. Gives the positions without a value whose
+    /// chunks say that they are done; bits of others are of no account, because those positions are run anyway.
+    fn check(&self) -> Result<Vec<u64>, OutputError> {
+        for (chunk, word) in self.status.iter().enumerate() {
+            let positions = self.layout.positions_of(chunk);
+            if let ChunkStatus::Progress(done) = word.load()
+                && u64::from(done) >= positions.end - positions.start
+            {
+                return Err(self.files.progress_damaged(format!(
+                    "it says that {done} of the {} positions of chunk {chunk} are done, and that the chunk is not",
+                    positions.end - positions.start
+                )));
+            }
+        }
+        let mut redo = Vec::new();
+        for (word, bits) in (0..).zip(self.failed.iter()) {
+            // SYNC publish: the bit was set before the status that was just read.
+            let mut left = bits.load(Ordering::Acquire);
+            let mut kept = 0;
+            while left != 0 {
+                let bit = left.trailing_zeros();
+                let position = word * 64 + u64::from(bit);
+                left &= left - 1;
+                if position >= self.layout.positions {
+                    return Err(self.files.progress_damaged(format!(
+                        "it says that position {position} failed, which does not exist"
+                    )));
+                }
+                if self.says_done(position) {
+                    redo.push(position);
+                    kept |= 1 << bit;
+                }
+            }
+            bits.store(kept, Ordering::Relaxed);
+        }
+        Ok(redo)
+    }
+
+    fn says_done(&self, position: u64) -> bool {
+        let chunk = position / self.layout.chunk_len;
+        match self.status[chunk as usize].load() {
+            ChunkStatus::Final => true,
+            ChunkStatus::Progress(done) => position < chunk * self.layout.chunk_len + u64::from(done),
+        }
+    }
+
+    /// The words and bits of another boot are not to be trusted: pages reach the disk in any order.
+    fn go_back_to_checkpoint(&self) {
+        self.failed
+            .iter()
+            .for_each(|bits| bits.store(0, Ordering::Relaxed));
+        for (chunk, (word, &done)) in self.status.iter().zip(&self.saved.done).enumerate() {
+            let positions = self.layout.positions_of(chunk);
+            match done {
+                0 => word.reset(),
+                done if u64::from(done) >= positions.end - positions.start => word.publish_final(),
+                done => word.publish_progress(done),
+            }
+        }
+    }
+}
+
+fn layout(head: &Head) -> Option<Layout> {
+    Layout::of(head.positions, head.chunk_len).filter(|_| head.chunk_len > 0)
+}
+
+/// Turns an error of the system into a sentence.
+pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OutputError {
+    let path = path.to_owned();
+    move |source| OutputError::Io { action, path, source }
+}
+
+fn length(file: &File, path: &Path) -> Result<u64, OutputError> {
+    file.metadata()
+        .map(|metadata| metadata.len())
+        .map_err(failed("read", path))
+}
+
+fn make_room(file: &File, len: u64, path: &Path) -> Result<(), OutputError> {
+    reserve(file, len).map_err(|source| OutputError::NoRoom {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn is_missing(error: &OutputError) -> bool {
+    matches!(error, OutputError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+}
+
+/// Opens a file to be read and written. A pipe or a device is refused; opening one would wait, or do something.
+fn open_regular(path: &Path, create: bool) -> Result<File, OutputError> {
+    let not_regular = |metadata: &fs::Metadata| OutputError::Foreign {
+        path: path.to_owned(),
+        found: if metadata.is_dir() {
+            "it is a directory".to_owned()
+        } else {
+            "it is not a regular file".to_owned()
+        },
+    };
+    if let Ok(metadata) = fs::metadata(path)
+        && !metadata.is_file()
+    {
+        return Err(not_regular(&metadata));
+    }
+    const O_NONBLOCK: i32 = 0o4000;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(create)
+        .truncate(false)
+        .custom_flags(O_NONBLOCK)
+        .open(path)
+        .map_err(failed(if create { "create" } else { "open" }, path))?;
+    let metadata = file.metadata().map_err(failed("open", path))?;
+    if metadata.is_file() {
+        Ok(file)
+    } else {
+        Err(not_regular(&metadata))
+    }
+}
+
+/// Opens the file of values, or makes it, and locks it. The workers of a program that was killed hold its lock until
+/// they are gone, which is waited for.
+fn open_locked(path: &Path) -> Result<File, OutputError> {
+    let begun = Instant::now();
+    loop {
+        let file = open_regular(path, true)?;
+        match file.try_lock() {
+            // Another job may have given up the file between the two, and removed it.
+            Ok(()) if is_at(&file, path) => return Ok(file),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LEAVING => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(OutputError::Locked {
+                    path: path.to_owned(),
+                });
+            }
+            Err(TryLockError::Error(error)) => {
+                tracing::warn!(
+                    path = %path.display(),
+                    %error,
+                    "this file system has no locks: nothing keeps two jobs from writing one output"
+                );
+                return Ok(file);
+            }
+        }
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(held), Ok(named)) => same(held, named),
+        _ => false,
+    }
+}

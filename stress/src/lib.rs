@@ -1,0 +1,9 @@
+//! Proofs of recovery: processes are killed where it hurts, and what they worked at must come to its right end.
+
+pub mod controls;
+pub mod every_instruction;
+mod raw;
+pub mod roles;
+pub mod tracee;
+pub mod verdict;
+pub mod watch;

@@ -1,0 +1,442 @@
+//! What is run, and what is not run again.
+
+use std::{fs, path::Path, sync::mpsc, thread, time::Duration};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use swathe::{Array, Context, Error, Pool, Result, Status};
+use swathe_tests::{pool, until};
+
+use super::{PAGE, Place, Published, count, root};
+
+fn double(x: i64) -> i64 {
+    2 * x
+}
+
+/// Every verb gives what it gives without a file, and the file holds it.
+#[test]
+fn every_verb_gives_the_same_with_a_file() -> Result<()> {
+    fn even(x: u32) -> Result<u32, String> {
+        if x % 2 == 0 { Ok(x) } else { Err(format!("{x} is odd")) }
+    }
+    fn sum(x: f32, y: i64) -> f32 {
+        x + y as f32
+    }
+    fn try_sum(x: f32, y: i64) -> Result<f32, String> {
+        Ok(sum(x, y))
+    }
+    fn length(text: &str) -> u8 {
+        text.len() as u8
+    }
+    fn row_sum(row: ndarray::ArrayViewD<'_, f64>) -> f64 {
+        row.sum()
+    }
+    let pool = pool(2);
+    let check = |place: &Place| -> Result<()> {
+        let values = place.bytes().0;
+        assert!(values.starts_with(b"\x93NUMPY\x01\x00"));
+        let header = 10 + u16::from_le_bytes([values[8], values[9]]);
+        assert_eq!(header % 64, 0, "the data are aligned");
+        assert!(Published::read(place, 2).done.iter().all(|&done| done));
+        Ok(())
+    };
+    let place = Place::new();
+    let doubles = pool.batch().output_file(place.output()).map(double, 0..1000)?;
+    assert_eq!(doubles, pool.map(double, 0..1000)?);
+    assert_eq!(Array::<i64>::from_npy_path(place.output())?, doubles);
+    assert_eq!(pool.batch().output_file(place.output()).map_async(double, 0..1000)?.get()?, doubles);
+    check(&place)?;
+
+    let place = Place::new();
+    let evens = [0_u32, 2, 4];
+    assert_eq!(pool.batch().output_file(place.output()).try_map(even, evens)?, evens);
+    assert_eq!(pool.batch().output_file(place.output()).try_map_async(even, evens)?.get()?, evens);
+    check(&place)?;
+
+    let (x, y) = (vec![1.0_f32, 2.0, 3.0], [10_i64, 20, 30]);
+    let place = Place::new();
+    assert_eq!(pool.batch().output_file(place.output()).starmap(sum, (&x, 0..3_i64))?, [1.0, 3.0, 5.0]);
+    assert_eq!(pool.batch().output_file(place.output()).starmap_async(sum, (&x, 0..3_i64))?.get()?, [1.0, 3.0, 5.0]);
+    check(&place)?;
+
+    let place = Place::new();
+    assert_eq!(pool.batch().output_file(place.output()).try_starmap(try_sum, (&x, &y))?, [11.0, 22.0, 33.0]);
+    assert_eq!(pool.batch().output_file(place.output()).try_starmap_async(try_sum, (&x, &y))?.get()?, [11.0, 22.0, 33.0]);
+    check(&place)?;
+
+    let place = Place::new();
+    assert_eq!(pool.batch().output_file(place.output()).map(length, ["a", "bcd", ""])?, [1, 3, 0]);
+    check(&place)?;
+
+    let table = Array::from_vec(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?.reshape(&[3, 2])?;
+    let place = Place::new();
+    assert_eq!(pool.batch().output_file(place.output()).map_rows(row_sum, &table, 0)?, [3.0, 7.0, 11.0]);
+    check(&place)?;
+    let try_row_sum = |row: ndarray::ArrayViewD<'_, f64>| Ok::<_, String>(row_sum(row));
+    let place = Place::new();
+    let batch = pool.batch().output_file(place.output());
+    assert_eq!(batch.try_map_rows(try_row_sum, &table, 1)?, [9.0, 12.0]);
+    check(&place)
+}
+
+/// No element is run when all are done, and no input at all is fine.
+#[test]
+fn a_complete_output_is_returned_at_once() -> Result<()> {
+    let pool = pool(2);
+    let place = Place::new();
+    let run = || pool.batch().output_file(place.output()).with(&place.runs())?.map(root, 0..500);
+    let first = run()?;
+    let (bytes, counts) = (place.bytes(), place.counts(500));
+    assert_eq!(counts, [1; 500]);
+    let again = run()?;
+    assert_eq!((again, place.bytes(), place.counts(500)), (first, bytes, counts));
+    // A boot changes nothing: the last checkpoint is of the whole.
+    place.boot_again();
+    run()?;
+    assert_eq!(place.counts(500), [1; 500]);
+
+    let empty = Place::new();
+    for _ in 0..2 {
+        assert!(pool.batch().output_file(empty.output()).map(double, 0..0)?.is_empty());
+    }
+    assert!(Array::<i64>::from_npy_path(empty.output())?.is_empty());
+    Ok(())
+}
+
+/// A result says whether positions are done by itself, so it outlives the pool and the files' names.
+#[test]
+fn a_result_outlives_pool_and_names() -> Result<()> {
+    let place = Place::new();
+    let doubles = pool(1).batch().output_file(place.output()).map(double, 0..100)?;
+    drop(place);
+    assert_eq!(doubles[99], 198);
+    assert_eq!(pool(1).map(double, &doubles)?[99], 396);
+    Ok(())
+}
+
+/// Fails unless a file is there, at every tenth position.
+fn root_or_not(runs: &String, x: u32) -> Result<f64, String> {
+    let root = root(runs, x);
+    if x % 10 == 3 && !Path::new(&format!("{runs}.go")).exists() {
+        return Err("not yet".into());
+    }
+    Ok(root)
+}
+
+#[test]
+fn failed_positions_alone_are_run_again() -> Result<()> {
+    let pool = pool(2);
+    let place = Place::new();
+    let run = || {
+        let batch = pool.batch().output_file(place.output()).chunk_size(7).with(&place.runs())?;
+        batch.collect_errors().try_map(root_or_not, 0..100)
+    };
+    let fails = |position: usize| position % 10 == 3;
+    for round in 1..4 {
+        let partial = run()?;
+        assert_eq!(partial.failures().len(), 10);
+        for position in 0..100 {
+            let status = if fails(position) { Status::Failed } else { Status::Done };
+            assert_eq!(partial.status(position), status);
+            let count = if fails(position) { round } else { 1 };
+            assert_eq!(place.counts(100)[position], count, "position {position}, round {round}");
+        }
+        assert_eq!(Published::read(&place, 100).failed, (0..100).map(fails).collect::<Vec<_>>());
+    }
+    fs::write(format!("{}.go", place.runs()), "").expect("the directory is there");
+    let partial = run()?;
+    assert!(partial.is_complete());
+    let roots = partial.to_vec_or(f64::NAN)?;
+    drop(partial);
+    assert!((0..100).all(|x| roots[x] == (x as f64).sqrt()));
+    assert!(Published::read(&place, 100).failed.iter().all(|&failed| !failed));
+    let expected: Vec<u8> = (0..100).map(|x| if fails(x) { 4 } else { 1 }).collect();
+    assert_eq!(place.counts(100), expected);
+    run()?;
+    assert_eq!(place.counts(100), expected);
+    Ok(())
+}
+
+/// While a result with holes is there, nobody fills the holes behind its back.
+#[test]
+fn a_partial_result_keeps_the_lock() -> Result<()> {
+    let pool = pool(2);
+    let place = Place::new();
+    let run = || {
+        let batch = pool.batch().output_file(place.output()).with(&place.runs())?;
+        batch.collect_errors().try_map(root_or_not, 0..100)
+    };
+    let partial = run()?;
+    let text = run().unwrap_err().to_string();
+    assert!(text.contains("out.npy is being written by another job"), "{text}");
+    drop(partial);
+    run()?;
+    Ok(())
+}
+
+/// After a power failure the last checkpoint counts: it ends before the first failure of a chunk.
+#[test]
+fn another_boot_goes_on_from_the_checkpoint() -> Result<()> {
+    let pool = pool(2);
+    let place = Place::new();
+    let run = || {
+        let batch = pool.batch().output_file(place.output()).chunk_size(25).with(&place.runs())?;
+        batch.collect_errors().try_map(root_or_not, 0..100)
+    };
+    run()?;
+    fs::write(format!("{}.go", place.runs()), "").expect("the directory is there");
+    place.boot_again();
+    assert!(run()?.is_complete());
+    for position in 0..100 {
+        // The first position that fails is 3, 33, 53, 83; the chunks begin at 0, 25, 50, 75.
+        let again = [3..25, 33..50, 53..75, 83..100].iter().any(|part| part.contains(&position));
+        assert_eq!(place.counts(100)[position], 1 + u8::from(again), "position {position}");
+    }
+    Ok(())
+}
+
+/// Without a checkpoint nothing of another boot counts; with a damaged one, the one before.
+#[test]
+fn without_a_checkpoint_another_boot_begins_anew() -> Result<()> {
+    let pool = pool(2);
+    let place = Place::new();
+    let run = || pool.batch().output_file(place.output()).with(&place.runs())?.map(root, 0..100);
+    let first = run()?;
+    let slots = fs::metadata(place.progress()).expect("it is there").len() as usize - 2 * PAGE;
+    place.write_progress(slots, &vec![0xaa; 2 * PAGE]);
+    place.boot_again();
+    assert_eq!(run()?, first);
+    assert_eq!(place.counts(100), [2; 100]);
+    Ok(())
+}
+
+/// A job that is cancelled goes on later, with chunks as long as they were.
+#[test]
+fn a_cancelled_job_goes_on() -> Result<()> {
+    fn slow(runs: &String, x: u32) -> f64 {
+        thread::sleep(Duration::from_millis(1));
+        root(runs, x)
+    }
+    let pool = pool(2);
+    let place = Place::new();
+    for round in 0..3 {
+        let batch = pool.batch().output_file(place.output()).chunk_size(5 + round).with(&place.runs())?;
+        let pending = batch.map_async(slow, 0..400)?;
+        until("a part is done", || pending.ready() || pending.progress().0 >= 50 * (round as u64 + 1));
+        pending.cancel_within(Duration::MAX);
+        let Err(Error::Job(error)) = pending.get() else {
+            panic!("it was cancelled")
+        };
+        let partial = error.into_partial::<Array<f64>>().expect("these are floats");
+        let published = Published::read(&place, 400);
+        for position in 0..400 {
+            assert_eq!(partial.status(position) == Status::Done, published.done[position]);
+        }
+    }
+    let roots = pool.batch().output_file(place.output()).chunk_size(1).with(&place.runs())?.map(slow, 0..400)?;
+    assert!((0..400).all(|x| roots[x] == (x as f64).sqrt()));
+    assert_eq!(place.counts(400), [1; 400]);
+    Ok(())
+}
+
+/// Positions that failed before and were not run again, because the job was cancelled, still have no value.
+#[test]
+fn a_cancelled_second_try_leaves_failures_failed() -> Result<()> {
+    fn hang(runs: &String, x: u32) -> Result<f64, String> {
+        if x % 10 == 3 && Path::new(&format!("{runs}.hang")).exists() {
+            thread::sleep(Duration::from_secs(3600));
+        }
+        root_or_not(runs, x)
+    }
+    let pool = pool(2);
+    let place = Place::new();
+    let batch = || pool.batch().output_file(place.output()).with(&place.runs());
+    assert_eq!(batch()?.collect_errors().try_map(hang, 0..100)?.failures().len(), 10);
+    fs::write(format!("{}.hang", place.runs()), "").expect("the directory is there");
+    let pending = batch()?.collect_errors().try_map_async(hang, 0..100)?;
+    thread::sleep(Duration::from_millis(100));
+    pending.cancel();
+    let partial = pending.get()?;
+    for position in (0..100).filter(|position| position % 10 == 3) {
+        assert_ne!(partial.status(position), Status::Done, "position {position}");
+    }
+    drop((partial, pending));
+    fs::remove_file(format!("{}.hang", place.runs())).expect("it is there");
+    fs::write(format!("{}.go", place.runs()), "").expect("the directory is there");
+    let roots = batch()?.try_map(hang, 0..100)?;
+    assert!((0..100).all(|x| roots[x] == (x as f64).sqrt()));
+    Ok(())
+}
+
+/// Deaths of workers are recovered as without a file; a lost position is one more to be run again.
+#[test]
+fn workers_die_as_without_a_file() -> Result<()> {
+    fn poison(runs: &String, x: u32) -> f64 {
+        let poisonous = x == 41 && !Path::new(&format!("{runs}.go")).exists();
+        let root = root(runs, x);
+        thread::sleep(Duration::from_micros(200));
+        if poisonous {
+            std::process::abort();
+        }
+        root
+    }
+    let pool = pool(2);
+    let place = Place::new();
+    let batch = || pool.batch().output_file(place.output()).max_deaths(2).with(&place.runs());
+    let pending = batch()?.max_deaths(5).map_async(poison, 0..1000)?;
+    until("a part is done", || pending.ready() || pending.progress().0 > 200);
+    if let Some(worker) = pool.workers().first() {
+        let _ = kill(Pid::from_raw(worker.pid as i32), Signal::SIGKILL);
+    }
+    let Err(Error::Job(error)) = pending.get() else {
+        panic!("41 is lost")
+    };
+    assert_eq!(error.failures().len(), 1);
+    assert_eq!((error.failures()[0].position(), error.failures()[0].status()), (41, Status::Lost));
+    let mut expected = place.counts(1000);
+    drop((error, pending));
+    fs::write(format!("{}.go", place.runs()), "").expect("the directory is there");
+    let roots = batch()?.map(poison, 0..1000)?;
+    assert!((0..1000).all(|x| roots[x] == (x as f64).sqrt()));
+    expected[41] += 1;
+    assert_eq!(place.counts(1000), expected);
+    Ok(())
+}
+
+/// A failure that was written down, and then not published because its worker died, is made good with the rest of its
+/// strip.
+#[test]
+fn a_failure_that_did_not_count_is_forgotten() -> Result<()> {
+    fn once(name: &str) -> bool {
+        fs::File::create_new(name).is_ok()
+    }
+    fn harm(runs: &String, x: u32) -> Result<u32, String> {
+        match x {
+            60_000 if once(&format!("{runs}.failed")) => Err("once".into()),
+            60_001 if once(&format!("{runs}.died")) => std::process::abort(),
+            _ => Ok(x),
+        }
+    }
+    let pool = pool(1);
+    let place = Place::new();
+    let run = || {
+        let batch = pool.batch().output_file(place.output()).chunk_size(100_000);
+        batch.with(&place.runs())?.try_map(harm, 0..100_000)
+    };
+    let first = run();
+    assert!(Path::new(&format!("{}.died", place.runs())).exists());
+    let failed = Published::read(&place, 100_000).failed;
+    // Where the two were in different strips the failure counts.
+    assert_eq!(failed.iter().any(|&failed| failed), first.is_err());
+    drop(first);
+    assert!(run()?.iter().copied().eq(0..100_000));
+    Ok(())
+}
+
+/// A position that succeeds when it is tried again in the same run has not failed.
+#[test]
+fn a_retry_is_no_failure() -> Result<()> {
+    fn second(runs: &String, context: &Context, x: u32) -> Result<f64, String> {
+        let root = root(runs, x);
+        if x % 10 == 3 && context.attempt() == 1 {
+            return Err("the first time".into());
+        }
+        Ok(root)
+    }
+    let pool = pool(2);
+    let place = Place::new();
+    for _ in 0..2 {
+        let batch = pool.batch().output_file(place.output()).retries(1);
+        batch.with(&place.runs())?.try_map(second, 0..100)?;
+        assert!(Published::read(&place, 100).failed.iter().all(|&failed| !failed));
+        let expected: Vec<u8> = (0..100).map(|x| if x % 10 == 3 { 2 } else { 1 }).collect();
+        assert_eq!(place.counts(100), expected);
+    }
+    Ok(())
+}
+
+/// The random numbers of a position are the same in whichever run it is its turn.
+#[test]
+fn random_numbers_do_not_depend_on_the_run() -> Result<()> {
+    fn draw(runs: &String, context: &Context, x: u32) -> Result<u64, String> {
+        use rand_pcg::rand_core::RngCore;
+        root_or_not(runs, x).map(|_| context.rng().next_u64())
+    }
+    let pool = pool(2);
+    let place = Place::new();
+    let batch = || pool.batch().output_file(place.output()).seed(5).with(&place.runs());
+    batch()?.collect_errors().try_map(draw, 0..100)?;
+    fs::write(format!("{}.go", place.runs()), "").expect("the directory is there");
+    let in_two_runs = batch()?.try_map(draw, 0..100)?;
+    assert_eq!(in_two_runs, pool.batch().seed(5).with(&place.runs())?.try_map(draw, 0..100)?);
+    Ok(())
+}
+
+/// Arrays are compared by what they hold, wherever they lie in this run.
+#[test]
+fn arrays_are_compared_by_content() -> Result<()> {
+    fn scale(p: &(String, Array<f64>), x: f64) -> f64 {
+        count(&p.0, x as u64).expect("it can be counted");
+        x * p.1[0]
+    }
+    fn sum(x: Array<f64>) -> f64 {
+        x.iter().sum()
+    }
+    let place = Place::new();
+    for _ in 0..2 {
+        // Another pool and other memory, as in another run.
+        let pool = pool(1);
+        let _shift = Array::from_vec(vec![0_u8; 4096])?;
+        let parameters = (place.runs(), Array::from_vec(vec![3.0])?);
+        let input = Array::from_vec((0..50).map(f64::from).collect())?;
+        assert_eq!(pool.batch().output_file(place.output()).with(&parameters)?.map(scale, &input)?[9], 27.0);
+        assert_eq!(place.counts(50), [1; 50]);
+        let other = (place.runs(), Array::from_vec(vec![4.0])?);
+        let text = pool.batch().output_file(place.output()).with(&other)?.map(scale, &input).unwrap_err().to_string();
+        assert!(text.contains("the parameters are not those that it was begun with"), "{text}");
+        let other: Array<f64> = Array::from_vec((1..51).map(f64::from).collect())?;
+        let text = pool.batch().output_file(place.output()).with(&parameters)?.map(scale, &other).unwrap_err().to_string();
+        assert!(text.contains("the contents of the input are not those that it was begun with"), "{text}");
+    }
+    let place = Place::new();
+    let records = |last: f64| -> Result<Vec<Array<f64>>> {
+        Ok(vec![Array::from_vec(vec![1.0, 2.0])?, Array::from_vec(vec![last])?])
+    };
+    let pool = pool(1);
+    assert_eq!(pool.batch().output_file(place.output()).map(sum, records(5.0)?)?, [3.0, 5.0]);
+    assert_eq!(pool.batch().output_file(place.output()).map(sum, &records(5.0)?)?, [3.0, 5.0]);
+    assert!(pool.batch().output_file(place.output()).map(sum, records(6.0)?).is_err());
+    Ok(())
+}
+
+/// Callbacks are called as without a file.
+#[test]
+fn callbacks_are_called() -> Result<()> {
+    let pool = pool(1);
+    let place = Place::new();
+    for _ in 0..2 {
+        let (sender, receiver) = mpsc::channel();
+        let batch = pool.batch().output_file(place.output()).on_success(move |doubles: &[i64]| {
+            let _ = sender.send(doubles.len());
+        });
+        let pending = batch.map_async(double, 0..10)?;
+        assert_eq!(receiver.recv().expect("it is called"), 10);
+        pending.get()?;
+    }
+    Ok(())
+}
+
+/// Two outputs at once are two outputs.
+#[test]
+fn jobs_write_side_by_side() -> Result<()> {
+    let pool: &Pool = &pool(2);
+    let places: Vec<Place> = (0..6).map(|_| Place::new()).collect();
+    let pending = places.iter().map(|place| pool.batch().output_file(place.output()).map_async(double, 0..5000));
+    for (job, place) in pending.collect::<Result<Vec<_>>>()?.iter().zip(&places) {
+        assert!(job.get()?.iter().copied().eq((0..5000).map(double)));
+        assert_eq!(Array::<i64>::from_npy_path(place.output())?, job.get()?);
+    }
+    Ok(())
+}
