@@ -4,15 +4,15 @@
 //! bytes are: it does not panic, does not go on for ever, and takes no more memory than the bytes can account for.
 
 /// Reads a target's bytes as numbers; zeros when they are used up.
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 #[allow(dead_code, reason = "no target needs all of it")]
 impl<'a> Reader<'a> {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(super) fn take(&mut self, len: usize) -> &'a [u8] {
+    pub(crate) fn take(&mut self, len: usize) -> &'a [u8] {
         let (taken, rest) = self.0.split_at(len.min(self.0.len()));
         self.0 = rest;
         taken
@@ -25,25 +25,25 @@ impl<'a> Reader<'a> {
         bytes
     }
 
-    pub(super) fn u8(&mut self) -> u8 {
+    pub(crate) fn u8(&mut self) -> u8 {
         u8::from_le_bytes(self.number())
     }
 
-    pub(super) fn u16(&mut self) -> u16 {
+    pub(crate) fn u16(&mut self) -> u16 {
         u16::from_le_bytes(self.number())
     }
 
-    pub(super) fn u64(&mut self) -> u64 {
+    pub(crate) fn u64(&mut self) -> u64 {
         u64::from_le_bytes(self.number())
     }
 
     /// A number below `limit`, which is at most 256.
-    pub(super) fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         usize::from(self.u8()) % limit
     }
 
     /// A word that is more often an interesting one than a random one.
-    pub(super) fn word(&mut self) -> u64 {
+    pub(crate) fn word(&mut self) -> u64 {
         match self.u8() {
             short @ 0..=199 => u64::from(short),
             200..=207 => u64::from(self.u16()),
@@ -59,12 +59,16 @@ impl<'a> Reader<'a> {
 
 /// Runs every file of a target's corpus, and says which one it was if that comes to nothing.
 #[cfg(test)]
-pub(super) fn run_corpus(target: &str, run: fn(&[u8])) {
+pub(crate) fn run_corpus(target: &str, run: fn(&[u8])) {
     use std::{fs, path::Path, sync::mpsc, thread, time::Duration};
 
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fuzz/corpus")
+        .join(target);
     let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    let mut paths: Vec<_> = entries.map(|entry| entry.expect("the folder is readable").path()).collect();
+    let mut paths: Vec<_> = entries
+        .map(|entry| entry.expect("the folder is readable").path())
+        .collect();
     paths.sort();
     assert!(!paths.is_empty(), "{} holds no file", folder.display());
     for path in paths {

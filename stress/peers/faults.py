@@ -16,7 +16,7 @@ in a process and a session of its own, with a deadline; what is left of it is ki
 JSON, a list of: case, peer; expected and arrived (numbers of right results), wrong (results that were wrong, or came
 twice); ended ("done", "hangs", or the error's type) and error (its text); seconds until then; after ("usable",
 "broken" or "hangs": what the same pool does with four more elements); close ("hangs", if it does); left (processes a
-second after the end); shm (names more in /dev/shm); lines (on standard error).
+second after the end), left_10s (ten seconds after the parent was killed); shm (names more in /dev/shm); lines (on standard error).
 """
 
 import argparse
@@ -42,16 +42,17 @@ CASES = {
     "segfault": "square 8; culprit 3 reads address 0",
     "abort": "square 8; culprit 3 calls abort()",
     "endless": "square 8; culprit 3 runs for ever; what the peer offers is set to a limit of 1 s",
-    "sigstop": "square 8; the worker that runs element 3 is stopped once, by SIGSTOP; the same limit of 1 s",
+    "sigstop": "square 8; the worker that runs element 3 is stopped once, by SIGSTOP; the same limit, and a retry",
     "initializer": "square 8; the initializer of every worker fails, always",
     "bad_exception": "square 8; element 3 raises an exception that cannot be unpickled",
     "storm": "8 elements, each of which kills its worker, always",
     "poison": "1000 elements by 2 workers; culprit 500 kills its worker by SIGKILL",
     "kills_100": "10000 elements of 1 ms by 4 workers; 100 times a worker is killed, at random moments, seeded",
     "kill_parent": "2 workers run elements of 60 s; the parent is killed by SIGKILL; what is left after 1 s?",
+    "kill_parent_idle": "square 8; 2 workers are idle; the parent is killed by SIGKILL; what is left after 1 s?",
     "ctrl_c": "2 workers run elements of 60 s; SIGINT to the process group; when are all gone, after how many lines?",
 }
-EXPECTED = {"storm": 0, "poison": 1000, "kills_100": 10000, "kill_parent": 0, "ctrl_c": 0}  # 8 unless named
+EXPECTED = {"storm": 0, "poison": 1000, "kills_100": 10000, "kill_parent": 0, "kill_parent_idle": 0, "ctrl_c": 0}  # 8 unless named
 DEADLINES = {"kills_100": 120}  # seconds; 20 unless named
 REQUIREMENTS = ["joblib==1.6.0", "mpire==2.10.2"]
 LIMIT = 1.0  # seconds an element may take, where the peer offers that
@@ -338,6 +339,10 @@ def run_case(case, peer):
     report = Report()
     initializer = fail_to_start if case == "initializer" else None
     pool = PEERS[peer](4 if case == "kills_100" else 2, initializer)
+    if case == "kill_parent_idle":
+        gather(report, pool, square, range(8))
+        report.say(ready=True)
+        time.sleep(60)
     if case in ("kill_parent", "ctrl_c"):
         report.say(ready=True)
         for result in pool.stream(sleeper, range(4), None):
@@ -350,7 +355,10 @@ def run_case(case, peer):
     if case == "kill_idle":
         for pid in set(pool.pids()):
             time.sleep(0.5)
-            os.kill(pid, signal.SIGKILL)
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # Some peers end the others when one has died.
         time.sleep(0.5)
     report.say(arrived=0, wrong=0)
     over = threading.Event()
@@ -418,12 +426,15 @@ def drive(case, peer, python):
         os.close(write)
         try:
             if listen(process, read, facts, DEADLINES.get(case, 20)):
-                if case in ("kill_parent", "ctrl_c"):
+                if case in ("kill_parent", "kill_parent_idle", "ctrl_c"):
                     strike(case, process, mark, facts)
                 else:
                     look_again(process, mark)
                 facts["left"] = len(marked(mark))
                 facts["shm"] = len(set(os.listdir("/dev/shm")) - names)
+                if facts["left"] and case.startswith("kill_parent"):
+                    time.sleep(9)
+                    facts["left_10s"] = len(marked(mark))
         finally:
             end_all(mark)
             process.wait()
@@ -465,7 +476,7 @@ def strike(case, process, mark, facts):
     time.sleep(1.5)
     facts["processes"] = len(marked(mark))
     start = time.monotonic()
-    if case == "kill_parent":
+    if case != "ctrl_c":
         process.kill()
         process.wait()
         time.sleep(1)
@@ -492,8 +503,9 @@ def look_again(process, mark):
 
 def cell(facts):
     """What happened, in a few words."""
-    if facts["case"] == "kill_parent":
-        return f"{facts['left']} of {facts['processes'] - 1} processes left, {facts['shm']} names"
+    if facts["case"].startswith("kill_parent"):
+        later = f", {facts['left_10s']} after 10 s" if "left_10s" in facts else ""
+        return f"{facts['left']} of {facts['processes'] - 1} processes left{later}; {facts['shm']} names"
     if facts["case"] == "ctrl_c":
         if facts["ended"] == "hangs":
             return f"{facts['left']} of {facts['processes']} processes left after 20 s, {facts['lines']} lines"

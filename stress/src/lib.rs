@@ -2,8 +2,11 @@
 
 pub mod controls;
 pub mod every_instruction;
+pub mod faults;
+pub mod promptness;
 mod raw;
 pub mod roles;
+pub mod soak;
 pub mod tracee;
 pub mod verdict;
 pub mod watch;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use stress::{controls, every_instruction, roles};
+use stress::{controls, every_instruction, faults, promptness, roles, soak};
 
 #[derive(Parser)]
 #[command(about)]
@@ -16,13 +16,20 @@ struct Cli {
 enum Proof {
     EveryInstruction(every_instruction::Args),
     Controls(controls::Args),
+    Faults(faults::Args),
+    Promptness(promptness::Args),
+    Soak(soak::Args),
 }
 
 fn main() -> ExitCode {
     swathe::init();
     roles::init();
+    soak::init();
     match Cli::parse().proof {
         Proof::EveryInstruction(args) => every_instruction::main(&args),
         Proof::Controls(args) => controls::main(&args),
+        Proof::Faults(args) => faults::main(&args),
+        Proof::Promptness(args) => promptness::main(&args),
+        Proof::Soak(args) => soak::main(&args),
     }
 }

@@ -175,6 +175,22 @@ impl Tracee {
         }
     }
 
+    /// Executes one instruction, and all of its repetitions.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn step_past(&mut self) -> io::Result<Went> {
+        let pc = self.pc()?;
+        loop {
+            if self.step()? == Went::Ended {
+                return Ok(Went::Ended);
+            }
+            if self.pc()? != pc {
+                return Ok(Went::There);
+            }
+        }
+    }
+
     /// Lets it run to its next [`marker`].
     ///
     /// # Errors
@@ -250,6 +266,10 @@ impl Tracee {
         })
     }
 
+    fn pc(&self) -> io::Result<u64> {
+        Ok(ptrace::getregs(self.pid)?.rip)
+    }
+
     /// The system call that it is in.
     fn asks_for(&self) -> io::Result<u64> {
         Ok(ptrace::getregs(self.pid)?.orig_rax)
@@ -270,7 +290,7 @@ impl Tracee {
                 return Ok(went);
             }
             ptrace::write(self.pid, at, code)?;
-            if went == Went::Elsewhere || (pass < nth && self.step()? == Went::Ended) {
+            if went == Went::Elsewhere || (pass < nth && self.step_past()? == Went::Ended) {
                 return Ok(went);
             }
         }
@@ -305,6 +325,10 @@ impl Tracee {
 #[expect(missing_docs, reason = "as above")]
 impl Tracee {
     pub fn place(&self) -> io::Result<Place> {
+        Err(Errno::ENOSYS.into())
+    }
+
+    fn pc(&self) -> io::Result<u64> {
         Err(Errno::ENOSYS.into())
     }
 

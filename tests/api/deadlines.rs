@@ -19,8 +19,10 @@ fn work_or_hang(x: u64) -> u64 {
 
 /// Element 5 never ends.
 fn hang_at_five(x: u64) -> u64 {
-    while x == 5 {
-        std::hint::spin_loop();
+    if x == 5 {
+        loop {
+            std::hint::spin_loop();
+        }
     }
     x * x
 }

@@ -1,12 +1,20 @@
 //! How pools and workers begin and end: close, join, terminate, drop, resize, recycling, replacement.
 
-use std::{collections::BTreeSet, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use swathe::{Array, ArrayMut, ChunkSize, Context, Error, Memory, Pool, Result, Status};
+use swathe::{
+    Array, ArrayMut, ChunkSize, Context, Error, Memory, Pool, Result, Status,
+    chaos::{Chaos, Fault, Injection, Point},
+};
 use swathe_tests::{Process, pool, runs, until, watched};
 
 fn nap(x: u64) -> u64 {
@@ -127,6 +135,87 @@ fn a_pool_grows_and_shrinks_while_it_works() -> Result<()> {
             processes
         );
     }
+    Ok(())
+}
+
+/// Position `w` is worker `w`'s, in every try.
+fn at_home(context: &Context) -> usize {
+    thread::sleep(Duration::from_millis(1));
+    assert!(context.attempt() > 1 || context.worker() != 2, "again");
+    context.worker()
+}
+
+#[test]
+fn several_calls_for_every_worker_do_not_disturb_each_other() -> Result<()> {
+    let pool = pool(3);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let found = pool.batch().retries(1).run_per_worker(at_home);
+                    assert_eq!(found.expect("the second try succeeds"), [0, 1, 2]);
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+#[test]
+fn a_call_for_every_worker_reaches_those_that_are_one_too_many() -> Result<()> {
+    let pool = pool(4);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for processes in (1..=4).cycle().take_while(|_| !over.load(Ordering::Relaxed)) {
+                pool.resize(processes).expect("it is running");
+                thread::sleep(Duration::from_micros(300));
+            }
+        });
+        for _ in 0..100 {
+            let found = pool.run_per_worker(|context: &Context| context.worker());
+            let found = found.expect("everybody is there");
+            assert!(found.iter().copied().eq(0..found.len()), "{found:?}");
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    until("the number of workers is right", || {
+        pool.workers().len() == pool.processes()
+    });
+    Ok(())
+}
+
+/// Each death makes the claims of all open jobs anew; the old ones must not lie in the way of the new.
+#[test]
+fn many_jobs_end_though_every_worker_dies_claiming() -> Result<()> {
+    let death = Injection {
+        point: Point::Claimed,
+        fault: Fault::Kill,
+        worker: None,
+        incarnation: None,
+        nth: 3,
+    };
+    let chaos = Chaos::seeded(1).inject(death);
+    let pool = watched(Pool::builder().processes(1).chaos(chaos).build());
+    let batch = || pool.batch().chunk_size(1).max_deaths(1000);
+    let jobs: Vec<_> = (0..40)
+        .map(|_| batch().map_async(|x: u64| x + 1, 0..5))
+        .collect::<Result<_>>()?;
+    for job in jobs {
+        assert_eq!(job.get()?, [1, 2, 3, 4, 5]);
+    }
+    Ok(())
+}
+
+/// The deaths of starting workers that are meant to die break no pool.
+#[test]
+fn chaos_is_not_held_against_the_initializer() -> Result<()> {
+    fn settle(milliseconds: u64) {
+        thread::sleep(Duration::from_millis(milliseconds));
+    }
+    let builder = Pool::builder().processes(1).initializer(settle, 20);
+    let pool = watched(builder.chaos(Chaos::seeded(3).kill(100.0)).build());
+    assert!(pool.batch().max_deaths(1000).map(|x: u64| x, 0..100)?.iter().copied().eq(0..100));
     Ok(())
 }
 

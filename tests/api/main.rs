@@ -4,6 +4,7 @@
 swathe::init_before_main!();
 
 mod asynchronous;
+mod blows;
 mod cpython;
 mod deadlines;
 mod lives;
@@ -11,4 +12,5 @@ mod resume;
 mod retries;
 mod streams;
 mod tasks;
+mod terminal;
 mod verbs;

@@ -108,6 +108,29 @@ fn retry() {
     assert_eq!(lines, promised(include_str!("../../examples/retry.rs")));
 }
 
+/// Killed when something is done, and started again.
+#[test]
+fn resume() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let path = directory.path().join("scan.npy").display().to_string();
+    run::killed_when("resume", &[&path], || {
+        let progress = std::fs::read(format!("{path}.progress")).unwrap_or_default();
+        progress.get(2 * 4096..2 * 4096 + 64).is_some_and(|words| words.iter().any(|&byte| byte != 0))
+    });
+    let output = example("resume", &[&path]);
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    let [restored, last] = lines.as_slice() else {
+        panic!("{}", output.stdout)
+    };
+    let restored = restored.strip_suffix(" of 262144 points were there");
+    let restored: u32 = restored.and_then(|number| number.parse().ok()).expect("a number");
+    assert!((1..262_144).contains(&restored), "{restored} were done before");
+    let promised = promised(include_str!("../../examples/resume.rs"));
+    assert_eq!(*last, promised[1].replace("scan.npy", &path));
+    let again = example("resume", &[&path]).stdout;
+    assert!(again.starts_with("262144 of 262144 points were there\n"), "{again}");
+}
+
 #[test]
 fn legacy_c() {
     let output = example("legacy_c", &[]);

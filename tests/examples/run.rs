@@ -41,6 +41,22 @@ pub(crate) fn example(name: &str, arguments: &[&str]) -> Output {
     ended.unwrap_or_else(|what| panic!("{what}"))
 }
 
+/// Starts an example, and kills it as soon as `ready` says so. Waits until its workers are gone, too.
+///
+/// # Panics
+/// If it ends before, or something of it stays.
+pub(crate) fn killed_when(name: &str, arguments: &[&str], ready: impl Fn() -> bool) {
+    let mut command = Command::new(binary(name));
+    command.args(arguments).process_group(0).stdout(Stdio::null());
+    let mut child = command.spawn().expect("it starts");
+    let reached = poll(Duration::from_secs(60), || ready().then_some(()));
+    child.kill().expect("it can be killed");
+    let status = child.wait().expect("it ends");
+    assert!(reached.is_some() && !status.success(), "it was to be killed while it works: {status}");
+    let gone = || members(child.id()).is_empty().then_some(());
+    assert!(poll(Duration::from_secs(10), gone).is_some(), "processes of {name} stay");
+}
+
 /// The example's executable. `cargo test` builds the examples before it runs any test; run alone (`-p swathe-tests`),
 /// the tests take the examples that are there, and build them if there are none.
 fn binary(name: &str) -> PathBuf {

@@ -6,8 +6,9 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fmt::{self, Write},
+    fmt::{self, Write as _},
     fs,
+    io::{self, Write as _},
     ops::Deref,
     path::{Path, PathBuf},
     sync::mpsc::{self, RecvTimeoutError},
@@ -33,7 +34,7 @@ pub fn watch() -> Watch {
     thread::spawn(move || {
         if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
             // Not `eprintln!`: the harness would keep it to itself until the test is over.
-            let _ = fs::write("/dev/stderr", format!("{test} hangs\n{}", report()));
+            let _ = io::stderr().write_all(format!("{test} hangs\n{}", report()).as_bytes());
             std::process::abort();
         }
     });

@@ -30,7 +30,10 @@ pub fn npy_file(data: &[u8]) {
     let Ok(file) = memory_file(data) else { return };
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let Ok(info) = npy_info(&path) else {
-        assert!(Array::<u8>::from_npy_path(&path).is_err(), "a file without a header was loaded");
+        assert!(
+            Array::<u8>::from_npy_path(&path).is_err(),
+            "a file without a header was loaded"
+        );
         return;
     };
     check_array::<u8>(&path, &info, data);
@@ -50,7 +53,10 @@ fn check_array<T: Element>(path: &str, info: &NpyInfo, data: &[u8]) {
     let Ok(array) = Array::<T>::from_npy_path(path) else {
         return;
     };
-    assert!(T::ELEMENT_TYPE.matches(&info.descr), "{info:?} was loaded as another type");
+    assert!(
+        T::ELEMENT_TYPE.matches(&info.descr),
+        "{info:?} was loaded as another type"
+    );
     assert_eq!(array.shape(), info.shape, "{info:?}");
     let long_axes = info.shape.iter().filter(|&&length| length > 1).count();
     let stored = &data[info.data_offset..][..size_of_val::<[T]>(&array)];
@@ -116,9 +122,15 @@ pub fn array_ref(data: &[u8]) {
 
 /// What is attached can be read, all of it, and is nothing that was never sent.
 fn check_ref<T: bytemuck::Pod + Send + Sync>(reference: &ArrayRef) {
-    let Ok(array) = reference.attach::<T>() else { return };
+    let Ok(array) = reference.attach::<T>() else {
+        return;
+    };
     let bytes = size_of_val::<[T]>(&array);
-    let read = std::hint::black_box(bytemuck::cast_slice::<T, u8>(&array).iter().fold(0, |sum: u8, b| sum.wrapping_add(*b)));
+    let read = std::hint::black_box(
+        bytemuck::cast_slice::<T, u8>(&array)
+            .iter()
+            .fold(0, |sum: u8, b| sum.wrapping_add(*b)),
+    );
     if bytes == 0 {
         return;
     }

@@ -38,17 +38,19 @@ impl Strikes {
     }
 
     /// Strikes where it is time. Gives the time of the next blow.
-    pub(crate) fn due(&mut self, processes: &[Option<Process>]) -> Option<Instant> {
+    pub(crate) fn due(&mut self, processes: &mut [Option<Process>]) -> Option<Instant> {
         let now = Instant::now();
         let draws = &mut self.draws;
         if self.kills.is_due(now, draws)
             && let Some((_, process)) = victim(processes, draws)
         {
+            process.struck = true;
             process.pidfd.iter().for_each(|pidfd| pidfd.kill());
         }
         if self.stops.is_due(now, draws)
             && let Some((_, process)) = victim(processes, draws)
         {
+            process.struck = true;
             process.pidfd.iter().for_each(|pidfd| pidfd.pause(true));
         }
         if self.delays.is_due(now, draws)
@@ -88,14 +90,14 @@ impl Clock {
     }
 }
 
-fn victim<'p>(processes: &'p [Option<Process>], draws: &mut u64) -> Option<(usize, &'p Process)> {
-    let living: Vec<_> = processes
-        .iter()
+fn victim<'p>(processes: &'p mut [Option<Process>], draws: &mut u64) -> Option<(usize, &'p mut Process)> {
+    let living = processes.iter().flatten().count();
+    let at = (unit(draws) * living as f64) as usize;
+    processes
+        .iter_mut()
         .enumerate()
-        .filter_map(|(slot, process)| Some((slot, process.as_ref()?)))
-        .collect();
-    let at = (unit(draws) * living.len() as f64) as usize;
-    living.get(at).copied()
+        .filter_map(|(slot, process)| Some((slot, process.as_mut()?)))
+        .nth(at)
 }
 
 /// A number in [0, 1), by SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).

@@ -110,16 +110,21 @@ pub(crate) fn read_records(
     let mut records = Vec::new();
     let mut void: Vec<&Rerun> = Vec::new();
     let mut next = head;
-    let mut budget = terms.positions.saturating_mul(4).saturating_add(1024);
-    while next != 0 && budget > 0 {
+    // Records do not overlap: a list that is longer than its heap is a ring.
+    let mut left: usize = heap.iter().map(|block| block.len()).sum();
+    while next != 0 {
         void.extend(reruns.iter().filter(|rerun| rerun.newest == next));
-        let Some((record, after)) = read_record(next, heap, terms) else {
+        let room = |record: &Record| left.checked_sub(8 * (HEAD + bytes::words_for(record.text.len())));
+        let read =
+            read_record(next, heap, terms).and_then(|(record, after)| Some((room(&record)?, record, after)));
+        let Some((room, record, after)) = read else {
             tracing::warn!(
                 link = next,
                 "a failure record is damaged; it and older ones are not reported"
             );
             break;
         };
+        left = room;
         if !void
             .iter()
             .any(|rerun| rerun.positions.contains(&record.position))
@@ -127,7 +132,6 @@ pub(crate) fn read_records(
             records.push(record);
         }
         next = after;
-        budget -= 1;
     }
     records
 }
@@ -185,7 +189,14 @@ pub(crate) fn merge(lost: Vec<Failure>, records: Vec<Record>, attempts: impl Fn(
             peak_memory: None,
         });
     }
-    by_position.into_values().collect()
+    let mut failures: Vec<Failure> = by_position.into_values().collect();
+    // Spans do not overlap, whatever the records say.
+    for i in 1..failures.len() {
+        let next = failures[i].position;
+        let before = &mut failures[i - 1];
+        before.span = before.span.min(next - before.position);
+    }
+    failures
 }
 
 /// The positions that are final, as ascending disjoint ranges.

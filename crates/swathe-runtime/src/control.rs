@@ -60,6 +60,8 @@ impl Control {
 
     /// Lays the words over a segment that the parent made for `slots` workers.
     pub(crate) fn lay(segment: Arc<Segment>, slots: usize) -> Result<Self, MemoryError> {
+        // The number is another process's word. One more than there can be fits into no segment that was made.
+        let slots = slots.min(MAX_PROCESSES + 1);
         let at = layout(slots);
         Ok(Self {
             header: Shared::at(&segment, at[0])?,
@@ -76,6 +78,15 @@ impl Control {
     /// The ring.
     pub(crate) fn ring(&self) -> RingView<'_> {
         RingView::new(&self.ends, &self.cells)
+    }
+
+    /// Takes every run out of the ring that is there now.
+    pub(crate) fn empty_ring(&self) {
+        for _ in 0..RING {
+            if self.ring().pop().is_none() {
+                return;
+            }
+        }
     }
 
     /// All lanes of a job that a worker was ever inside of.
@@ -166,6 +177,11 @@ impl Control {
         if attended {
             self.wake_courier();
         }
+    }
+
+    /// Makes those who sleep on a bell that was reset wait anew.
+    pub(crate) fn wake_sleepers(&self, cell: &JobCell) {
+        swathe_os::futex::wake(cell.bell.word(), u32::MAX);
     }
 
     /// Wakes those who wait for a job whatever its bell says: a dead worker may have rung, and owe the wake.

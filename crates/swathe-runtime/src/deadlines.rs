@@ -190,8 +190,10 @@ impl Supervisor {
         }
         let slot = &core.control.slots[index];
         let phase = slot.phase();
-        let to_leave = draining || slot.errand.load(Ordering::Relaxed) == RETIRE;
+        let to_leave = slot.errand.load(Ordering::Relaxed) == RETIRE;
         match phase {
+            // All jobs are over: wherever it is, it is to leave.
+            _ if draining => {}
             SlotPhase::Starting | SlotPhase::Initializing => {
                 let limit = patience
                     .initializer

@@ -415,7 +415,7 @@ fn check_running(phase: &PoolPhase) -> Result<(), EngineError> {
 }
 
 /// Decides the chunks, and lays parameters and status words out in one block.
-fn prepare(core: &Core, job: Job, processes: usize) -> Result<JobState, EngineError> {
+pub(crate) fn prepare(core: &Core, job: Job, processes: usize) -> Result<JobState, EngineError> {
     let chunk_len = chunk_len(&job, processes as u64)?;
     let chunks = job.positions.div_ceil(chunk_len);
     if chunks > u64::from(u32::MAX - 1) {
@@ -585,7 +585,7 @@ impl JobHandle {
             .job
             .key()
             .and_then(|key| self.core.control.job(key))
-            .is_some_and(|cell| matches!(cell.gate.state().phase, JobPhase::Complete | JobPhase::Stopped));
+            .is_some_and(|cell| !matches!(cell.gate.state().phase, JobPhase::Open | JobPhase::Closed));
         ready && {
             let mut state = self.core.state.lock();
             state.finalize(&self.core, &self.job)

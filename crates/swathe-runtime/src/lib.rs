@@ -10,9 +10,13 @@ mod control;
 mod courier;
 mod deadlines;
 mod engine;
+mod errand;
 mod error;
 pub mod fault;
 mod heap;
+#[cfg(any(test, feature = "hostile"))]
+#[doc(hidden)]
+pub mod hostile;
 mod job;
 mod mow;
 mod recovery;

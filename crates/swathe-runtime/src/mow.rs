@@ -240,7 +240,6 @@ impl<'w> Mowing<'w> {
         slot.settled.store(first, Ordering::Relaxed);
         let end = if self.terms.element_ns == 0 {
             self.announce(first, len, started);
-            fault::point(Point::Running);
             first + self.call(ground, first, len, started)
         } else {
             self.run_timed(ground, first, len, started)
@@ -265,7 +264,6 @@ impl<'w> Mowing<'w> {
         let (mut next, mut started) = (first, started);
         while next < first + len {
             self.announce(next, step, started);
-            fault::point(Point::Running);
             next += self.call(ground, next, step, started);
             started = now();
         }
@@ -309,9 +307,14 @@ impl<'w> Mowing<'w> {
                 failed: false,
             },
         };
-        let result = catch_unwind(AssertUnwindSafe(|| (ground.task)(&mut call)));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            fault::point(Point::Running);
+            (ground.task)(&mut call);
+        }));
         let mut settled = span;
         if result.is_err() {
+            // A copy over inputs that was prevented must not be made good later.
+            slot.copy.disarm();
             let at = cursor.get().min(span - 1);
             call.reporter.record(at, RecordKind::Panic, &take_panic());
             // Reported: a later death must not be blamed on it.

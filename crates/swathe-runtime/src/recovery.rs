@@ -108,9 +108,12 @@ fn hand_on(core: &Core, state: &mut State, death: Death, key: JobKey, left: bool
     }
     let round = job.round();
     let lane = core.control.lane(key, death.worker);
+    let chunks = round.terms.chunks as u32;
+    let mut overwritten = lane.waiting().end > chunks;
     let hand = match lane.hand() {
         Hand::Held(held) => {
-            let held = Span::new(held.first, held.end.min(round.terms.chunks as u32));
+            overwritten |= held.end > chunks;
+            let held = Span::new(held.first.min(chunks), held.end.min(chunks));
             finish_copy(core, &job, &round, death, held);
             Some(held)
         }
@@ -118,6 +121,13 @@ fn hand_on(core: &Core, state: &mut State, death: Death, key: JobKey, left: bool
     };
     if seen.phase != JobPhase::Open {
         return; // Stopped, or about to be rebuilt anyway.
+    }
+    if overwritten {
+        // Chunks that there are not: what the worker held is not to be known from its words.
+        if cell.gate.close(seen).is_some() {
+            state.rebuilding.push(key);
+        }
+        return;
     }
     let rest = lane.drain();
     if let Some(held) = hand {
@@ -135,12 +145,11 @@ fn hand_on(core: &Core, state: &mut State, death: Death, key: JobKey, left: bool
         for run in collect::unfinished(words) {
             let run = held.first + run.start..held.first + run.end;
             note_rerun(core, &job, &round, key, run.clone());
-            give(core, state, &job, key, seen.epoch, run, suspects.is_some());
+            give(core, state, &round, key, seen.epoch, run, suspects.is_some());
         }
     }
-    let rest = rest.first..rest.end.min(round.terms.chunks as u32);
     if !rest.is_empty() {
-        give(core, state, &job, key, seen.epoch, rest, false);
+        give(core, state, &round, key, seen.epoch, rest.first..rest.end, false);
     }
     if core.control.complete_if_counted(key, cell, seen) {
         core.control.ring_over(cell, job.terms.has(JobTerms::ATTENDED));
@@ -150,14 +159,14 @@ fn hand_on(core: &Core, state: &mut State, death: Death, key: JobKey, left: bool
 fn give(
     core: &Core,
     state: &mut State,
-    job: &JobState,
+    round: &Round,
     key: JobKey,
     epoch: u32,
     chunks: Range<u32>,
     careful: bool,
 ) {
-    if job.terms.has(JobTerms::PINNED) {
-        chunks.for_each(|chunk| state.send_errand(core, key, chunk));
+    if round.terms.has(JobTerms::PINNED) {
+        chunks.for_each(|chunk| state.send_errand(core, key, round, chunk));
     } else {
         state.push_run(core, key, epoch, chunks, careful);
     }
@@ -325,6 +334,10 @@ fn rebuild_all(core: &Core, state: &mut State) {
             state.rebuilding.push(key);
         }
     }
+    // What is left in the ring is void. Left to the workers, each such run would cost a claim, and lie in the way of the
+    // new ones: with many open jobs, workers that die claiming would add more than they take.
+    state.overflow.clear();
+    core.control.empty_ring();
     rebuild_ready(core, state);
 }
 
@@ -364,7 +377,7 @@ fn rebuild(core: &Core, state: &mut State, job: &Arc<JobState>, key: JobKey) {
     };
     cell.gate.set(opened);
     for run in runs {
-        give(core, state, job, key, seen.epoch, run, false);
+        give(core, state, &round, key, seen.epoch, run, false);
     }
     if core.control.complete_if_counted(key, cell, opened) {
         core.control.ring_over(cell, job.terms.has(JobTerms::ATTENDED));

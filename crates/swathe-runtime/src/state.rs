@@ -84,9 +84,9 @@ pub(crate) struct State {
     generations: Vec<u32>,
     free: Vec<u32>,
     /// Jobs that have no cell yet.
-    waiting: VecDeque<Arc<JobState>>,
+    pub(crate) waiting: VecDeque<Arc<JobState>>,
     /// Runs that found the ring full.
-    overflow: VecDeque<Descriptor>,
+    pub(crate) overflow: VecDeque<Descriptor>,
     /// Jobs whose claims are to be rebuilt once nobody is inside.
     pub(crate) rebuilding: Vec<JobKey>,
     /// Jobs between two rounds.
@@ -428,7 +428,8 @@ impl State {
         }
         while !self.waiting.is_empty() {
             let Some(index) = self.free.pop() else { break };
-            let Some(job) = self.waiting.pop_front() else {
+            let Some(job) = self.next_waiting() else {
+                self.free.push(index);
                 break;
             };
             self.place(core, index, job);
@@ -508,6 +509,10 @@ impl State {
         let chunks: u32 = runs.iter().map(|run| run.end - run.start).sum();
         cell.target.store(u64::from(chunks), Ordering::Relaxed);
         cell.bell.reset();
+        if again {
+            // Those who sleep on the bell have to say so again.
+            core.control.wake_sleepers(cell);
+        }
         cell.write_terms(round.terms);
         let opened = match again {
             // Runs of the last round that still lie in the ring are of another epoch, and are dropped.
@@ -520,7 +525,7 @@ impl State {
         };
         cell.gate.set(opened);
         if job.terms.has(JobTerms::PINNED) {
-            (0..chunks).for_each(|chunk| self.send_errand(core, key, chunk));
+            (0..chunks).for_each(|chunk| self.send_errand(core, key, round, chunk));
             return core.control.wake_all();
         }
         let pushed = self.push_runs(core, key, opened.epoch, &runs, chunks);
@@ -546,16 +551,6 @@ impl State {
             }
         }
         pushed
-    }
-
-    /// Gives worker `chunk` its own chunk of a pinned job.
-    pub(crate) fn send_errand(&mut self, core: &Core, key: JobKey, chunk: u32) {
-        core.control
-            .lane(key, chunk as usize)
-            .fill(swathe_protocol::Span::new(chunk, chunk + 1));
-        core.control.slots[chunk as usize]
-            .errand
-            .store(key.to_word(), Ordering::Release);
     }
 
     /// Puts a run into the ring, or aside until there is room.
@@ -596,8 +591,14 @@ impl State {
             return true;
         };
         let resting = job.inner.lock().rest.is_some();
-        let phase = core.control.jobs[key.index as usize].gate.state().phase;
-        let ending = match phase {
+        let seen = core.control.jobs[key.index as usize].gate.state();
+        // No gate of a job that is not over ever says that: somebody wrote where it should not.
+        let overwritten = seen.generation != key.generation || seen.phase == JobPhase::Vacant;
+        let ending = match seen.phase {
+            _ if overwritten && core.control.anyone_inside(key) => return false,
+            _ if overwritten => {
+                End::Broken("a worker has overwritten the words by which the others find this job".to_owned())
+            }
             _ if resting => match job.inner.lock().ending.clone() {
                 Some(ending) => ending,
                 None => return false,
@@ -615,8 +616,10 @@ impl State {
             }
             JobPhase::Stopped if core.control.anyone_inside(key) => {
                 let mut inner = job.inner.lock();
-                inner.kill_at.get_or_insert_with(|| Instant::now() + STOP_GRACE);
-                core.event.raise();
+                if inner.kill_at.is_none() {
+                    inner.kill_at = Some(Instant::now() + STOP_GRACE);
+                    core.event.raise();
+                }
                 return false;
             }
             JobPhase::Stopped => {
@@ -670,7 +673,8 @@ impl State {
             core.control
                 .ring_over(&core.control.jobs[key.index as usize], false);
         }
-        if self.phase == PoolPhase::Closed && !self.has_unfinished() {
+        let surplus_may_leave = job.terms.has(JobTerms::PINNED);
+        if surplus_may_leave || (self.phase == PoolPhase::Closed && !self.has_unfinished()) {
             core.event.raise();
         }
     }
@@ -700,6 +704,19 @@ impl State {
         }
         if !self.finalize(core, job) {
             core.event.raise();
+        }
+    }
+
+    /// Nobody is left who could go on: every job is over, even one whose gate says what no gate ever says.
+    pub(crate) fn end_all(&mut self, core: &Core, ending: &End) {
+        for slot in core.control.slots.iter() {
+            slot.leave();
+        }
+        for job in self.unfinished() {
+            self.stop(core, &job, ending.clone(), Duration::MAX);
+            if !job.is_over() {
+                self.conclude(core, &job, ending.clone());
+            }
         }
     }
 

@@ -59,6 +59,8 @@ pub(crate) struct Process {
     pub(crate) watch: Watch,
     /// Why it was killed, if the supervisor has done so.
     pub(crate) doom: Option<Doom>,
+    /// Whether chaos has struck it. That it does not come to work is then not the initializer's fault.
+    pub(crate) struck: bool,
 }
 
 /// What a pool bears before it gives up.
@@ -218,7 +220,7 @@ impl Supervisor {
         }
         self.next_look = self.keep_time(&core, &mut state);
         if self.stopping.is_none() && !self.draining {
-            let strike = self.strikes.due(&self.processes);
+            let strike = self.strikes.due(&mut self.processes);
             self.next_look = self.next_look.into_iter().chain(strike).min();
         }
         let empty = self.processes.iter().all(Option::is_none);
@@ -262,7 +264,8 @@ impl Supervisor {
     /// Starts the workers that should be there, asks those to leave that should not.
     fn staff(&mut self, core: &Core, state: &mut State) {
         for slot in 0..self.processes.len() {
-            match (&self.processes[slot], slot < state.target) {
+            let wanted = slot < state.target || state.has_errand(core, slot);
+            match (&self.processes[slot], wanted) {
                 (None, true) => self.start_worker(core, state, slot),
                 (Some(_), false) => {
                     core.control.slots[slot]
@@ -298,6 +301,7 @@ impl Supervisor {
                     line: Some(line),
                     watch: Watch::new(),
                     doom: None,
+                    struck: false,
                 });
             }
             // A zygote that is gone is heard of soon, and replaced.
@@ -356,7 +360,8 @@ impl Supervisor {
     /// A worker is gone: its work is handed on, its slot is free.
     fn bury(&mut self, slot: usize, pid: u32, cause: ExitCause, peak_memory: Option<u64>) {
         // What it still asked for is answered by nobody, and it waits no more.
-        let doom = self.processes[slot].take().and_then(|process| process.doom);
+        let process = self.processes[slot].take();
+        let (doom, struck) = process.map_or((None, false), |process| (process.doom, process.struck));
         let core = self.core.clone();
         let mut state = core.state.lock();
         state.pids[slot] = None;
@@ -381,8 +386,8 @@ impl Supervisor {
             self.count_death(&core, &mut state, slot, pid, cause);
         }
         match verdict {
-            // Lost with the zygote: that is not the initializer's fault.
-            Verdict::NeverWorked(_) if cause == ExitCause::Unknown => {}
+            // Lost with the zygote, or on purpose: that is not the initializer's fault.
+            Verdict::NeverWorked(_) if struck || cause == ExitCause::Unknown => {}
             Verdict::NeverWorked(text) if self.stopping.is_none() => {
                 self.setup_failures[slot] += 1;
                 let tries = self.setup_failures[slot];
@@ -537,13 +542,8 @@ impl Supervisor {
     fn finish(&mut self) {
         let core = self.core.clone();
         let mut state = core.state.lock();
-        for slot in core.control.slots.iter() {
-            slot.leave();
-        }
         let ending = ending_of(&state.phase);
-        for job in state.unfinished() {
-            state.stop(&core, &job, ending.clone(), NEVER);
-        }
+        state.end_all(&core, &ending);
         state.finished = true;
         core.changed.notify_all();
         core.control.wake_courier();

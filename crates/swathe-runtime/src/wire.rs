@@ -114,7 +114,7 @@ impl Message {
     }
 
     /// What came is an allegation: a packet of another form is an error, never a panic.
-    fn decode(packet: swathe_os::socket::Packet) -> io::Result<Self> {
+    pub(crate) fn decode(packet: swathe_os::socket::Packet) -> io::Result<Self> {
         let malformed = || io::Error::other("a peer sent a packet that is no message of Swathe's");
         let (head, text) = packet
             .bytes

@@ -133,6 +133,8 @@ impl Plan {
 
 /// Exit code of a worker whose initializer failed.
 pub(crate) const SETUP_FAILED: i32 = 70;
+/// Exit code of a worker that panicked outside of a task, as of any Rust program that panics.
+const PANICKED: i32 = 101;
 /// How long an idle worker that may spin does so before it sleeps.
 const SPIN: Duration = Duration::from_micros(60);
 /// The longest sleep without a look around: no wake is ever lost, but a lost one would cost this, not a hang.
@@ -216,7 +218,6 @@ pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket) -> 
         slot.write_last_words(&format!("its memory could not be limited: {e}"));
         std::process::exit(SETUP_FAILED);
     }
-    fault::point(Point::Initializer);
     let state = set_up(&plan, facts).unwrap_or_else(|text| {
         slot.write_last_words(&text);
         process::flush_c_output();
@@ -240,7 +241,10 @@ pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket) -> 
         growth,
     };
     worker.slot().set_phase(SlotPhase::Idle);
-    worker.serve();
+    // A panic of the engine's own must not get to the program's `main`, which would go on as if this were the parent.
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.serve())).is_err() {
+        std::process::exit(PANICKED);
+    }
     // The supervisor watches over the exit hook.
     line.tell(&Message::new(Kind::Leaving, &[]));
     worker.clean_up()
@@ -292,17 +296,20 @@ fn catch_panic_texts(control: Arc<Control>, index: usize) {
 
 fn set_up(plan: &Plan, facts: WorkerFacts) -> Result<Box<dyn Any>, String> {
     let [object, offset] = plan.words.setup;
-    if offset == 0 {
-        return Ok(Box::new(()));
-    }
-    let setup: Setup = image::resolve(CodeRef { object, offset })
-        .map(task_code::setup)
-        .ok_or("its code is in an object that the workers have not loaded")?;
-    let call = SetupCall {
-        params: &plan.setup_params,
-        worker: facts,
+    let set_up = || -> Result<Box<dyn Any>, String> {
+        fault::point(Point::Initializer);
+        if offset == 0 {
+            return Ok(Box::new(()));
+        }
+        let setup: Setup = image::resolve(CodeRef { object, offset })
+            .map(task_code::setup)
+            .ok_or("its code is in an object that the workers have not loaded")?;
+        setup(&SetupCall {
+            params: &plan.setup_params,
+            worker: facts,
+        })
     };
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| setup(&call)))
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(set_up))
         .unwrap_or_else(|_| Err(format!("it panicked: {}", take_panic())))
 }
 
@@ -408,7 +415,7 @@ impl Worker {
             Some((cell, seen)) if seen.epoch == run.epoch => {
                 control
                     .lane(run.job, self.index)
-                    .fill(Span::new(run.first, run.first + run.chunks));
+                    .fill(Span::new(run.first, run.first.saturating_add(run.chunks)));
                 self.mow(cell, run.job, seen, run.careful);
             }
             _ => {

@@ -176,6 +176,8 @@ type OnDone = Box<dyn FnOnce(&Arc<Outcome>) + Send>;
 type Given<N, R, K> = <<N as Finish<R>>::Value as Datum<K>>::Output;
 /// A map of such a task.
 type ReadyMap<'p, E, N, R, K, C> = Ready<'p, <E as Mode>::Of<Given<N, R, K>>, C>;
+/// A batch that got its parameters.
+type Parametrised<'p, S, P, K, E, C, O> = Batch<'p, S, With<P, K>, E, C, O>;
 pub(crate) type OnError = Box<dyn FnOnce(&Error) + Send>;
 
 /// The parameters of a call, ready to cross.
@@ -402,7 +404,7 @@ impl<'p, S, W, E, C, O> Batch<'p, S, W, E, C, O> {
     ///
     /// # Errors
     /// If they cannot be encoded.
-    pub fn with<P: Datum<K>, K: 'static>(self, parameters: &P) -> Result<Batch<'p, S, With<P, K>, E, C, O>> {
+    pub fn with<P: Datum<K>, K: 'static>(self, parameters: &P) -> Result<Parametrised<'p, S, P, K, E, C, O>> {
         let mut bytes = AlignedVec::new();
         let lent = lease::lent();
         // Decoded once here as well: arrays in them stay in place for as long as this handle of them.
@@ -456,6 +458,13 @@ impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
     }
 }
 
+/// The part of a job that lies in a file.
+pub(crate) struct Begun {
+    pub(crate) durable: Durable,
+    /// Positions that an earlier run has done.
+    pub(crate) restored: u64,
+}
+
 /// What the engine must know of a job.
 pub(crate) struct Plan {
     pub(crate) task: TaskRef,
@@ -466,7 +475,7 @@ pub(crate) struct Plan {
     /// The memory that the job changes in place.
     pub(crate) in_place: Option<Region>,
     /// What of it lies in a file.
-    pub(crate) durable: Option<Durable>,
+    pub(crate) durable: Option<Begun>,
     pub(crate) base: u64,
     pub(crate) heap_hint: usize,
     pub(crate) lends: bool,
@@ -564,7 +573,7 @@ impl Plan {
                 .deadline
                 .map(|at| at.saturating_duration_since(Instant::now())),
             in_place: self.in_place,
-            durable: self.durable,
+            durable: self.durable.map(|begun| begun.durable),
             lends: self.lends,
             keep: self.keep,
             on_done,
@@ -640,10 +649,11 @@ impl<'p, T: 'static, C> Ready<'p, T, C> {
         self.plan.traits.attended = true;
         let (conclude, on_success, on_error) = (self.conclude.clone(), self.on_success, self.on_error);
         let on_done = move |outcome: &Arc<Outcome>| tell(&conclude(outcome), show, on_success, on_error);
+        let restored = self.plan.durable.as_ref().map_or(0, |begun| begun.restored);
         let job = self
             .plan
             .submit(self.engine, &self.options, Some(Box::new(on_done)))?;
-        Ok(Pending::new(job, self.conclude))
+        Ok(Pending::new(job, restored, self.conclude))
     }
 }
 

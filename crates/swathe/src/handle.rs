@@ -38,12 +38,17 @@ pub(crate) type Conclude<T> = Arc<dyn Fn(&Arc<Outcome>) -> Result<T> + Send + Sy
 /// ```
 pub struct Pending<T> {
     job: JobHandle,
+    restored: u64,
     conclude: Conclude<T>,
 }
 
 impl<T> Pending<T> {
-    pub(crate) fn new(job: JobHandle, conclude: Conclude<T>) -> Self {
-        Self { job, conclude }
+    pub(crate) fn new(job: JobHandle, restored: u64, conclude: Conclude<T>) -> Self {
+        Self {
+            job,
+            restored,
+            conclude,
+        }
     }
 
     /// Waits for the result. It may be asked for again: every call gives the same.
@@ -99,6 +104,12 @@ impl<T> Pending<T> {
     /// [`Duration::MAX`] lets it.
     pub fn cancel_within(&self, grace: Duration) {
         self.job.cancel(grace);
+    }
+
+    /// How many positions an earlier run of the program had done, so that this one need not: 0 but for
+    /// [`Batch::output_file`](crate::Batch::output_file).
+    pub fn restored(&self) -> u64 {
+        self.restored
     }
 
     /// How many positions are settled, and how many of these failed. It is read from shared memory and costs the

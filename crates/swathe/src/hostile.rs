@@ -21,8 +21,10 @@ use crate::{
     parameters::{With, Without},
 };
 
+pub use crate::durable::hostile::progress;
+
 #[path = "../../../fuzz/harness.rs"]
-mod harness;
+pub(crate) mod harness;
 
 use harness::Reader;
 
@@ -35,7 +37,8 @@ struct Foreign {
 impl Foreign {
     fn new(id: u64, len: usize) -> Mutex<Self> {
         let fd = memfd::create("swathe-hostile", len as u64).expect("a memory file can be made");
-        let segment = Segment::attach(SegmentId::from_bits(id), fd, len, Access::ReadWrite).expect("it is sealed");
+        let segment =
+            Segment::attach(SegmentId::from_bits(id), fd, len, Access::ReadWrite).expect("it is sealed");
         let bytes = SharedSlice::at(&segment, 0, len).expect("it is as long");
         Mutex::new(Self { segment, bytes })
     }
@@ -100,9 +103,12 @@ mod tree {
 
 /// Results of variable length: where each lies, and the memory that they lie in.
 pub fn records(data: &[u8]) {
-    static MEMORY: LazyLock<Memory> = LazyLock::new(|| Memory::with_capacity(4 << 20).expect("4 MiB are to be had"));
+    static MEMORY: LazyLock<Memory> =
+        LazyLock::new(|| Memory::with_capacity(4 << 20).expect("4 MiB are to be had"));
     let mut reader = Reader(data);
-    let refs: Vec<[u64; 2]> = (0..reader.below(16)).map(|_| [reader.word(), reader.word()]).collect();
+    let refs: Vec<[u64; 2]> = (0..reader.below(16))
+        .map(|_| [reader.word(), reader.word()])
+        .collect();
     let content = reader.0;
     let blocks: Vec<_> = [content, &content[content.len() / 2..]]
         .into_iter()
@@ -112,10 +118,18 @@ pub fn records(data: &[u8]) {
     let first = blocks.first().map_or(0, |block| block.offset() as u64);
     let refs: Vec<RecordRef> = refs
         .into_iter()
-        .map(|[offset, len]| RecordRef::new(first.wrapping_add(offset), len as u32 as usize).expect("it has 32 bits"))
+        .map(|[offset, len]| {
+            RecordRef::new(first.wrapping_add(offset), len as u32 as usize).expect("it has 32 bits")
+        })
         .collect();
-    let Ok(slab) = Array::from_slice_in(&MEMORY, &refs) else { return };
-    let strings = Records::<String>::new(slab.clone(), HeapBlocks::over(blocks.clone()), <String as Datum<Owned>>::decode);
+    let Ok(slab) = Array::from_slice_in(&MEMORY, &refs) else {
+        return;
+    };
+    let strings = Records::<String>::new(
+        slab.clone(),
+        HeapBlocks::over(blocks.clone()),
+        <String as Datum<Owned>>::decode,
+    );
     let lists = Records::<Vec<u32>>::new(slab, HeapBlocks::over(blocks), <Vec<u32> as Datum<_>>::decode);
     check_records(&strings, content.len());
     check_records(&lists, content.len());
@@ -135,8 +149,12 @@ fn check_records<T: Debug + PartialEq>(records: &Records<T>, most: usize) {
     let each: Vec<_> = (0..records.len()).map(|i| records.value(i)).collect();
     assert_eq!(whole.is_ok(), each.iter().all(Result::is_ok));
     assert!(records.value(records.len()).is_err());
-    assert!(format!("{records:?}").len() < (most + 128) * 8 * (records.len() + 1), "nothing comes from nowhere");
-    assert_eq!(*records == *records, whole.is_ok());
+    assert!(
+        format!("{records:?}").len() < (most + 128) * 8 * (records.len() + 1),
+        "nothing comes from nowhere"
+    );
+    let same = records.clone();
+    assert_eq!(*records == same, whole.is_ok());
 }
 
 /// Where parameters may refer to, beside the parent's arena.
@@ -145,7 +163,8 @@ const PARAMETERS_LEN: usize = 4096;
 
 /// The parameter bytes of a job, and the segment that they refer to.
 pub fn parameters(data: &[u8]) {
-    static GROUND: LazyLock<Mutex<Foreign>> = LazyLock::new(|| Foreign::new(PARAMETERS_SEGMENT, PARAMETERS_LEN));
+    static GROUND: LazyLock<Mutex<Foreign>> =
+        LazyLock::new(|| Foreign::new(PARAMETERS_SEGMENT, PARAMETERS_LEN));
     let ground = GROUND.lock().unwrap_or_else(PoisonError::into_inner);
     let mut reader = Reader(data);
     let (choice, first, len) = (reader.below(6), usize::from(reader.u8()), reader.below(65));
@@ -181,7 +200,11 @@ pub fn queue_words(data: &[u8]) {
             0 => drop(queue.push_stepwise(u32::from(reader.u8()), &[1; 16][..reader.below(17)], steps())),
             1 => {
                 let popped = queue.pop_stepwise(&mut out, steps()).expect("it ends");
-                assert!(popped.expect("the buffer is long enough").is_none_or(|len| len <= queue.max_len()));
+                assert!(
+                    popped
+                        .expect("the buffer is long enough")
+                        .is_none_or(|len| len <= queue.max_len())
+                );
             }
             2 => assert!(queue.len() <= queue.capacity()),
             _ => assert!(queue.recover(u32::from(reader.u8())) <= shape.nodes()),
@@ -209,7 +232,8 @@ pub fn shared_segment(data: &[u8]) {
     let mut reader = Reader(data);
     let mark = u64::from_be_bytes(*b"swathe\0\0") + reader.below(4) as u64;
     ground.fill(&mark.to_le_bytes());
-    let words: SharedSlice<AtomicU64> = SharedSlice::at(&ground.segment, 0, SHARED_LEN / 8).expect("it is as long");
+    let words: SharedSlice<AtomicU64> =
+        SharedSlice::at(&ground.segment, 0, SHARED_LEN / 8).expect("it is as long");
     for fact in &words[1..4] {
         fact.store(reader.word(), Relaxed);
     }

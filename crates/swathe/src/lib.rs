@@ -48,6 +48,9 @@ mod datum;
 mod durable;
 mod error;
 mod handle;
+#[cfg(any(test, feature = "hostile"))]
+#[doc(hidden)]
+pub mod hostile;
 mod imap;
 mod in_place;
 mod input;
@@ -115,3 +118,13 @@ pub mod __private {
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 mod readme {}
+
+/// The listings of the page on failures, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/failures.md")]
+mod failures {}
+
+/// The listings of the guide, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide.md")]
+mod guide {}

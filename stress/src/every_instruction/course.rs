@@ -52,7 +52,8 @@ impl Course {
             let place = tracee.place()?;
             let index = course.steps.len();
             let passed = passes.entry(place.pc).or_insert(0);
-            *passed += 1;
+            let repeats = index > 0 && course.steps[index - 1].0 == place.pc;
+            *passed += u32::from(!repeats);
             course.steps.push((place.pc, *passed));
             let over = match place.call {
                 Call::FutexWait => end != End::Marker,
@@ -63,13 +64,34 @@ impl Course {
                 course.asleep = place.call == Call::FutexWait;
                 return Ok(course);
             }
-            if tracee.step()? == Went::Ended {
+            if course.step(tracee, index)? == Went::Ended {
                 return Ok(course);
             }
             if index > LONGEST {
                 return Err(io::Error::other("the process does not come to an end"));
             }
         }
+    }
+
+    /// Goes on from before instruction `index` to before the next.
+    ///
+    /// An instruction that repeats itself (`rep movs`) stops after every repetition. Two such stops are noted, before it
+    /// and amid it; the others are passed over.
+    fn step(&self, tracee: &mut Tracee, index: usize) -> io::Result<Went> {
+        if index > 0 && self.steps[index - 1].0 == self.steps[index].0 {
+            tracee.step_past()
+        } else {
+            tracee.step()
+        }
+    }
+
+    fn steps(&self, tracee: &mut Tracee, from: usize, to: usize) -> io::Result<Went> {
+        for index in from..to {
+            if self.step(tracee, index)? == Went::Ended {
+                return Ok(Went::Ended);
+            }
+        }
+        Ok(Went::There)
     }
 
     /// How many instructions there are, the one at the end included.
@@ -113,10 +135,8 @@ impl Course {
                 return Ok(went);
             }
         }
-        for _ in from..index {
-            if tracee.step()? == Went::Ended {
-                return Ok(Went::Ended);
-            }
+        if self.steps(tracee, from, index)? == Went::Ended {
+            return Ok(Went::Ended);
         }
         if tracee.place()?.pc == self.steps[index].0 {
             Ok(Went::There)
@@ -131,10 +151,8 @@ impl Course {
     /// # Errors
     /// If the kernel refuses.
     pub(super) fn walk(&self, tracee: &mut Tracee, index: usize) -> io::Result<Went> {
-        for _ in 0..index.min(self.len() - 1) {
-            if tracee.step()? == Went::Ended {
-                return Ok(Went::Ended);
-            }
+        if self.steps(tracee, 0, index.min(self.len() - 1))? == Went::Ended {
+            return Ok(Went::Ended);
         }
         if index == self.len() {
             return tracee.fall_asleep();
@@ -153,8 +171,10 @@ impl Course {
             0 => index,
             _ => index - from + PASS * self.steps[from].1 as usize,
         };
+        let is_come_by = |&from: &usize| from == 0 || self.steps[from - 1].0 != self.steps[from].0;
         (index.saturating_sub(FARTHEST)..=index)
             .chain([0])
+            .filter(is_come_by)
             .min_by_key(cost)
             .unwrap_or(0)
     }

@@ -3,7 +3,8 @@
 use std::{fmt::Display, sync::Arc, thread, time::Duration};
 
 use swathe::{
-    Array, ArrayMut, Collection, Context, Error, Partial, Pending, Pool, Records, SharedArray, Status,
+    Array, ArrayMut, Builder, Collection, Context, Error, Partial, Pending, Pool, Records, SharedArray,
+    Status,
 };
 
 use super::{
@@ -23,16 +24,24 @@ fn pause() {
     thread::sleep(Duration::from_micros(20));
 }
 
-fn one() -> swathe::Result<Pool> {
-    Pool::builder().processes(1).build()
+/// A pool that may lose as many workers as it takes.
+fn pool(processes: usize) -> Builder {
+    let budget = (u32::MAX, Duration::from_secs(1));
+    Pool::builder()
+        .processes(processes)
+        .restart_budget(budget.0, budget.1)
+}
+
+pub(super) fn one() -> swathe::Result<Pool> {
+    pool(1).build()
 }
 
 fn two() -> swathe::Result<Pool> {
-    Pool::builder().processes(2).build()
+    pool(2).build()
 }
 
 fn recycling() -> swathe::Result<Pool> {
-    Pool::builder().processes(1).max_tasks_per_child(3).build()
+    pool(1).max_tasks_per_child(3).build()
 }
 
 const PLAIN: Case = Case {
@@ -81,6 +90,22 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "job/in-place",
         start: in_place,
+        ..PLAIN
+    },
+    Case {
+        name: "job/in-place-strip",
+        from_marker: true,
+        start: in_place_strip,
+        ..PLAIN
+    },
+    Case {
+        name: "job/in-place-error",
+        start: in_place_error,
+        ..PLAIN
+    },
+    Case {
+        name: "job/in-place-panic",
+        start: in_place_panic,
         ..PLAIN
     },
     Case {
@@ -196,7 +221,7 @@ fn asynchronous<O: Collection + Send + Sync + 'static>(
     )
 }
 
-fn gone(error: &Error) -> Verdict {
+fn gone(error: &impl Display) -> Verdict {
     let mut verdict = Verdict::default();
     verdict.lose(error.to_string());
     verdict
@@ -367,31 +392,103 @@ fn in_place(pool: &Arc<Pool>) -> swathe::Result<Run> {
         pause();
         f(x)
     };
-    let array = ArrayMut::from_fn(LEN, |i| i as u64)?;
+    over_inputs(pool, LEN, None, move |pool, array| {
+        pool.batch().chunk_size(2).map_in_place(task, array)
+    })
+}
+
+/// Short elements: after the first, all others are one strip, whose results are copied together.
+fn in_place_strip(pool: &Arc<Pool>) -> swathe::Result<Run> {
+    let task = |x: u64| {
+        if x == 4 {
+            marker();
+        }
+        f(x)
+    };
+    over_inputs(pool, 12, None, move |pool, array| {
+        pool.batch().chunk_size(12).map_in_place(task, array)
+    })
+}
+
+fn in_place_error(pool: &Arc<Pool>) -> swathe::Result<Run> {
+    let task = |x: u64| {
+        pause();
+        if x == CULPRIT { Err("an error") } else { Ok(f(x)) }
+    };
+    over_inputs(pool, LEN, Some(Status::Failed), move |pool, array| {
+        pool.batch().chunk_size(2).try_map_in_place(task, array)
+    })
+}
+
+fn in_place_panic(pool: &Arc<Pool>) -> swathe::Result<Run> {
+    let task = |x: u64| {
+        pause();
+        assert_ne!(x, CULPRIT, "a panic");
+        f(x)
+    };
+    over_inputs(pool, LEN, Some(Status::Panicked), move |pool, array| {
+        pool.batch().chunk_size(2).map_in_place(task, array)
+    })
+}
+
+/// Maps 0, 1, 2, ... in place, where the culprit may fail.
+fn over_inputs(
+    pool: &Arc<Pool>,
+    len: usize,
+    failure: Option<Status>,
+    map: impl FnOnce(&Pool, ArrayMut<u64>) -> swathe::Result<ArrayMut<u64>> + Send + 'static,
+) -> swathe::Result<Run> {
+    let array = ArrayMut::from_fn(len, |i| i as u64)?;
     let pool = pool.clone();
     Ok(Run::spawn(
         || 0,
         move || {
-            let mapped = pool.batch().chunk_size(2).map_in_place(task, array);
+            let mapped = map(&pool, array);
             drop(pool);
-            Box::new(move |_| match mapped {
-                Ok(array) => judge_in_place(&array),
-                Err(error) => gone(&error),
-            })
+            Box::new(move |_| judge_in_place(mapped, failure))
         },
     ))
 }
 
-fn judge_in_place(found: &[u64]) -> Verdict {
+fn judge_in_place(mapped: swathe::Result<ArrayMut<u64>>, failure: Option<Status>) -> Verdict {
     let mut verdict = Verdict::default();
+    let (found, failures) = match mapped {
+        Ok(array) => (array, Vec::new()),
+        Err(Error::Job(error)) => {
+            let failures: Vec<_> = error
+                .failures()
+                .iter()
+                .map(|e| (e.position(), e.status()))
+                .collect();
+            let text = error.to_string();
+            match error.into_partial::<ArrayMut<u64>>() {
+                Ok(partial) => (partial.into_values(), failures),
+                Err(_) => return gone(&text),
+            }
+        }
+        Err(error) => return gone(&error),
+    };
+    let wanted: Vec<_> = failure.into_iter().map(|status| (CULPRIT, status)).collect();
+    if failures != wanted {
+        verdict.lose(format!("failures are {failures:?}, not {wanted:?}"));
+    }
     for (i, &value) in found.iter().enumerate() {
         let x = i as u64;
-        if value == f(f(x)) {
-            verdict.double(format!("the task was applied twice to element {i}: {value}"));
+        let wanted = if failure.is_some() && x == CULPRIT {
+            x
+        } else {
+            f(x)
+        };
+        if value == wanted {
+            continue;
+        } else if value == f(wanted) || value == f(f(x)) {
+            verdict.double(format!(
+                "the task was applied once too often to element {i}: {value}"
+            ));
         } else if value == x {
             verdict.lose(format!("the task was not applied to element {i}"));
-        } else if value != f(x) {
-            verdict.reject(format!("element {i} is {value}, not {}", f(x)));
+        } else {
+            verdict.reject(format!("element {i} is {value}, not {wanted}"));
         }
     }
     verdict

@@ -14,6 +14,7 @@ use swathe::{Pool, Queue, QueueError, SharedArray, Value};
 
 use super::{
     course::End,
+    jobs::one,
     trial::{Case, Company, Death, Run},
 };
 use crate::{
@@ -85,10 +86,6 @@ pub(super) const VALUE_CASES: &[Case] = &[
         ..PUT
     },
 ];
-
-fn one() -> swathe::Result<Pool> {
-    Pool::builder().processes(1).build()
-}
 
 /// The queue of one trial, and what is known of its items: word `i` is about item `i`, the last counts attempts.
 struct Trial {

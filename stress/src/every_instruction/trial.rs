@@ -169,7 +169,11 @@ impl<'c> Stage<'c> {
                 }
             }
             if start.elapsed() > PATIENCE {
-                return Err(io::Error::other(format!("worker {index} does not come to rest")));
+                let refusal = self.pool.map_async(|x: u8| x, [0]).err();
+                return Err(io::Error::other(format!(
+                    "worker {index} does not come to rest; there are {:?}; the pool says {refusal:?}",
+                    self.pool.workers()
+                )));
             }
             thread::sleep(LOOK);
         }

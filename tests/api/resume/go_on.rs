@@ -1,84 +1,18 @@
 //! What is run, and what is not run again.
 
-use std::{fs, path::Path, sync::mpsc, thread, time::Duration};
+use std::{fs, path::Path, thread, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use swathe::{Array, Context, Error, Pool, Result, Status};
+use swathe::{Array, Context, Error, Result, Status};
 use swathe_tests::{pool, until};
 
-use super::{PAGE, Place, Published, count, root};
+use super::{PAGE, Place, Published, root, root_or_not};
 
 fn double(x: i64) -> i64 {
     2 * x
-}
-
-/// Every verb gives what it gives without a file, and the file holds it.
-#[test]
-fn every_verb_gives_the_same_with_a_file() -> Result<()> {
-    fn even(x: u32) -> Result<u32, String> {
-        if x % 2 == 0 { Ok(x) } else { Err(format!("{x} is odd")) }
-    }
-    fn sum(x: f32, y: i64) -> f32 {
-        x + y as f32
-    }
-    fn try_sum(x: f32, y: i64) -> Result<f32, String> {
-        Ok(sum(x, y))
-    }
-    fn length(text: &str) -> u8 {
-        text.len() as u8
-    }
-    fn row_sum(row: ndarray::ArrayViewD<'_, f64>) -> f64 {
-        row.sum()
-    }
-    let pool = pool(2);
-    let check = |place: &Place| -> Result<()> {
-        let values = place.bytes().0;
-        assert!(values.starts_with(b"\x93NUMPY\x01\x00"));
-        let header = 10 + u16::from_le_bytes([values[8], values[9]]);
-        assert_eq!(header % 64, 0, "the data are aligned");
-        assert!(Published::read(place, 2).done.iter().all(|&done| done));
-        Ok(())
-    };
-    let place = Place::new();
-    let doubles = pool.batch().output_file(place.output()).map(double, 0..1000)?;
-    assert_eq!(doubles, pool.map(double, 0..1000)?);
-    assert_eq!(Array::<i64>::from_npy_path(place.output())?, doubles);
-    assert_eq!(pool.batch().output_file(place.output()).map_async(double, 0..1000)?.get()?, doubles);
-    check(&place)?;
-
-    let place = Place::new();
-    let evens = [0_u32, 2, 4];
-    assert_eq!(pool.batch().output_file(place.output()).try_map(even, evens)?, evens);
-    assert_eq!(pool.batch().output_file(place.output()).try_map_async(even, evens)?.get()?, evens);
-    check(&place)?;
-
-    let (x, y) = (vec![1.0_f32, 2.0, 3.0], [10_i64, 20, 30]);
-    let place = Place::new();
-    assert_eq!(pool.batch().output_file(place.output()).starmap(sum, (&x, 0..3_i64))?, [1.0, 3.0, 5.0]);
-    assert_eq!(pool.batch().output_file(place.output()).starmap_async(sum, (&x, 0..3_i64))?.get()?, [1.0, 3.0, 5.0]);
-    check(&place)?;
-
-    let place = Place::new();
-    assert_eq!(pool.batch().output_file(place.output()).try_starmap(try_sum, (&x, &y))?, [11.0, 22.0, 33.0]);
-    assert_eq!(pool.batch().output_file(place.output()).try_starmap_async(try_sum, (&x, &y))?.get()?, [11.0, 22.0, 33.0]);
-    check(&place)?;
-
-    let place = Place::new();
-    assert_eq!(pool.batch().output_file(place.output()).map(length, ["a", "bcd", ""])?, [1, 3, 0]);
-    check(&place)?;
-
-    let table = Array::from_vec(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?.reshape(&[3, 2])?;
-    let place = Place::new();
-    assert_eq!(pool.batch().output_file(place.output()).map_rows(row_sum, &table, 0)?, [3.0, 7.0, 11.0]);
-    check(&place)?;
-    let try_row_sum = |row: ndarray::ArrayViewD<'_, f64>| Ok::<_, String>(row_sum(row));
-    let place = Place::new();
-    let batch = pool.batch().output_file(place.output());
-    assert_eq!(batch.try_map_rows(try_row_sum, &table, 1)?, [9.0, 12.0]);
-    check(&place)
 }
 
 /// No element is run when all are done, and no input at all is fine.
@@ -86,7 +20,12 @@ fn every_verb_gives_the_same_with_a_file() -> Result<()> {
 fn a_complete_output_is_returned_at_once() -> Result<()> {
     let pool = pool(2);
     let place = Place::new();
-    let run = || pool.batch().output_file(place.output()).with(&place.runs())?.map(root, 0..500);
+    let run = || {
+        pool.batch()
+            .output_file(place.output())
+            .with(&place.runs())?
+            .map(root, 0..500)
+    };
     let first = run()?;
     let (bytes, counts) = (place.bytes(), place.counts(500));
     assert_eq!(counts, [1; 500]);
@@ -99,30 +38,15 @@ fn a_complete_output_is_returned_at_once() -> Result<()> {
 
     let empty = Place::new();
     for _ in 0..2 {
-        assert!(pool.batch().output_file(empty.output()).map(double, 0..0)?.is_empty());
+        assert!(
+            pool.batch()
+                .output_file(empty.output())
+                .map(double, 0..0)?
+                .is_empty()
+        );
     }
     assert!(Array::<i64>::from_npy_path(empty.output())?.is_empty());
     Ok(())
-}
-
-/// A result says whether positions are done by itself, so it outlives the pool and the files' names.
-#[test]
-fn a_result_outlives_pool_and_names() -> Result<()> {
-    let place = Place::new();
-    let doubles = pool(1).batch().output_file(place.output()).map(double, 0..100)?;
-    drop(place);
-    assert_eq!(doubles[99], 198);
-    assert_eq!(pool(1).map(double, &doubles)?[99], 396);
-    Ok(())
-}
-
-/// Fails unless a file is there, at every tenth position.
-fn root_or_not(runs: &String, x: u32) -> Result<f64, String> {
-    let root = root(runs, x);
-    if x % 10 == 3 && !Path::new(&format!("{runs}.go")).exists() {
-        return Err("not yet".into());
-    }
-    Ok(root)
 }
 
 #[test]
@@ -130,7 +54,11 @@ fn failed_positions_alone_are_run_again() -> Result<()> {
     let pool = pool(2);
     let place = Place::new();
     let run = || {
-        let batch = pool.batch().output_file(place.output()).chunk_size(7).with(&place.runs())?;
+        let batch = pool
+            .batch()
+            .output_file(place.output())
+            .chunk_size(7)
+            .with(&place.runs())?;
         batch.collect_errors().try_map(root_or_not, 0..100)
     };
     let fails = |position: usize| position % 10 == 3;
@@ -138,14 +66,25 @@ fn failed_positions_alone_are_run_again() -> Result<()> {
         let partial = run()?;
         assert_eq!(partial.failures().len(), 10);
         for position in 0..100 {
-            let status = if fails(position) { Status::Failed } else { Status::Done };
+            let status = if fails(position) {
+                Status::Failed
+            } else {
+                Status::Done
+            };
             assert_eq!(partial.status(position), status);
             let count = if fails(position) { round } else { 1 };
-            assert_eq!(place.counts(100)[position], count, "position {position}, round {round}");
+            assert_eq!(
+                place.counts(100)[position],
+                count,
+                "position {position}, round {round}"
+            );
         }
-        assert_eq!(Published::read(&place, 100).failed, (0..100).map(fails).collect::<Vec<_>>());
+        assert_eq!(
+            Published::read(&place, 100).failed,
+            (0..100).map(fails).collect::<Vec<_>>()
+        );
     }
-    fs::write(format!("{}.go", place.runs()), "").expect("the directory is there");
+    place.go();
     let partial = run()?;
     assert!(partial.is_complete());
     let roots = partial.to_vec_or(f64::NAN)?;
@@ -182,17 +121,27 @@ fn another_boot_goes_on_from_the_checkpoint() -> Result<()> {
     let pool = pool(2);
     let place = Place::new();
     let run = || {
-        let batch = pool.batch().output_file(place.output()).chunk_size(25).with(&place.runs())?;
+        let batch = pool
+            .batch()
+            .output_file(place.output())
+            .chunk_size(25)
+            .with(&place.runs())?;
         batch.collect_errors().try_map(root_or_not, 0..100)
     };
     run()?;
-    fs::write(format!("{}.go", place.runs()), "").expect("the directory is there");
+    place.go();
     place.boot_again();
     assert!(run()?.is_complete());
     for position in 0..100 {
         // The first position that fails is 3, 33, 53, 83; the chunks begin at 0, 25, 50, 75.
-        let again = [3..25, 33..50, 53..75, 83..100].iter().any(|part| part.contains(&position));
-        assert_eq!(place.counts(100)[position], 1 + u8::from(again), "position {position}");
+        let again = [3..25, 33..50, 53..75, 83..100]
+            .iter()
+            .any(|part| part.contains(&position));
+        assert_eq!(
+            place.counts(100)[position],
+            1 + u8::from(again),
+            "position {position}"
+        );
     }
     Ok(())
 }
@@ -202,7 +151,12 @@ fn another_boot_goes_on_from_the_checkpoint() -> Result<()> {
 fn without_a_checkpoint_another_boot_begins_anew() -> Result<()> {
     let pool = pool(2);
     let place = Place::new();
-    let run = || pool.batch().output_file(place.output()).with(&place.runs())?.map(root, 0..100);
+    let run = || {
+        pool.batch()
+            .output_file(place.output())
+            .with(&place.runs())?
+            .map(root, 0..100)
+    };
     let first = run()?;
     let slots = fs::metadata(place.progress()).expect("it is there").len() as usize - 2 * PAGE;
     place.write_progress(slots, &vec![0xaa; 2 * PAGE]);
@@ -222,9 +176,15 @@ fn a_cancelled_job_goes_on() -> Result<()> {
     let pool = pool(2);
     let place = Place::new();
     for round in 0..3 {
-        let batch = pool.batch().output_file(place.output()).chunk_size(5 + round).with(&place.runs())?;
+        let batch = pool
+            .batch()
+            .output_file(place.output())
+            .chunk_size(5 + round)
+            .with(&place.runs())?;
         let pending = batch.map_async(slow, 0..400)?;
-        until("a part is done", || pending.ready() || pending.progress().0 >= 50 * (round as u64 + 1));
+        until("a part is done", || {
+            pending.ready() || pending.progress().0 >= 50 * (round as u64 + 1)
+        });
         pending.cancel_within(Duration::MAX);
         let Err(Error::Job(error)) = pending.get() else {
             panic!("it was cancelled")
@@ -235,7 +195,12 @@ fn a_cancelled_job_goes_on() -> Result<()> {
             assert_eq!(partial.status(position) == Status::Done, published.done[position]);
         }
     }
-    let roots = pool.batch().output_file(place.output()).chunk_size(1).with(&place.runs())?.map(slow, 0..400)?;
+    let roots = pool
+        .batch()
+        .output_file(place.output())
+        .chunk_size(1)
+        .with(&place.runs())?
+        .map(slow, 0..400)?;
     assert!((0..400).all(|x| roots[x] == (x as f64).sqrt()));
     assert_eq!(place.counts(400), [1; 400]);
     Ok(())
@@ -253,7 +218,10 @@ fn a_cancelled_second_try_leaves_failures_failed() -> Result<()> {
     let pool = pool(2);
     let place = Place::new();
     let batch = || pool.batch().output_file(place.output()).with(&place.runs());
-    assert_eq!(batch()?.collect_errors().try_map(hang, 0..100)?.failures().len(), 10);
+    assert_eq!(
+        batch()?.collect_errors().try_map(hang, 0..100)?.failures().len(),
+        10
+    );
     fs::write(format!("{}.hang", place.runs()), "").expect("the directory is there");
     let pending = batch()?.collect_errors().try_map_async(hang, 0..100)?;
     thread::sleep(Duration::from_millis(100));
@@ -264,7 +232,7 @@ fn a_cancelled_second_try_leaves_failures_failed() -> Result<()> {
     }
     drop((partial, pending));
     fs::remove_file(format!("{}.hang", place.runs())).expect("it is there");
-    fs::write(format!("{}.go", place.runs()), "").expect("the directory is there");
+    place.go();
     let roots = batch()?.try_map(hang, 0..100)?;
     assert!((0..100).all(|x| roots[x] == (x as f64).sqrt()));
     Ok(())
@@ -284,7 +252,12 @@ fn workers_die_as_without_a_file() -> Result<()> {
     }
     let pool = pool(2);
     let place = Place::new();
-    let batch = || pool.batch().output_file(place.output()).max_deaths(2).with(&place.runs());
+    let batch = || {
+        pool.batch()
+            .output_file(place.output())
+            .max_deaths(2)
+            .with(&place.runs())
+    };
     let pending = batch()?.max_deaths(5).map_async(poison, 0..1000)?;
     until("a part is done", || pending.ready() || pending.progress().0 > 200);
     if let Some(worker) = pool.workers().first() {
@@ -294,10 +267,13 @@ fn workers_die_as_without_a_file() -> Result<()> {
         panic!("41 is lost")
     };
     assert_eq!(error.failures().len(), 1);
-    assert_eq!((error.failures()[0].position(), error.failures()[0].status()), (41, Status::Lost));
+    assert_eq!(
+        (error.failures()[0].position(), error.failures()[0].status()),
+        (41, Status::Lost)
+    );
     let mut expected = place.counts(1000);
     drop((error, pending));
-    fs::write(format!("{}.go", place.runs()), "").expect("the directory is there");
+    place.go();
     let roots = batch()?.map(poison, 0..1000)?;
     assert!((0..1000).all(|x| roots[x] == (x as f64).sqrt()));
     expected[41] += 1;
@@ -353,90 +329,6 @@ fn a_retry_is_no_failure() -> Result<()> {
         assert!(Published::read(&place, 100).failed.iter().all(|&failed| !failed));
         let expected: Vec<u8> = (0..100).map(|x| if x % 10 == 3 { 2 } else { 1 }).collect();
         assert_eq!(place.counts(100), expected);
-    }
-    Ok(())
-}
-
-/// The random numbers of a position are the same in whichever run it is its turn.
-#[test]
-fn random_numbers_do_not_depend_on_the_run() -> Result<()> {
-    fn draw(runs: &String, context: &Context, x: u32) -> Result<u64, String> {
-        use rand_pcg::rand_core::RngCore;
-        root_or_not(runs, x).map(|_| context.rng().next_u64())
-    }
-    let pool = pool(2);
-    let place = Place::new();
-    let batch = || pool.batch().output_file(place.output()).seed(5).with(&place.runs());
-    batch()?.collect_errors().try_map(draw, 0..100)?;
-    fs::write(format!("{}.go", place.runs()), "").expect("the directory is there");
-    let in_two_runs = batch()?.try_map(draw, 0..100)?;
-    assert_eq!(in_two_runs, pool.batch().seed(5).with(&place.runs())?.try_map(draw, 0..100)?);
-    Ok(())
-}
-
-/// Arrays are compared by what they hold, wherever they lie in this run.
-#[test]
-fn arrays_are_compared_by_content() -> Result<()> {
-    fn scale(p: &(String, Array<f64>), x: f64) -> f64 {
-        count(&p.0, x as u64).expect("it can be counted");
-        x * p.1[0]
-    }
-    fn sum(x: Array<f64>) -> f64 {
-        x.iter().sum()
-    }
-    let place = Place::new();
-    for _ in 0..2 {
-        // Another pool and other memory, as in another run.
-        let pool = pool(1);
-        let _shift = Array::from_vec(vec![0_u8; 4096])?;
-        let parameters = (place.runs(), Array::from_vec(vec![3.0])?);
-        let input = Array::from_vec((0..50).map(f64::from).collect())?;
-        assert_eq!(pool.batch().output_file(place.output()).with(&parameters)?.map(scale, &input)?[9], 27.0);
-        assert_eq!(place.counts(50), [1; 50]);
-        let other = (place.runs(), Array::from_vec(vec![4.0])?);
-        let text = pool.batch().output_file(place.output()).with(&other)?.map(scale, &input).unwrap_err().to_string();
-        assert!(text.contains("the parameters are not those that it was begun with"), "{text}");
-        let other: Array<f64> = Array::from_vec((1..51).map(f64::from).collect())?;
-        let text = pool.batch().output_file(place.output()).with(&parameters)?.map(scale, &other).unwrap_err().to_string();
-        assert!(text.contains("the contents of the input are not those that it was begun with"), "{text}");
-    }
-    let place = Place::new();
-    let records = |last: f64| -> Result<Vec<Array<f64>>> {
-        Ok(vec![Array::from_vec(vec![1.0, 2.0])?, Array::from_vec(vec![last])?])
-    };
-    let pool = pool(1);
-    assert_eq!(pool.batch().output_file(place.output()).map(sum, records(5.0)?)?, [3.0, 5.0]);
-    assert_eq!(pool.batch().output_file(place.output()).map(sum, &records(5.0)?)?, [3.0, 5.0]);
-    assert!(pool.batch().output_file(place.output()).map(sum, records(6.0)?).is_err());
-    Ok(())
-}
-
-/// Callbacks are called as without a file.
-#[test]
-fn callbacks_are_called() -> Result<()> {
-    let pool = pool(1);
-    let place = Place::new();
-    for _ in 0..2 {
-        let (sender, receiver) = mpsc::channel();
-        let batch = pool.batch().output_file(place.output()).on_success(move |doubles: &[i64]| {
-            let _ = sender.send(doubles.len());
-        });
-        let pending = batch.map_async(double, 0..10)?;
-        assert_eq!(receiver.recv().expect("it is called"), 10);
-        pending.get()?;
-    }
-    Ok(())
-}
-
-/// Two outputs at once are two outputs.
-#[test]
-fn jobs_write_side_by_side() -> Result<()> {
-    let pool: &Pool = &pool(2);
-    let places: Vec<Place> = (0..6).map(|_| Place::new()).collect();
-    let pending = places.iter().map(|place| pool.batch().output_file(place.output()).map_async(double, 0..5000));
-    for (job, place) in pending.collect::<Result<Vec<_>>>()?.iter().zip(&places) {
-        assert!(job.get()?.iter().copied().eq((0..5000).map(double)));
-        assert_eq!(Array::<i64>::from_npy_path(place.output())?, job.get()?);
     }
     Ok(())
 }

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use rand_pcg::{Pcg64, rand_core::{RngCore, SeedableRng}};
+use rand_pcg::{
+    Pcg64,
+    rand_core::{RngCore, SeedableRng},
+};
 use swathe::Result;
 use swathe_tests::{descendants, runs, until, watch};
 
@@ -21,17 +24,26 @@ fn program(directory: &Path) -> Command {
     command
 }
 
-/// Starts the program, and kills it after a while: the parent alone, or all its processes in any order.
-fn run_and_kill(directory: &Path, random: &mut Pcg64) {
-    let mut child = program(directory).spawn().expect("it starts");
-    thread::sleep(Duration::from_micros(u64::from(random.next_u32() % 150_000)));
+/// Starts the program, and kills it at some moment, while it starts or while it works: the parent alone, or all its
+/// processes in any order.
+fn run_and_kill(place: &Place, random: &mut Pcg64) {
+    let mut child = program(place.path()).spawn().expect("it starts");
+    let number = random.next_u32();
+    if number.is_multiple_of(3) {
+        thread::sleep(Duration::from_micros(u64::from(number % 60_000)));
+    } else {
+        let more = Published::read(place, POSITIONS).count() + number as usize % 300;
+        until("it gets on", || Published::read(place, POSITIONS).count() > more);
+    }
     let of_child = |family: &mut Vec<u32>, process: &swathe_tests::Process| {
         if family.contains(&process.parent) {
             family.push(process.pid);
         }
     };
     let mut family = vec![child.id()];
-    descendants().iter().for_each(|process| of_child(&mut family, process));
+    descendants()
+        .iter()
+        .for_each(|process| of_child(&mut family, process));
     if random.next_u32().is_multiple_of(2) {
         let first = random.next_u32() as usize % family.len();
         family.rotate_left(first);
@@ -58,7 +70,7 @@ fn a_killed_program_goes_on() -> Result<()> {
         let place = Place::new();
         let mut seen: Vec<(Published, Vec<u8>)> = Vec::new();
         for _ in 0..8 {
-            run_and_kill(place.path(), &mut random);
+            run_and_kill(&place, &mut random);
             seen.push((Published::read(&place, POSITIONS), place.counts(POSITIONS)));
         }
         assert!(program(place.path()).status().expect("it starts").success());
@@ -67,11 +79,17 @@ fn a_killed_program_goes_on() -> Result<()> {
         let mut last = 0;
         for (published, then) in &seen {
             for position in (0..POSITIONS).filter(|&position| published.done[position]) {
-                assert_eq!(counts[position], then[position], "position {position}, seed {seed}");
+                assert_eq!(
+                    counts[position], then[position],
+                    "position {position}, seed {seed}"
+                );
             }
-            let done = published.done.iter().filter(|&&done| done).count();
-            assert!(done >= last, "{done} positions are done, and {last} were before");
-            last = done;
+            assert!(
+                published.count() >= last,
+                "{} positions are done, and {last} were before",
+                published.count()
+            );
+            last = published.count();
         }
         assert!((1..POSITIONS).contains(&last), "killed in the middle: {last}");
         let starts: usize = counts.iter().map(|&count| usize::from(count)).sum();

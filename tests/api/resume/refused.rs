@@ -38,12 +38,14 @@ fn another_job_is_refused() -> Result<()> {
         );
         assert_eq!(text, expected);
     };
-    refused("it was begun with an input of 100 elements, and this one has 101", &|| {
-        at().seed(3).with(&1.0)?.map(halve, 0..101)
-    });
-    refused("the contents of the input are not those that it was begun with", &|| {
-        at().seed(3).with(&1.0)?.map(halve, 1..101)
-    });
+    refused(
+        "it was begun with an input of 100 elements, and this one has 101",
+        &|| at().seed(3).with(&1.0)?.map(halve, 0..101),
+    );
+    refused(
+        "the contents of the input are not those that it was begun with",
+        &|| at().seed(3).with(&1.0)?.map(halve, 1..101),
+    );
     refused("the parameters are not those that it was begun with", &|| {
         at().seed(3).with(&1.5)?.map(halve, 0..100)
     });
@@ -56,10 +58,15 @@ fn another_job_is_refused() -> Result<()> {
         &format!("it was begun with the task `{function}::halve`, and this one is `{module}::double`"),
         &|| at().seed(3).map(double, 0..100),
     );
-    refused("it was begun with no version of the task, and this is version \"2\"", &|| {
-        at().task_version("2").seed(3).with(&1.0)?.map(halve, 0..100)
+    refused(
+        "it was begun with no version of the task, and this is version \"2\"",
+        &|| at().task_version("2").seed(3).with(&1.0)?.map(halve, 0..100),
+    );
+    let text = refusal(&place, || {
+        at().seed(3)
+            .with(&1.0)?
+            .map(|p: &f64, x: u32| *p as f32 * x as f32, 0..100)
     });
-    let text = refusal(&place, || at().seed(3).with(&1.0)?.map(|p: &f64, x: u32| *p as f32 * x as f32, 0..100));
     assert!(
         text.contains("it was begun with results of the type f64, and these would be f32"),
         "{text}"
@@ -117,8 +124,8 @@ fn a_changed_byte_is_noticed() -> Result<()> {
         assert!(text.contains(says), "byte {at}: {text}");
         place.write_progress(at, &bytes[at..=at]);
     }
-    for at in PAGE..PAGE + 24 {
-        place.write_progress(at, &[bytes[at] ^ 0x10]);
+    for (at, byte) in bytes.iter().enumerate().skip(PAGE).take(24) {
+        place.write_progress(at, &[byte ^ 0x10]);
         assert_eq!(run()?, whole);
     }
     // A word that no worker writes, and a failure where there is no position.
@@ -150,7 +157,9 @@ fn cut_off_and_missing_files_are_refused() -> Result<()> {
             let text = refusal(&place, run);
             assert!(text.contains(&path.display().to_string()), "{len}: {text}");
             assert!(
-                text.contains(" bytes instead of ") || text.contains("is damaged: it ends inside its head") || text.contains("does not start as"),
+                text.contains(" bytes instead of ")
+                    || text.contains("is damaged: it ends inside its head")
+                    || text.contains("does not start as"),
                 "{len}: {text}"
             );
         }
@@ -159,10 +168,16 @@ fn cut_off_and_missing_files_are_refused() -> Result<()> {
         assert!(text.contains("is damaged: it has "), "{text}");
         fs::write(&path, bytes).expect("it can be written");
     }
-    let file = fs::File::options().write(true).open(place.output()).expect("it is there");
+    let file = fs::File::options()
+        .write(true)
+        .open(place.output())
+        .expect("it is there");
     file.write_all_at(b"4", 23).expect("it can be written");
     let text = refusal(&place, run);
-    assert!(text.contains("its header is not the one that was written to it"), "{text}");
+    assert!(
+        text.contains("its header is not the one that was written to it"),
+        "{text}"
+    );
 
     fs::remove_file(place.output()).expect("it is there");
     let text = refusal(&place, run);
@@ -171,7 +186,10 @@ fn cut_off_and_missing_files_are_refused() -> Result<()> {
     fs::write(place.output(), &values).expect("it can be written");
     fs::remove_file(place.progress()).expect("it is there");
     let text = refusal(&place, run);
-    assert!(text.contains("exists and is not the output of a job: there is no "), "{text}");
+    assert!(
+        text.contains("exists and is not the output of a job: there is no "),
+        "{text}"
+    );
     fs::remove_file(place.output()).expect("it is there");
     run()?;
     Ok(())
@@ -202,8 +220,16 @@ fn foreign_files_are_refused() -> Result<()> {
     assert!(text.contains("it is not a regular file"), "{text}");
 
     let nowhere = place.path().join("no/such/directory/out.npy");
-    let text = pool.batch().output_file(nowhere).map(double, 0..10).unwrap_err().to_string();
-    assert!(text.starts_with("cannot create ") && text.contains("No such file"), "{text}");
+    let text = pool
+        .batch()
+        .output_file(nowhere)
+        .map(double, 0..10)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.starts_with("cannot create ") && text.contains("No such file"),
+        "{text}"
+    );
     Ok(())
 }
 
@@ -222,8 +248,17 @@ fn a_running_job_is_alone_with_its_files() -> Result<()> {
     let batch = || pool.batch().output_file(place.output()).with(&go);
     let first = batch()?.map_async(wait, 0..10)?;
     let text = batch()?.map(wait, 0..10).unwrap_err().to_string();
-    assert!(text.starts_with(&format!("{} is being written by another job", place.output().display())), "{text}");
-    let other = Command::new(env!("CARGO_BIN_EXE_scenario")).arg("resume").arg(place.path()).output();
+    assert!(
+        text.starts_with(&format!(
+            "{} is being written by another job",
+            place.output().display()
+        )),
+        "{text}"
+    );
+    let other = Command::new(env!("CARGO_BIN_EXE_scenario"))
+        .arg("resume")
+        .arg(place.path())
+        .output();
     let text = String::from_utf8(other.expect("it starts").stderr).expect("text");
     assert!(text.contains("Locked"), "{text}");
     fs::write(&go, "").expect("the directory is there");
@@ -251,7 +286,10 @@ fn no_room(place: &Place, wrap: &[&str], more: &[&str]) -> Option<String> {
     let scenario = [env!("CARGO_BIN_EXE_scenario"), "no_room"];
     let path = place.path().display().to_string();
     let line: Vec<&str> = [wrap, &scenario, &[&path], more].concat();
-    let output = Command::new(line[0]).args(&line[1..]).output().expect("it starts");
+    let output = Command::new(line[0])
+        .args(&line[1..])
+        .output()
+        .expect("it starts");
     if !output.status.success() {
         println!("{}", String::from_utf8_lossy(&output.stderr));
         return None;
@@ -264,14 +302,31 @@ fn no_room(place: &Place, wrap: &[&str], more: &[&str]) -> Option<String> {
 fn a_full_file_system_is_refused_in_words() {
     let _watch = watch();
     let place = Place::new();
-    let mount = format!("mount -t tmpfs -o size=1m none {} && exec \"$@\"", place.path().display());
-    let Some(text) = no_room(&place, &["unshare", "--mount", "--map-root-user", "sh", "-c", &mount, "sh"], &[]) else {
+    let mount = format!(
+        "mount -t tmpfs -o size=1m none {} && exec \"$@\"",
+        place.path().display()
+    );
+    let Some(text) = no_room(
+        &place,
+        &["unshare", "--mount", "--map-root-user", "sh", "-c", &mount, "sh"],
+        &[],
+    ) else {
         println!("skipped: nothing may be mounted here");
         return;
     };
     let path = place.output().display().to_string();
-    assert!(text.starts_with(&format!("large: there is no room for {path}: it needs 8388736 more bytes, and its file system has ")), "{text}");
-    assert!(text.contains(" available; free some, or use another file system\nleft: Some(0)\nsmall: [0.0, 2.0, 4.0]\n"), "{text}");
+    assert!(
+        text.starts_with(&format!(
+            "large: there is no room for {path}: it needs 8388736 more bytes, and its file system has "
+        )),
+        "{text}"
+    );
+    assert!(
+        text.contains(
+            " available; free some, or use another file system\nleft: Some(0)\nsmall: [0.0, 2.0, 4.0]\n"
+        ),
+        "{text}"
+    );
 }
 
 /// A write behind the limit would be SIGXFSZ.
@@ -293,7 +348,12 @@ fn a_file_size_limit_is_refused_in_words() {
 fn a_crash_while_the_files_are_made_is_made_good() -> Result<()> {
     let pool = pool(1);
     let place = Place::new();
-    let run = || pool.batch().output_file(place.output()).with(&place.runs())?.map(root, 0..100);
+    let run = || {
+        pool.batch()
+            .output_file(place.output())
+            .with(&place.runs())?
+            .map(root, 0..100)
+    };
     let whole = run()?;
     let (values, progress) = place.bytes();
     let head = [&progress[..PAGE], &vec![0; progress.len() - PAGE]].concat();

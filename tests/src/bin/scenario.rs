@@ -95,11 +95,19 @@ thread_local! {
 /// The root of a number, after a while. Counts that it was started; no two workers are at one position.
 fn slow_root(runs: &String, x: u32) -> f64 {
     RUNS.with(|file| {
-        let open = || File::options().read(true).write(true).create(true).truncate(false).open(runs);
+        let open = || {
+            File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(runs)
+        };
         let file = file.get_or_init(|| open().expect("it can be opened"));
         let mut byte = [0];
         let _ = file.read_at(&mut byte, x.into()).expect("it can be read");
-        file.write_all_at(&[byte[0] + 1], x.into()).expect("it can be written");
+        file.write_all_at(&[byte[0] + 1], x.into())
+            .expect("it can be written");
     });
     let start = Instant::now();
     while start.elapsed() < Duration::from_micros(200) {
@@ -137,7 +145,10 @@ fn no_room() -> Result<()> {
         Ok(_) => println!("8 MiB were had"),
         Err(error) => println!("large: {error}"),
     }
-    println!("left: {:?}", std::fs::read_dir(directory()).map(Iterator::count).ok());
+    println!(
+        "left: {:?}",
+        std::fs::read_dir(directory()).map(Iterator::count).ok()
+    );
     println!("small: {:?}", pool.batch().output_file(&path).map(double, 0..3)?);
     Ok(())
 }

@@ -14,8 +14,9 @@ use super::progress_path;
 pub enum OutputError {
     /// Another job writes the file.
     #[error(
-        "{path} is being written by another job; wait until that is over (a job whose program was killed lets go when \
-         the last of its workers is gone, on a network file system when the server has noticed), or name another file",
+        "{path} is being written by another job, or a result of it that has holes is still held; wait until that is over \
+         (a job whose program was killed lets go when the last of its workers is gone, on a network file system when the \
+         server has noticed), or name another file",
         path = path.display()
     )]
     Locked {

@@ -386,6 +386,20 @@ impl Ledger {
         Ok(redo)
     }
 
+    /// How many positions the status words say are done, failed ones included.
+    pub(super) fn restored(&self) -> u64 {
+        let chunks = self.status.iter().enumerate();
+        chunks
+            .map(|(chunk, word)| {
+                let positions = self.layout.positions_of(chunk);
+                match word.load() {
+                    ChunkStatus::Final => positions.end - positions.start,
+                    ChunkStatus::Progress(done) => done.into(),
+                }
+            })
+            .sum()
+    }
+
     fn says_done(&self, position: u64) -> bool {
         let chunk = position / self.layout.chunk_len;
         match self.status[chunk as usize].load() {

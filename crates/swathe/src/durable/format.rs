@@ -88,6 +88,13 @@ impl Head {
         head
     }
 
+    /// With the checksum that it must have.
+    #[cfg(any(test, feature = "hostile"))]
+    pub(super) fn sealed(mut self) -> Self {
+        self.checksum = self.sum();
+        self
+    }
+
     fn sum(&self) -> [u64; 2] {
         let bytes = bytemuck::bytes_of(self);
         digest::of(&bytes[..PAGE - size_of_val(&self.checksum)])

@@ -167,9 +167,10 @@ impl Keeper {
             let result = thread.join().map_or_else(
                 |_| Err(io::Error::other("its keeper panicked")),
                 |(ledger, so_far)| {
- ledger.settle(outcome);
- last(ledger, so_far)
- });
+                    ledger.settle(outcome);
+                    last(ledger, so_far)
+                },
+            );
             *state = State::Over(result.err().map(|error| (error.kind(), error.to_string())));
         }
         match &*state {

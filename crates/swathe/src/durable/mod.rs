@@ -10,6 +10,8 @@ pub(crate) mod digest;
 mod error;
 mod file;
 mod format;
+#[cfg(any(test, feature = "hostile"))]
+pub(crate) mod hostile;
 mod keeper;
 mod verbs;
 

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     Batch, Error, Pending, Result,
     arg::Row,
-    batch::{Mode, OnSuccess, Options, Plan, Ready, align_of_chunks},
+    batch::{Begun, Mode, OnSuccess, Options, Plan, Ready, align_of_chunks},
     column::{Columns, RowsOf},
     input::{Input, StarInput},
     item::Lowered,
@@ -239,11 +239,14 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
             &self.parameters.bytes,
             |len, wire| lower::Output::in_file(file.values, data_offset, len, wire),
         )?;
-        plan.durable = Some(Durable {
-            segment: file.progress,
-            status_offset: layout.status,
-            failed_offset: layout.failed,
-            redo: file.redo,
+        plan.durable = Some(Begun {
+            restored: file.ledger.restored() - file.redo.len() as u64,
+            durable: Durable {
+                segment: file.progress,
+                status_offset: layout.status,
+                failed_offset: layout.failed,
+                redo: file.redo,
+            },
         });
         let mut options = self.options;
         options.chunking = Chunking::Size(layout.chunk_len);

@@ -66,6 +66,12 @@ impl HeapBlocks {
         Self(blocks.into())
     }
 
+    #[cfg(any(test, feature = "hostile"))]
+    pub(crate) fn over(mut blocks: Vec<Arc<Block>>) -> Self {
+        blocks.sort_unstable_by_key(|block| block.offset());
+        Self(blocks.into())
+    }
+
     /// Copies a record to private memory: what is decoded there, nobody else can change any more.
     pub(crate) fn copy(&self, record: &RecordRef, to: &mut AlignedVec) -> Result<(), String> {
         to.clear();

@@ -140,3 +140,17 @@ impl Drop for Progress<'_> {
         self.rest.set_cursor(self.done);
     }
 }
+
+/// What a worker does with parameter bytes before its first strip, and the reading of that strip.
+#[cfg(any(test, feature = "hostile"))]
+pub(crate) fn prepare<C: Columns, W: Parameters, T: Pod>(
+    bytes: &[u8],
+    positions: std::ops::Range<usize>,
+) -> Result<(), String> {
+    let mut prepared = Prepared::<C, W, T>::decode(bytes)?;
+    // SAFETY: nobody else knows of the memory that such bytes name.
+    unsafe { prepared.output.strip(positions.clone()) }?;
+    let len = positions.len();
+    let mut strips = prepared.columns.strips(positions)?;
+    (0..len).try_for_each(|i| C::read(&mut strips, i).map(drop))
+}

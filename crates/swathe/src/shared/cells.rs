@@ -71,7 +71,10 @@ impl<T: Pod> Cells<T> {
     pub(super) fn attach_exactly(id: u64, len: usize) -> Result<Self, MemoryError> {
         let (segment, facts) = attach(Kind::Cells, id)?;
         if facts != [size_of::<T>() as u64, len as u64, 0] {
-            return Err(wrong(&segment, "it has another number of elements, or they have another size"));
+            return Err(wrong(
+                &segment,
+                "it has another number of elements, or they have another size",
+            ));
         }
         Self::over(&segment, len)
     }

@@ -1,0 +1,54 @@
+//! Errands: the chunks of a job that wants every worker itself.
+//!
+//! A slot has one word for what its worker is asked: to do an errand, or to leave for good. So at most one such job has a
+//! cell at a time, and a worker that is one too many leaves after its errand.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use swathe_protocol::{JobKey, JobTerms, Span};
+
+use crate::{
+    round::Round,
+    state::{Core, JobState, State},
+    worker::RETIRE,
+};
+
+impl State {
+    /// Gives a worker its own chunk of a pinned job: position `w` is worker `w`'s, in a round of retries too.
+    pub(crate) fn send_errand(&mut self, core: &Core, key: JobKey, round: &Round, chunk: u32) {
+        let position = round.positions(round.numbers(Span::new(chunk, chunk + 1))).first;
+        let worker = (position as usize).min(core.control.slots.len() - 1);
+        core.control
+            .lane(key, worker)
+            .fill(Span::new(chunk, chunk + 1));
+        core.control.slots[worker]
+            .errand
+            .store(key.to_word(), Ordering::Release);
+        if self.pids[worker].is_none() {
+            core.event.raise(); // It may have to be started for this.
+        }
+    }
+
+    /// Whether a worker is wanted for a job that is not over, however many there should be.
+    pub(crate) fn has_errand(&self, core: &Core, worker: usize) -> bool {
+        let word = core.control.slots[worker].errand.load(Ordering::Acquire);
+        word != 0
+            && word != RETIRE
+            && self
+                .job(JobKey::from_word(word))
+                .is_some_and(|job| !job.is_over())
+    }
+
+    /// The first of the waiting jobs that may have a cell.
+    pub(crate) fn next_waiting(&mut self) -> Option<Arc<JobState>> {
+        let on_errand = || {
+            let mut open = self.jobs.iter().flatten();
+            open.any(|job| job.terms.has(JobTerms::PINNED) && !job.is_over())
+        };
+        let at = self
+            .waiting
+            .iter()
+            .position(|job| !job.terms.has(JobTerms::PINNED) || !on_errand())?;
+        self.waiting.remove(at)
+    }
+}
