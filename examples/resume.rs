@@ -46,9 +46,16 @@ fn escape(point: u32) -> u32 {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     swathe::init();
-    let path = PathBuf::from(std::env::args_os().nth(1).ok_or("say where the output is to lie")?);
+    let path = PathBuf::from(
+        std::env::args_os()
+            .nth(1)
+            .ok_or("say where the output is to lie")?,
+    );
     let pool = Pool::new()?;
-    let pending = pool.batch().output_file(&path).map_async(escape, 0..SIDE * SIDE)?;
+    let pending = pool
+        .batch()
+        .output_file(&path)
+        .map_async(escape, 0..SIDE * SIDE)?;
     println!("{} of {} points were there", pending.restored(), SIDE * SIDE);
     while !pending.wait(Duration::from_secs(10)) {
         eprintln!("{} points are done", pending.progress().0);

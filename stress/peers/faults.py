@@ -24,7 +24,9 @@ import json
 import os
 import platform
 import random
+import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,8 +43,8 @@ CASES = {
     "exit_0": "square 8; culprit 3 ends its process with exit code 0",
     "segfault": "square 8; culprit 3 reads address 0",
     "abort": "square 8; culprit 3 calls abort()",
-    "endless": "square 8; culprit 3 runs for ever; what the peer offers is set to a limit of 1 s",
-    "sigstop": "square 8; the worker that runs element 3 is stopped once, by SIGSTOP; the same limit, and a retry",
+    "endless": "square 8; culprit 3 runs for ever; 1 s a result, where the peer has such a limit",
+    "sigstop": "square 8; the worker that runs element 3 is stopped once, by SIGSTOP; the same limit of 1 s",
     "initializer": "square 8; the initializer of every worker fails, always",
     "bad_exception": "square 8; element 3 raises an exception that cannot be unpickled",
     "storm": "8 elements, each of which kills its worker, always",
@@ -405,6 +407,21 @@ def end_all(mark):
         time.sleep(0.02)
 
 
+def new_names(process, names):
+    """Names in /dev/shm that were not there before and hold the id of a case's parent."""
+    ours = re.compile(rf"(?<!\d){process.pid}(?!\d)")
+    return [os.path.join("/dev/shm", name) for name in set(os.listdir("/dev/shm")) - names if ours.search(name)]
+
+
+def remove(paths):
+    """Nobody is left who would."""
+    for path in paths:
+        if os.path.isdir(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.unlink(path)
+
+
 def drive(case, peer, python):
     """Runs one case in a process of its own and says what became of it."""
     mark, names = uuid.uuid4().hex, set(os.listdir("/dev/shm"))
@@ -431,7 +448,7 @@ def drive(case, peer, python):
                 else:
                     look_again(process, mark)
                 facts["left"] = len(marked(mark))
-                facts["shm"] = len(set(os.listdir("/dev/shm")) - names)
+                facts["shm"] = len(new_names(process, names))
                 if facts["left"] and case.startswith("kill_parent"):
                     time.sleep(9)
                     facts["left_10s"] = len(marked(mark))
@@ -439,6 +456,7 @@ def drive(case, peer, python):
             end_all(mark)
             process.wait()
             os.close(read)
+            remove(new_names(process, names))
         errors.seek(0)
         facts["lines"] = errors.read().count(b"\n")
     return facts

@@ -227,7 +227,7 @@ fn run_task(case: &str, pool: &Pool) -> swathe::Result<Partial<Array<u64>>> {
         "segfault" => batch.map(segfault, 0..8),
         "abort" => batch.map(abort, 0..8),
         "endless" => batch.timeout(LIMIT).map(endless, 0..8),
-        "sigstop" => batch.timeout(LIMIT).retries(1).map(sigstop, 0..8),
+        "sigstop" => batch.timeout(LIMIT).map(sigstop, 0..8),
         // A pool that breaks says why in the error of the call.
         "initializer" => pool.map(square, 0..8).and_then(|_| batch.map(square, 0..8)),
         "bad_exception" => batch.map(bad_exception, 0..8),

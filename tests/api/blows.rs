@@ -39,14 +39,18 @@ fn zygote<S>(pool: &Pool<S>) -> u32 {
         let pids = pool.workers().into_iter().map(|worker| worker.pid);
         // A worker without its zygote belongs to somebody else.
         let parents = pids.filter_map(|pid| Process::read(Process::read(pid)?.parent));
-        parents.map(|zygote| (zygote.parent, zygote.pid)).find(|(of, _)| *of == std::process::id())
+        parents
+            .map(|zygote| (zygote.parent, zygote.pid))
+            .find(|(of, _)| *of == std::process::id())
     };
     until("a worker is there", || parent().is_some());
     parent().map(|(_, pid)| pid).expect("a worker was there")
 }
 
 fn family<S>(pool: &Pool<S>) -> Vec<u32> {
-    until("all workers are there", || pool.workers().len() == pool.processes());
+    until("all workers are there", || {
+        pool.workers().len() == pool.processes()
+    });
     let workers = pool.workers().into_iter().map(|worker| worker.pid);
     workers.chain([zygote(pool)]).collect()
 }
@@ -207,7 +211,10 @@ fn a_pool_may_be_dropped_by_another_thread() -> Result<()> {
     let Err(Error::Job(error)) = pending.get() else {
         panic!("nobody sleeps so long")
     };
-    assert_eq!(error.to_string(), "the pool was terminated: 0 of 4 positions were done");
+    assert_eq!(
+        error.to_string(),
+        "the pool was terminated: 0 of 4 positions were done"
+    );
     dropping.join().expect("it does not panic");
     assert!(family.iter().all(|pid| !runs(*pid)));
     Ok(())
@@ -228,7 +235,11 @@ fn a_pool_may_be_ended_many_times() -> Result<()> {
             });
             scope.spawn(|| pending.cancel());
             scope.spawn(|| pending.get().expect_err("nobody sleeps so long"));
-            scope.spawn(|| if let Ok(values) = pool.map(nap, 0..3) { assert_eq!(values[2], 1002) });
+            scope.spawn(|| {
+                if let Ok(values) = pool.map(nap, 0..3) {
+                    assert_eq!(values[2], 1002);
+                }
+            });
         });
         assert!(family.iter().all(|pid| !runs(*pid)), "round {round}");
         pool.join()?;

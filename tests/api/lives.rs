@@ -215,7 +215,33 @@ fn chaos_is_not_held_against_the_initializer() -> Result<()> {
     }
     let builder = Pool::builder().processes(1).initializer(settle, 20);
     let pool = watched(builder.chaos(Chaos::seeded(3).kill(100.0)).build());
-    assert!(pool.batch().max_deaths(1000).map(|x: u64| x, 0..100)?.iter().copied().eq(0..100));
+    assert!(
+        pool.batch()
+            .max_deaths(1000)
+            .map(|x: u64| x, 0..100)?
+            .iter()
+            .copied()
+            .eq(0..100)
+    );
+    Ok(())
+}
+
+/// Nobody takes the work of a job whose elements have deadlines: then nobody is alive.
+#[test]
+fn workers_that_are_stopped_while_they_have_nothing_to_do_are_replaced() -> Result<()> {
+    let pool = pool(2);
+    pool.run_per_worker(|| ())?;
+    for pid in pids(&pool) {
+        until("it has nothing to do", || {
+            Process::read(pid).is_some_and(|p| p.state == 'S')
+        });
+        kill(Pid::from_raw(pid as i32), Signal::SIGSTOP).expect("it runs");
+    }
+    let doubled = pool
+        .batch()
+        .timeout(Duration::from_millis(50))
+        .map(|x: u64| 2 * x, 0..4)?;
+    assert_eq!(doubled, [0, 2, 4, 6]);
     Ok(())
 }
 

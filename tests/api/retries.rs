@@ -135,8 +135,15 @@ fn fail_fast_waits_for_the_last_try() -> Result<()> {
         panic!("every fourth needs four tries")
     };
     // Those whose turn did not come have failed as they had before.
-    let tries: Vec<u32> = error.failures().iter().map(|failure| failure.attempts()).collect();
-    assert!(tries.contains(&3) && tries.iter().all(|n| (2..=3).contains(n)), "{tries:?}");
+    let tries: Vec<u32> = error
+        .failures()
+        .iter()
+        .map(|failure| failure.attempts())
+        .collect();
+    assert!(
+        tries.contains(&3) && tries.iter().all(|n| (2..=3).contains(n)),
+        "{tries:?}"
+    );
     Ok(())
 }
 

@@ -31,7 +31,11 @@ impl Session {
         tcsetattr(&pty.slave, SetArg::TCSANOW, &modes).expect("it is a terminal");
         let stdio = |fd: &OwnedFd| Stdio::from(fd.try_clone().expect("a descriptor can be had"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_parent"));
-        command.arg(what).stdin(stdio(&pty.slave)).stdout(stdio(&pty.slave)).stderr(stdio(&pty.slave));
+        command
+            .arg(what)
+            .stdin(stdio(&pty.slave))
+            .stdout(stdio(&pty.slave))
+            .stderr(stdio(&pty.slave));
         let take_terminal = || {
             nix::unistd::setsid()?;
             // SAFETY: the call reads no memory; descriptor 0 is the terminal.
@@ -47,8 +51,16 @@ impl Session {
         drop((command, pty.slave));
         let keys = File::from(pty.master);
         let mut screen = BufReader::new(keys.try_clone().expect("a descriptor can be had"));
-        let pids = line(&mut screen).split_whitespace().map(|pid| pid.parse().expect("a number")).collect();
-        Self { program, keys, screen, pids }
+        let pids = line(&mut screen)
+            .split_whitespace()
+            .map(|pid| pid.parse().expect("a number"))
+            .collect();
+        Self {
+            program,
+            keys,
+            screen,
+            pids,
+        }
     }
 
     fn press_ctrl_c(&mut self) {
@@ -74,11 +86,17 @@ fn ctrl_c_ends_a_program_by_sigint_and_all_its_workers() {
     for what in ["waits", "computes", "idles", "streams", "recycles"] {
         let _watch = watch();
         let mut session = Session::start(what);
-        assert!(session.pids.len() == 3 && session.pids.iter().all(|pid| runs(*pid)), "{:?}", session.pids);
+        assert!(
+            session.pids.len() == 3 && session.pids.iter().all(|pid| runs(*pid)),
+            "{:?}",
+            session.pids
+        );
         session.press_ctrl_c();
         let status = session.program.wait().expect("it ends");
         assert_eq!(status.signal(), Some(libc::SIGINT), "{what}: {status}");
-        until("its workers are gone", || session.pids.iter().all(|pid| !runs(*pid)));
+        until("its workers are gone", || {
+            session.pids.iter().all(|pid| !runs(*pid))
+        });
         // The last process of the session has let go of the terminal.
         let said = session.rest();
         assert!(said.lines().count() <= 1, "{what}: {said}");

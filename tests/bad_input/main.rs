@@ -5,6 +5,7 @@ swathe::init_before_main!();
 
 mod files;
 mod jobs;
+mod neighbours;
 mod pools;
 
 /// The text of an error, which must come.

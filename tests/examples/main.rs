@@ -115,7 +115,9 @@ fn resume() {
     let path = directory.path().join("scan.npy").display().to_string();
     run::killed_when("resume", &[&path], || {
         let progress = std::fs::read(format!("{path}.progress")).unwrap_or_default();
-        progress.get(2 * 4096..2 * 4096 + 64).is_some_and(|words| words.iter().any(|&byte| byte != 0))
+        progress
+            .get(2 * 4096..2 * 4096 + 64)
+            .is_some_and(|words| words.iter().any(|&byte| byte != 0))
     });
     let output = example("resume", &[&path]);
     let lines: Vec<&str> = output.stdout.lines().collect();
@@ -128,7 +130,10 @@ fn resume() {
     let promised = promised(include_str!("../../examples/resume.rs"));
     assert_eq!(*last, promised[1].replace("scan.npy", &path));
     let again = example("resume", &[&path]).stdout;
-    assert!(again.starts_with("262144 of 262144 points were there\n"), "{again}");
+    assert!(
+        again.starts_with("262144 of 262144 points were there\n"),
+        "{again}"
+    );
 }
 
 #[test]

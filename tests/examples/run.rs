@@ -52,9 +52,15 @@ pub(crate) fn killed_when(name: &str, arguments: &[&str], ready: impl Fn() -> bo
     let reached = poll(Duration::from_secs(60), || ready().then_some(()));
     child.kill().expect("it can be killed");
     let status = child.wait().expect("it ends");
-    assert!(reached.is_some() && !status.success(), "it was to be killed while it works: {status}");
+    assert!(
+        reached.is_some() && !status.success(),
+        "it was to be killed while it works: {status}"
+    );
     let gone = || members(child.id()).is_empty().then_some(());
-    assert!(poll(Duration::from_secs(10), gone).is_some(), "processes of {name} stay");
+    assert!(
+        poll(Duration::from_secs(10), gone).is_some(),
+        "processes of {name} stay"
+    );
 }
 
 /// The example's executable. `cargo test` builds the examples before it runs any test; run alone (`-p swathe-tests`),

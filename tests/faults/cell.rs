@@ -54,7 +54,11 @@ impl Trial {
     fn options(&self) -> Options {
         let minute = Duration::from_secs(60);
         Options {
-            chunk: if self.nth == 1 { ChunkSize::Auto } else { ChunkSize::Fixed(5) },
+            chunk: if self.nth == 1 {
+                ChunkSize::Auto
+            } else {
+                ChunkSize::Fixed(5)
+            },
             timeout: match self.kind.hangs() {
                 true => Some(LIMIT),
                 false => self.strict.then_some(minute),
@@ -105,12 +109,19 @@ impl Trial {
         self.judge(&failures);
         let later = self.shape.run(pool, &self.options())?;
         assert!(later.is_empty(), "the pool does not work any more: {later:?}");
-        let pids: Vec<u32> = pool.workers().iter().map(|worker| worker.pid).chain([zygote]).collect();
+        let last = pool.workers();
+        let pids: Vec<u32> = last.iter().map(|worker| worker.pid).chain([zygote]).collect();
         pool.close();
         pool.join()?;
         assert!(pids.into_iter().all(|pid| !runs(pid)), "a process is left");
         let missing = ledger.births.load() - ledger.departures.load();
-        assert_eq!(missing, self.missing_departures(), "of {} lives", ledger.births.load());
+        let expected = self.missing_departures();
+        assert_eq!(
+            missing,
+            expected,
+            "of {} lives, the last {last:?}",
+            ledger.births.load()
+        );
         Ok(())
     }
 
@@ -120,7 +131,9 @@ impl Trial {
             Outcome::Fails => !failures.is_empty(),
             Outcome::Spared => worker.is_some_and(|worker| hangs(worker.pid)),
             // It passes the point before it comes to work.
-            Outcome::Nothing if self.point == Point::Initializer => worker.is_some_and(|worker| worker.elements > 0),
+            Outcome::Nothing if self.point == Point::Initializer => {
+                worker.is_some_and(|worker| worker.elements > 0)
+            }
             _ => worker.is_some_and(|worker| worker.incarnation > 1),
         }
     }
@@ -133,7 +146,10 @@ impl Trial {
             Outcome::Blamed if self.strict => Some((Status::Lost, self.cause())),
             _ => None,
         };
-        let found: Vec<_> = failures.iter().map(|failure| (failure.status(), failure.cause())).collect();
+        let found: Vec<_> = failures
+            .iter()
+            .map(|failure| (failure.status(), failure.cause()))
+            .collect();
         assert_eq!(found, Vec::from_iter(expected), "{failures:?}");
     }
 
@@ -162,7 +178,10 @@ impl Ledger {
         fn enter(births: Value<u32>, departures: Value<u32>) -> Value<u32> {
             births.fetch_add(1);
             // What aborts would tell the terminal.
-            let nowhere = File::options().write(true).open("/dev/null").expect("it is always there");
+            let nowhere = File::options()
+                .write(true)
+                .open("/dev/null")
+                .expect("it is always there");
             nix::unistd::dup2_stderr(nowhere).expect("a descriptor can be replaced");
             departures
         }
@@ -185,7 +204,9 @@ pub(crate) fn zygote<S>(pool: &Pool<S>) -> u32 {
     let parent = || {
         let workers = pool.workers();
         let pids = workers.iter().map(|worker| worker.pid);
-        pids.filter_map(Process::read).map(|worker| worker.parent).find(|pid| *pid > 1)
+        pids.filter_map(Process::read)
+            .map(|worker| worker.parent)
+            .find(|pid| *pid > 1)
     };
     until("a worker is there", || parent().is_some());
     parent().expect("a worker was there")
@@ -200,4 +221,3 @@ fn hangs(pid: u32) -> bool {
     let states: Vec<_> = looks.collect();
     states.iter().all(|state| *state == Some('T')) || states.iter().all(|state| *state == Some('R'))
 }
-

@@ -17,12 +17,19 @@ fn statuses<O>(partial: &Partial<O>) -> Vec<Status> {
 /// The pool has the workers that it had, and they work.
 fn assert_unharmed<S: 'static>(pool: &Pool<S>, pids: &[u32]) -> Result<()> {
     assert!(pids.iter().all(|pid| runs(*pid)));
-    assert!(pool.map(|x: u64| x + 1, 0..POSITIONS)?.iter().copied().eq(1..=POSITIONS));
+    assert!(
+        pool.map(|x: u64| x + 1, 0..POSITIONS)?
+            .iter()
+            .copied()
+            .eq(1..=POSITIONS)
+    );
     Ok(())
 }
 
 fn pids<S>(pool: &Pool<S>) -> Vec<u32> {
-    until("all workers are there", || pool.workers().len() == pool.processes());
+    until("all workers are there", || {
+        pool.workers().len() == pool.processes()
+    });
     pool.workers().iter().map(|worker| worker.pid).collect()
 }
 
@@ -37,7 +44,12 @@ fn of_an_initializer() -> Result<()> {
     }
     assert_eq!(outcome("in the initializer", Kind::Error), Outcome::Again);
     let births = Value::new(0)?;
-    let pool = watched(Pool::builder().processes(2).try_state(enter, births.clone()).build());
+    let pool = watched(
+        Pool::builder()
+            .processes(2)
+            .try_state(enter, births.clone())
+            .build(),
+    );
     for shape in Shape::ALL {
         assert!(shape.run(&pool, &Options::default())?.is_empty());
     }
@@ -77,23 +89,47 @@ fn of_a_task() -> Result<()> {
     }
     fn refuse_chunk(from: &[u64], to: &mut [u64]) -> Result<(), String> {
         to.copy_from_slice(from);
-        if from.contains(&7) { Err("seven".into()) } else { Ok(()) }
+        if from.contains(&7) {
+            Err("seven".into())
+        } else {
+            Ok(())
+        }
     }
     assert_eq!(outcome("running", Kind::Error), Outcome::Fails);
     let pool = pool(2);
     let pids = pids(&pool);
-    let one: Vec<Status> = (0..20).map(|i| if i == 7 { Status::Failed } else { Status::Done }).collect();
-    assert_eq!(statuses(&pool.batch().collect_errors().try_map(refuse, 0..20)?), one);
-    let texts = pool.batch().collect_errors().try_map(|x: u64| refuse(x).map(|x| x.to_string()), 0..20)?;
+    let one: Vec<Status> = (0..20)
+        .map(|i| if i == 7 { Status::Failed } else { Status::Done })
+        .collect();
+    assert_eq!(
+        statuses(&pool.batch().collect_errors().try_map(refuse, 0..20)?),
+        one
+    );
+    let texts = pool
+        .batch()
+        .collect_errors()
+        .try_map(|x: u64| refuse(x).map(|x| x.to_string()), 0..20)?;
     assert_eq!(statuses(&texts), one);
     let Err(Error::Job(error)) = pool.try_map_in_place(refuse, ArrayMut::from_range(0..20)?) else {
         panic!("seven must fail")
     };
-    let array = error.into_partial::<ArrayMut<u64>>().expect("the array comes back");
+    let array = error
+        .into_partial::<ArrayMut<u64>>()
+        .expect("the array comes back");
     assert_eq!(statuses(&array), one);
     let input: Vec<u64> = (0..20).collect();
-    let chunks = pool.batch().chunk_size(5).collect_errors().try_map_chunks(refuse_chunk, input)?;
-    let chunk = (0..20).map(|i| if (5..10).contains(&i) { Status::Failed } else { Status::Done });
+    let chunks = pool
+        .batch()
+        .chunk_size(5)
+        .collect_errors()
+        .try_map_chunks(refuse_chunk, input)?;
+    let chunk = (0..20).map(|i| {
+        if (5..10).contains(&i) {
+            Status::Failed
+        } else {
+            Status::Done
+        }
+    });
     assert_eq!(statuses(&chunks), chunk.collect::<Vec<_>>());
     assert_unharmed(&pool, &pids)
 }
@@ -107,7 +143,9 @@ fn of_writing_results() -> Result<()> {
     let pids = pids(&pool);
     let grow = |x: u64| "x".repeat(if x == 3 { 64 << 20 } else { 10 });
     let partial = pool.batch().collect_errors().map(grow, 0..10u64)?;
-    let one: Vec<Status> = (0..10).map(|i| if i == 3 { Status::Failed } else { Status::Done }).collect();
+    let one: Vec<Status> = (0..10)
+        .map(|i| if i == 3 { Status::Failed } else { Status::Done })
+        .collect();
     assert_eq!(statuses(&partial), one);
     assert_unharmed(&pool, &pids)
 }
@@ -123,12 +161,20 @@ fn of_writing_results_in_place() -> Result<()> {
     let mut array = ArrayMut::<Block>::zeros_in(&memory, 6)?;
     let _rest = ArrayMut::<u8>::zeros_in(&memory, 3 << 19)?;
     array.iter_mut().for_each(|block| block[0] = 5);
-    let Err(Error::Job(error)) = pool.map_in_place(|mut block: Block| { block[0] += 1; block }, array) else {
+    let Err(Error::Job(error)) = pool.map_in_place(
+        |mut block: Block| {
+            block[0] += 1;
+            block
+        },
+        array,
+    ) else {
         panic!("there is no room")
     };
     let text = error.to_string();
     assert!(text.contains("do not fit into the arena"), "{text}");
-    let partial = error.into_partial::<ArrayMut<Block>>().expect("the array comes back");
+    let partial = error
+        .into_partial::<ArrayMut<Block>>()
+        .expect("the array comes back");
     assert_eq!(statuses(&partial), [Status::Failed; 6]);
     assert!(partial.into_values().iter().all(|block| block[0] == 5));
     assert_unharmed(&pool, &pids)

@@ -37,14 +37,18 @@ fn stopping_at(point: Point) -> Watched<Pool> {
 
 fn stopped(pool: &Pool) -> Option<u32> {
     let pids = pool.workers().into_iter().map(|worker| worker.pid);
-    pids.filter_map(Process::read).find(|worker| worker.state == 'T').map(|worker| worker.pid)
+    pids.filter_map(Process::read)
+        .find(|worker| worker.state == 'T')
+        .map(|worker| worker.pid)
 }
 
 /// A job that waits for a stopped worker, when the other one has done the rest.
 fn job_that_waits(pool: &Pool) -> Result<Pending<Array<u64>>> {
     loop {
         let pending = pool.map_async(number, 0..POSITIONS)?;
-        until("a worker is stopped", || pending.ready() || stopped(pool).is_some());
+        until("a worker is stopped", || {
+            pending.ready() || stopped(pool).is_some()
+        });
         // It may have stopped behind the last job it had a part in.
         if !pending.wait(Duration::from_millis(30)) {
             return Ok(pending);
@@ -69,7 +73,12 @@ fn assert_partial(pending: &Pending<Array<u64>>, missing: Status) -> Result<()> 
 }
 
 fn assert_gone(pool: &Pool, also: u32) -> impl Fn() + use<> {
-    let pids: Vec<u32> = pool.workers().iter().map(|worker| worker.pid).chain([also]).collect();
+    let pids: Vec<u32> = pool
+        .workers()
+        .iter()
+        .map(|worker| worker.pid)
+        .chain([also])
+        .collect();
     move || assert!(pids.iter().all(|pid| !runs(*pid)), "a process is left")
 }
 
@@ -77,8 +86,8 @@ fn assert_gone(pool: &Pool, also: u32) -> impl Fn() + use<> {
 fn at_each(points: &[Point], test: fn(Point) -> Result<()>) -> Result<()> {
     thread::scope(|scope| {
         let tests: Vec<_> = points.iter().map(|point| scope.spawn(|| test(*point))).collect();
-        let ends = tests.into_iter().zip(points);
-        ends.map(|(test, point)| test.join().unwrap_or_else(|_| panic!("{point:?} went wrong"))).collect()
+        let mut ends = tests.into_iter().zip(points);
+        ends.try_for_each(|(test, point)| test.join().unwrap_or_else(|_| panic!("{point:?} went wrong")))
     })
 }
 
@@ -142,7 +151,13 @@ fn or_until_the_worker_goes_on() -> Result<()> {
         let pending = job_that_waits(&pool)?;
         let pid = stopped(&pool).expect("it holds the job");
         kill(Pid::from_raw(pid as i32), Signal::SIGCONT).expect("it is there");
-        assert!(pending.get()?.iter().copied().eq((0..POSITIONS).map(|i| 3 * i + 1)));
+        assert!(
+            pending
+                .get()?
+                .iter()
+                .copied()
+                .eq((0..POSITIONS).map(|i| 3 * i + 1))
+        );
         assert!(pool.workers().iter().any(|worker| worker.pid == pid));
         Ok(())
     })

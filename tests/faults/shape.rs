@@ -2,7 +2,9 @@
 
 use std::{fmt, thread, time::Duration};
 
-use swathe::{ArrayMut, Batch, ChunkSize, Collection, Error, ItemError, Partial, Pool, Result, Status, chaos::Point};
+use swathe::{
+    ArrayMut, Batch, ChunkSize, Collection, Error, ItemError, Partial, Pool, Result, Status, chaos::Point,
+};
 
 /// How many positions a job has.
 pub(crate) const POSITIONS: u64 = 200;
@@ -40,7 +42,10 @@ impl Shape {
     /// element each, or a chunk.
     pub(crate) fn run<S: 'static>(self, pool: &Pool<S>, options: &Options) -> Result<Vec<ItemError>> {
         match self {
-            Self::Numbers => check(&options.of(pool).collect_errors().map(number, 0..POSITIONS)?, to_number),
+            Self::Numbers => check(
+                &options.of(pool).collect_errors().map(number, 0..POSITIONS)?,
+                to_number,
+            ),
             Self::Texts => {
                 let texts = options.of(pool).collect_errors().map(text, 0..POSITIONS)?;
                 check(&texts, |i| to_number(i).to_string())
@@ -112,13 +117,18 @@ fn in_place<S: 'static>(batch: Batch<'_, S>) -> Result<Vec<ItemError>> {
     let array = ArrayMut::from_range(0..POSITIONS)?;
     let error = match batch.map_in_place(change, array) {
         Ok(array) => {
-            assert!(array.iter().copied().eq((0..POSITIONS).map(expected)), "{array:?}");
+            assert!(
+                array.iter().copied().eq((0..POSITIONS).map(expected)),
+                "{array:?}"
+            );
             return Ok(Vec::new());
         }
         Err(Error::Job(error)) => error,
         Err(other) => return Err(other),
     };
-    let partial = error.into_partial::<ArrayMut<u64>>().expect("the array comes back");
+    let partial = error
+        .into_partial::<ArrayMut<u64>>()
+        .expect("the array comes back");
     let failed = check(&partial, expected)?;
     let statuses: Vec<Status> = (0..partial.len()).map(|i| partial.status(i)).collect();
     let array = partial.into_values();
@@ -126,7 +136,10 @@ fn in_place<S: 'static>(batch: Batch<'_, S>) -> Result<Vec<ItemError>> {
         let untouched = *value == i as u64;
         // A copy that was made on behalf of the dead may have come too late for the status, not for the value.
         let whole = untouched || *value == expected(i as u64);
-        assert!(whole && (status == Status::Done) <= !untouched, "position {i}: {value}, {status:?}");
+        assert!(
+            whole && (status == Status::Done) <= !untouched,
+            "position {i}: {value}, {status:?}"
+        );
     }
     Ok(failed)
 }

@@ -29,7 +29,9 @@ fn trials(row: usize) -> [Vec<Trial>; 3] {
         if kind.fault().is_none() || expected == Outcome::Absent {
             continue;
         }
-        let shapes = Shape::ALL.into_iter().filter(|shape| shape.passes(point, in_place));
+        let shapes = Shape::ALL
+            .into_iter()
+            .filter(|shape| shape.passes(point, in_place));
         // A job without limits would wait for it.
         let shapes = shapes.filter(|shape| !(*shape == Shape::PerWorker && kind.hangs()));
         for (index, shape) in shapes.enumerate() {
@@ -50,8 +52,13 @@ fn trials(row: usize) -> [Vec<Trial>; 3] {
             if kind != Kind::Loop || index == 0 {
                 groups[group].push(trial);
             }
-            if matches!(expected, Outcome::Blamed | Outcome::Replaced | Outcome::Leaves) && index == number % 2 {
-                groups[0].push(Trial { strict: true, ..trial });
+            if matches!(expected, Outcome::Blamed | Outcome::Replaced | Outcome::Leaves)
+                && index == number % 2
+            {
+                groups[0].push(Trial {
+                    strict: true,
+                    ..trial
+                });
             }
         }
     }
@@ -76,7 +83,12 @@ fn run(row: usize) {
     let mut wrong = run_all(soon, AT_ONCE);
     wrong.extend(run_all(standing, WAITING_AT_ONCE));
     wrong.extend(run_all(turning, 2));
-    assert!(wrong.is_empty(), "{} cells went wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} cells went wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 fn run_all(trials: Vec<Trial>, at_once: usize) -> Vec<String> {
@@ -90,13 +102,19 @@ fn run_all(trials: Vec<Trial>, at_once: usize) -> Vec<String> {
                 Ok(Err(error)) => error.to_string(),
                 Err(payload) => said(&*payload),
             };
-            wrong.lock().expect("nobody panics here").push(format!("{trial:?}: {said}"));
+            wrong
+                .lock()
+                .expect("nobody panics here")
+                .push(format!("{trial:?}: {said}"));
         }
     };
     thread::scope(|scope| {
         for worker in 0..at_once {
             let name = format!("trials {worker}");
-            thread::Builder::new().name(name).spawn_scoped(scope, work).expect("a thread can be had");
+            thread::Builder::new()
+                .name(name)
+                .spawn_scoped(scope, work)
+                .expect("a thread can be had");
         }
     });
     wrong.into_inner().expect("nobody panics there")
@@ -104,7 +122,8 @@ fn run_all(trials: Vec<Trial>, at_once: usize) -> Vec<String> {
 
 fn said(payload: &(dyn std::any::Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().cloned();
-    text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+    text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_default()
 }
 
 macro_rules! stages {

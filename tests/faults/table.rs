@@ -133,7 +133,10 @@ impl Outcome {
 pub(crate) fn outcome(stage: &str, kind: Kind) -> Outcome {
     let rows = rows();
     let (head, cells) = rows.split_first().expect("the table has a head");
-    let (title, _) = Kind::ALL.iter().find(|(_, other)| *other == kind).expect("all are there");
+    let (title, _) = Kind::ALL
+        .iter()
+        .find(|(_, other)| *other == kind)
+        .expect("all are there");
     let column = head.iter().position(|cell| cell == title);
     let row = cells.iter().find(|row| row[0] == stage);
     let word = row.and_then(|row| row.get(column?));
@@ -146,7 +149,9 @@ pub(crate) fn outcome(stage: &str, kind: Kind) -> Outcome {
 
 /// The cells of the table, row by row, without the rule below its head.
 fn rows() -> Vec<Vec<&'static str>> {
-    let (_, section) = DOCUMENT.split_once(HEADING).expect("the document has the section");
+    let (_, section) = DOCUMENT
+        .split_once(HEADING)
+        .expect("the document has the section");
     let lines = section.lines().skip_while(|line| !line.starts_with('|'));
     let lines = lines.take_while(|line| line.starts_with('|'));
     let cells = |line: &'static str| line.trim_matches('|').split('|').map(str::trim).collect();
@@ -174,7 +179,10 @@ fn the_document_has_every_cell() {
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (title, _) = Self::ALL.iter().find(|(_, kind)| kind == self).expect("all are there");
+        let (title, _) = Self::ALL
+            .iter()
+            .find(|(_, kind)| kind == self)
+            .expect("all are there");
         f.write_str(title)
     }
 }

@@ -2,10 +2,18 @@
 //!
 //! Without the harness, because only one pool may live at a time here.
 
-use std::{thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::fs::MetadataExt,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
 use swathe::{Memory, Pool, Result};
-use swathe_tests::{Holdings, pool_processes, until, watch};
+use swathe_tests::{Holdings, pool_processes, runs, until, watch};
 
 fn pool() -> Result<Pool> {
     Pool::builder().processes(2).build()
@@ -87,7 +95,7 @@ fn killed() -> Result<()> {
                 nix::sys::signal::Signal::SIGKILL,
             );
         }
-        until("it is gone", || !swathe_tests::runs(victim));
+        until("it is gone", || !runs(victim));
     }
     pending.get()?;
     drop(pool);
@@ -103,6 +111,56 @@ fn reap_orphans() {
         }
         pool_processes().is_empty()
     });
+}
+
+/// A program with a pool and much shared memory is killed: nobody holds its memory afterwards.
+fn of_a_killed_program() -> Result<()> {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_parent"))
+        .arg("memory")
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut line = String::new();
+    let said = program.stdout.take().expect("it is piped");
+    BufReader::new(said)
+        .read_line(&mut line)
+        .expect("it says something");
+    let pids: Vec<u32> = line
+        .split_whitespace()
+        .map(|pid| pid.parse().expect("a number"))
+        .collect();
+    assert!(pids.len() == 3 && pids.iter().all(|pid| runs(*pid)), "{line}");
+    let memory = memfds(program.id());
+    assert!(memory.len() >= 2, "the arena and the pool's words");
+    let somebody_holds = || {
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.into_iter().any(|pid| !memfds(pid).is_disjoint(&memory))
+    };
+    assert!(somebody_holds());
+    program.kill().expect("it is there");
+    program.wait().expect("it is this process's");
+    until("its workers are gone", || pids.iter().all(|pid| !runs(*pid)));
+    until("nobody holds its memory", || !somebody_holds());
+    reap_orphans();
+    Ok(())
+}
+
+/// The unnamed files that a process has open or mapped, by their numbers.
+fn memfds(pid: u32) -> BTreeSet<u64> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let mapped = maps.lines().filter(|line| line.contains("/memfd:"));
+    let mapped = mapped.filter_map(|line| line.split_whitespace().nth(4)?.parse().ok());
+    let files = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let files = files.filter(|file| {
+        let target = fs::read_link(file.path()).unwrap_or_default();
+        target.to_string_lossy().starts_with("/memfd:")
+    });
+    let open = files.filter_map(|file| Some(fs::metadata(file.path()).ok()?.ino()));
+    mapped.chain(open).collect()
 }
 
 fn resized_and_recycled() -> Result<()> {
@@ -135,7 +193,7 @@ fn main() -> Result<()> {
     // Orphans become children of this process, so that none can hide.
     nix::sys::prctl::set_child_subreaper(true).expect("Linux can do that");
     type Scenario = (&'static str, fn() -> Result<()>);
-    let scenarios: [Scenario; 11] = [
+    let scenarios: [Scenario; 12] = [
         ("closed and joined", closed_and_joined),
         ("terminated", terminated),
         ("dropped", dropped),
@@ -144,6 +202,7 @@ fn main() -> Result<()> {
         ("used after its end", used_after_its_end),
         ("broken", broken),
         ("killed", killed),
+        ("of a killed program", of_a_killed_program),
         ("resized and recycled", resized_and_recycled),
         ("of mapped files", of_mapped_files),
         ("with an arena of its own", with_an_arena_of_its_own),

@@ -204,7 +204,11 @@ impl<T: Pod, S: Fallible + ?Sized> Serialize<S> for Array<T> {
         lease::note_lent();
         let mut reference = self.to_ref();
         if let Some(fingerprint) = BY_CONTENT.get() {
-            let bytes = if size_of::<T>() == 0 { &[] } else { bytemuck::cast_slice(self) };
+            let bytes = if size_of::<T>() == 0 {
+                &[]
+            } else {
+                bytemuck::cast_slice(self)
+            };
             let [first, second] = fingerprint(bytes);
             reference.segment = SegmentId::from_bits(first);
             reference.offset = second;

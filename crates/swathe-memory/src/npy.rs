@@ -116,7 +116,10 @@ impl<T: Element> ArrayMut<T> {
 #[cfg(any(test, feature = "hostile"))]
 pub(crate) fn check_header(bytes: &[u8]) {
     if let Ok(header) = header::parse(bytes) {
-        assert!(header.data_offset <= bytes.len() && header.shape.len() <= crate::MAX_AXES, "{header:?}");
+        assert!(
+            header.data_offset <= bytes.len() && header.shape.len() <= crate::MAX_AXES,
+            "{header:?}"
+        );
     }
 }
 

@@ -162,7 +162,10 @@ impl Segment {
         let what = origin.to_string();
         let fd = self.fd.try_clone().map_err(|source| MemoryError::Map {
             what,
-            source: mapping::MappingError::System { len: self.len(), source },
+            source: mapping::MappingError::System {
+                len: self.len(),
+                source,
+            },
         })?;
         Segment::map(
             SegmentId::random(),

@@ -62,6 +62,8 @@ impl Socket {
             ) {
                 Ok(_) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => {}
+                // Gone as well, and it had not read everything.
+                Err(rustix::io::Errno::CONNRESET) => return Err(rustix::io::Errno::PIPE.into()),
                 Err(e) => return Err(e.into()),
             }
         }
@@ -85,7 +87,8 @@ impl Socket {
             match rustix::net::recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags) {
                 Ok(received) => break received,
                 Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                // The peer is gone, and had not read everything. That is said once; what it sent before comes next.
+                Err(rustix::io::Errno::CONNRESET) => {}
                 Err(e) => return Err(e.into()),
             }
         };
@@ -120,5 +123,32 @@ impl From<OwnedFd> for Socket {
 impl From<Socket> for OwnedFd {
     fn from(socket: Socket) -> Self {
         socket.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel says once that a peer has gone without reading everything, and says it first.
+    #[test]
+    fn what_a_peer_sent_is_read_though_it_has_gone_with_something_unread() {
+        let gone = |unread: bool| {
+            let (here, there) = Socket::pair().expect("a pair");
+            there.send(b"last words", &[]).expect("there is room");
+            if unread {
+                here.send(b"an order", &[]).expect("there is room");
+            }
+            drop(there);
+            here
+        };
+        for unread in [false, true] {
+            let here = gone(unread);
+            let packet = here.receive().expect("no error").expect("there is a packet");
+            assert_eq!(packet.bytes, b"last words");
+            assert!(here.try_receive().expect("no error").is_none());
+            let refused = gone(unread).send(b"another order", &[]).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::BrokenPipe);
+        }
     }
 }

@@ -52,7 +52,7 @@ pub struct WorkerSlot {
     /// The job the worker is inside of: its hazard word.
     inside: AtomicU64,
     phase: AtomicU32,
-    /// Process id, set by the supervisor.
+    /// Process id, set by the zygote when it has told the parent of this process, which waits for that.
     pub pid: AtomicU32,
     /// How many processes have had this slot, set by the supervisor.
     pub incarnation: AtomicU32,

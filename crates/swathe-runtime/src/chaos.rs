@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use swathe_protocol::{SlotPhase, WorkerSlot};
+
 use crate::{fault::Chaos, supervisor::Process};
 
 /// When which blow falls next.
@@ -38,23 +40,23 @@ impl Strikes {
     }
 
     /// Strikes where it is time. Gives the time of the next blow.
-    pub(crate) fn due(&mut self, processes: &mut [Option<Process>]) -> Option<Instant> {
+    pub(crate) fn due(&mut self, processes: &mut [Option<Process>], slots: &[WorkerSlot]) -> Option<Instant> {
         let now = Instant::now();
         let draws = &mut self.draws;
         if self.kills.is_due(now, draws)
-            && let Some((_, process)) = victim(processes, draws)
+            && let Some((_, process)) = victim(processes, slots, draws)
         {
             process.struck = true;
             process.pidfd.iter().for_each(|pidfd| pidfd.kill());
         }
         if self.stops.is_due(now, draws)
-            && let Some((_, process)) = victim(processes, draws)
+            && let Some((_, process)) = victim(processes, slots, draws)
         {
             process.struck = true;
             process.pidfd.iter().for_each(|pidfd| pidfd.pause(true));
         }
         if self.delays.is_due(now, draws)
-            && let Some((slot, process)) = victim(processes, draws)
+            && let Some((slot, process)) = victim(processes, slots, draws)
         {
             process.pidfd.iter().for_each(|pidfd| pidfd.pause(true));
             let length = self.longest_delay.mul_f64(unit(draws));
@@ -90,14 +92,24 @@ impl Clock {
     }
 }
 
-fn victim<'p>(processes: &'p mut [Option<Process>], draws: &mut u64) -> Option<(usize, &'p mut Process)> {
-    let living = processes.iter().flatten().count();
-    let at = (unit(draws) * living as f64) as usize;
-    processes
+/// One of those that live. Not one that was born this instant: stopped before it is bound to its zygote's life, it would
+/// outlive everybody.
+fn victim<'p>(
+    processes: &'p mut [Option<Process>],
+    slots: &[WorkerSlot],
+    draws: &mut u64,
+) -> Option<(usize, &'p mut Process)> {
+    let lives = |slot: usize, process: &Process| {
+        process.pidfd.is_some() && slots[slot].phase() != SlotPhase::Starting
+    };
+    let mut living: Vec<_> = processes
         .iter_mut()
         .enumerate()
         .filter_map(|(slot, process)| Some((slot, process.as_mut()?)))
-        .nth(at)
+        .filter(|(slot, process)| lives(*slot, process))
+        .collect();
+    let at = (unit(draws) * living.len() as f64) as usize;
+    (at < living.len()).then(|| living.swap_remove(at))
 }
 
 /// A number in [0, 1), by SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).

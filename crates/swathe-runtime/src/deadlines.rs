@@ -76,7 +76,7 @@ pub(crate) struct Watch {
     /// Since when it is to leave and has not.
     leaving: Option<Instant>,
     /// What it did when it was last looked at, and since when it does.
-    still: ([u64; 5], Instant),
+    still: ([u64; 6], Instant),
 }
 
 impl Watch {
@@ -86,13 +86,15 @@ impl Watch {
             born: now,
             hung_up: None,
             leaving: None,
-            still: ([u64::MAX; 5], now),
+            still: ([u64::MAX; 6], now),
         }
     }
 
     /// Since when the worker has not moved.
-    fn still_since(&mut self, slot: &WorkerSlot, now: Instant) -> Instant {
+    fn still_since(&mut self, slot: &WorkerSlot, between: bool, now: Instant) -> Instant {
         let marks = [
+            // An idle worker may rest as long as there is nothing for it.
+            u64::from(between),
             slot.phase() as u64,
             slot.inside().map_or(0, |key| key.to_word()),
             slot.strip_first.load(Ordering::Relaxed),
@@ -264,10 +266,11 @@ fn look_at_work(
         return Look::Never;
     };
     let between = match slot.phase() {
-        SlotPhase::Idle => slot.errand.load(Ordering::Relaxed) != 0,
+        // If everybody were stopped like that, nobody would take what lies there.
+        SlotPhase::Idle => slot.errand.load(Ordering::Relaxed) != 0 || !core.control.ring().is_empty(),
         _ => slot.strip_len.load(Ordering::Relaxed) == 0,
     };
-    let stuck = watch.still_since(slot, now) + shortest + STUCK;
+    let stuck = watch.still_since(slot, between, now) + shortest + STUCK;
     if between && stuck <= now {
         return Look::Kill(Doom::Stuck);
     }

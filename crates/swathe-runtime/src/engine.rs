@@ -188,11 +188,13 @@ impl Engine {
             .spawn(move || supervisor.run())
             .map_err(start)?;
         let for_courier = core.clone();
+        // Dropped, it ends the supervisor and its processes.
+        let engine = Self(Arc::new(Owner { core }));
         std::thread::Builder::new()
             .name("swathe-courier".into())
             .spawn(move || courier::run(&for_courier))
             .map_err(start)?;
-        Ok(Self(Arc::new(Owner { core })))
+        Ok(engine)
     }
 
     fn core(&self) -> &Arc<Core> {

@@ -18,9 +18,7 @@ impl State {
     pub(crate) fn send_errand(&mut self, core: &Core, key: JobKey, round: &Round, chunk: u32) {
         let position = round.positions(round.numbers(Span::new(chunk, chunk + 1))).first;
         let worker = (position as usize).min(core.control.slots.len() - 1);
-        core.control
-            .lane(key, worker)
-            .fill(Span::new(chunk, chunk + 1));
+        core.control.lane(key, worker).fill(Span::new(chunk, chunk + 1));
         core.control.slots[worker]
             .errand
             .store(key.to_word(), Ordering::Release);

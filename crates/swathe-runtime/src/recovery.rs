@@ -178,7 +178,7 @@ fn note_rerun(core: &Core, job: &JobState, round: &Round, key: JobKey, chunks: R
     let newest = core.control.jobs[key.index as usize]
         .failures
         .load(Ordering::Acquire);
-    if newest == 0 {
+    if newest == 0 && !job.terms.has(JobTerms::DURABLE) {
         return;
     }
     let mut again: Vec<Range<u64>> = Vec::new();
@@ -190,6 +190,7 @@ fn note_rerun(core: &Core, job: &JobState, round: &Round, key: JobKey, chunks: R
         };
         let positions = round.positions(open);
         let end = positions.first + positions.len;
+        job.unmark_failed(positions.first..end);
         match again.last_mut() {
             Some(last) if last.end == positions.first => last.end = end,
             _ => again.push(positions.first..end),

@@ -124,6 +124,9 @@ pub(crate) fn mark_failed(bits: &[AtomicU64], position: u64) {
 /// It has one now.
 pub(crate) fn mark_done(bits: &[AtomicU64], position: u64) {
     if let Some(word) = bits.get((position / 64) as usize) {
-        word.fetch_and(!(1 << (position % 64)), Ordering::Release);
+        // A look first: most words have no bit set, and lie in a file whose pages need not be dirtied.
+        if word.load(Ordering::Acquire) & 1 << (position % 64) != 0 {
+            word.fetch_and(!(1 << (position % 64)), Ordering::Release);
+        }
     }
 }

@@ -169,7 +169,7 @@ impl Round {
     }
 
     /// Whether a number of the round is final.
-    fn is_final(&self, number: usize) -> bool {
+    pub(crate) fn is_final(&self, number: usize) -> bool {
         self.status[number].load() == ChunkStatus::Final
     }
 }
@@ -243,6 +243,10 @@ impl Failures {
             len: failure.span,
         };
         failures.map(pick).collect()
+    }
+
+    pub(crate) fn contains(&self, position: u64) -> bool {
+        self.0.contains_key(&position)
     }
 
     pub(crate) fn into_vec(self) -> Vec<Failure> {

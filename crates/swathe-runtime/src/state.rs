@@ -160,6 +160,21 @@ pub(crate) struct JobInner {
     pub(crate) kill_at: Option<Instant>,
 }
 
+impl JobInner {
+    /// Positions that a file says are failed, and that were to be run again and were not: they have neither a value nor
+    /// a record of this run. Ascending.
+    fn holes(&self) -> Vec<u64> {
+        let waiting = self.rest.iter().flat_map(|rest| rest.picks.iter());
+        let numbers = self.round.picks.iter().enumerate();
+        let begun = numbers.filter(|(number, _)| !self.round.is_final(*number));
+        let picks = waiting.chain(begun.map(|(_, pick)| pick));
+        let unknown = picks.filter(|pick| !self.failures.contains(pick.first));
+        unknown
+            .flat_map(|pick| pick.first..pick.first + pick.len)
+            .collect()
+    }
+}
+
 /// A pause between two rounds.
 struct Rest {
     until: Instant,
@@ -220,6 +235,13 @@ impl JobState {
     pub(crate) fn mark_failed(&self, positions: Range<u64>) {
         if let Some(bits) = &self.failed_bits {
             positions.for_each(|position| report::mark_failed(bits, position));
+        }
+    }
+
+    /// These positions are run again: what a file says of them is void.
+    pub(crate) fn unmark_failed(&self, positions: Range<u64>) {
+        if let Some(bits) = &self.failed_bits {
+            positions.for_each(|position| report::mark_done(bits, position));
         }
     }
 
@@ -298,13 +320,16 @@ impl JobState {
 
     /// The round that the rest was for.
     fn next_round(&self, core: &Core) -> Result<Option<Arc<Round>>, swathe_memory::MemoryError> {
-        let Some(rest) = self.inner.lock().rest.take() else {
+        let mut inner = self.inner.lock();
+        let Some(rest) = &inner.rest else {
             return Ok(None);
         };
         let last = rest.attempt > self.retries.more;
-        let round = Round::again(&core.memory, &self.terms, rest.picks, rest.attempt, last)?;
-        let round = Arc::new(round);
-        self.inner.lock().round = round.clone();
+        let picks = rest.picks.clone();
+        let round = Round::again(&core.memory, &self.terms, picks, rest.attempt, last)?;
+        inner.round = Arc::new(round);
+        inner.rest = None;
+        let round = inner.round.clone();
         Ok(Some(round))
     }
 
@@ -649,7 +674,9 @@ impl State {
             let first_is_over = !inner.round.picks.is_empty() || inner.rest.is_some() || end == End::Complete;
             let finals = match job.key() {
                 None => Vec::new(),
-                Some(_) if first_is_over => std::iter::once(0..terms.positions).collect(),
+                Some(_) if first_is_over => {
+                    collect::without(std::iter::once(0..terms.positions).collect(), &inner.holes())
+                }
                 Some(_) => collect::without(
                     collect::finals(&inner.round.status, &inner.round.terms),
                     &inner.redo,

@@ -50,6 +50,14 @@ pub(crate) struct Zygote {
     socket: Socket,
 }
 
+/// Nobody else waits for it.
+impl Drop for Zygote {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// The process of a slot.
 pub(crate) struct Process {
     incarnation: u32,
@@ -220,7 +228,7 @@ impl Supervisor {
         }
         self.next_look = self.keep_time(&core, &mut state);
         if self.stopping.is_none() && !self.draining {
-            let strike = self.strikes.due(&mut self.processes);
+            let strike = self.strikes.due(&mut self.processes, &core.control.slots);
             self.next_look = self.next_look.into_iter().chain(strike).min();
         }
         let empty = self.processes.iter().all(Option::is_none);
@@ -306,7 +314,10 @@ impl Supervisor {
             }
             // A zygote that is gone is heard of soon, and replaced.
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
-            Err(e) => state.phase = PoolPhase::Broken(format!("a worker could not be started: {e}")),
+            Err(e) => {
+                state.phase = PoolPhase::Broken(format!("a worker could not be started: {e}"));
+                core.event.raise();
+            }
         }
     }
 
@@ -335,10 +346,13 @@ impl Supervisor {
             Kind::Forked => {
                 process.pid = pid as u32;
                 process.pidfd = message.fds.pop().map(Pidfd::from);
-                self.core.control.slots[slot]
-                    .pid
-                    .store(pid as u32, Ordering::Relaxed);
+                let watched = process.pidfd.is_some();
                 self.core.state.lock().pids[slot] = Some(pid as u32);
+                if !watched {
+                    self.give_up(
+                        "a worker cannot be watched over: this process may open no more files".to_owned(),
+                    );
+                }
             }
             Kind::ForkFailed => {
                 let text = String::from_utf8_lossy(&message.text).into_owned();
@@ -445,10 +459,7 @@ impl Supervisor {
 
     /// The zygote is gone, and with it, by their parent-death signal, all workers.
     fn lose_zygote(&mut self) {
-        if let Some(mut zygote) = self.zygote.take() {
-            let _ = zygote.child.kill();
-            let _ = zygote.child.wait();
-        }
+        self.zygote = None;
         for slot in 0..self.processes.len() {
             let Some(process) = &self.processes[slot] else {
                 continue;

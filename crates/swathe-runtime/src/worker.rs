@@ -202,6 +202,7 @@ pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket) -> 
         processes: plan.words.processes as u32,
     };
     process::set_name(&facts.name());
+    await_announcement(&plan.control.slots[index]);
     fault::arm(plan.injections.clone(), facts.index, incarnation);
     if plan.words.pin != 0 {
         pin(index);
@@ -248,6 +249,19 @@ pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket) -> 
     // The supervisor watches over the exit hook.
     line.tell(&Message::new(Kind::Leaving, &[]));
     worker.clean_up()
+}
+
+/// Waits until the parent has been told of this process. If the zygote dies before that this process dies with it, and the
+/// parent, which has never heard of it, may give its slot to another at once: so it must not have touched the slot.
+fn await_announcement(slot: &WorkerSlot) {
+    let me = std::process::id();
+    loop {
+        let announced = slot.pid.load(Ordering::Acquire);
+        if announced == me {
+            return;
+        }
+        futex::wait(&slot.pid, announced, NAP);
+    }
 }
 
 fn pin(index: usize) {

@@ -13,7 +13,7 @@ use std::{
 
 use swathe_memory::{Access, Segment, SegmentId};
 use swathe_os::{
-    AsFd, image,
+    AsFd, futex, image,
     process::{self, ExitCause, Forked, Pidfd},
     socket::Socket,
 };
@@ -61,6 +61,7 @@ struct Child {
 }
 
 struct Zygote {
+    control: Arc<Control>,
     socket: Socket,
     parent: Pidfd,
     children: Vec<Child>,
@@ -104,6 +105,7 @@ fn serve() -> std::io::Result<()> {
         .with_text(&image::build_id())
         .send(&socket, &[])?;
     let zygote = Zygote {
+        control: plan.control.clone(),
         socket,
         parent,
         children: Vec::new(),
@@ -234,6 +236,7 @@ impl Zygote {
                 let pidfd = Pidfd::open(pid)?;
                 Message::new(Kind::Forked, &[slot, incarnation, u64::from(pid)])
                     .send(&self.socket, &[pidfd.as_fd()])?;
+                self.announce(slot, pid);
                 self.children.push(Child {
                     slot,
                     incarnation,
@@ -249,6 +252,14 @@ impl Zygote {
             }
         }
         Ok(Turn::Again)
+    }
+
+    /// The parent will hear of this worker, whatever happens to the zygote now: it may begin.
+    fn announce(&self, slot: u64, pid: u32) {
+        if let Some(slot) = self.control.slots.get(slot as usize) {
+            slot.pid.store(pid, Ordering::Release);
+            futex::wake(&slot.pid, 1);
+        }
     }
 
     /// Ends the workers that have not ended in time: SIGTERM first, SIGKILL after some patience.

@@ -89,7 +89,8 @@ impl<S: 'static> Builder<S> {
         self
     }
 
-    /// How long a worker that leaves may take, its exit hook included; 30 s unless set. Then it is killed.
+    /// How long a worker that leaves may take, its exit hook included; 30 s unless set. Then it is killed. When the jobs of a
+    /// closed pool are over, all of its workers are to leave, whatever they do.
     pub fn exit_timeout(mut self, limit: Duration) -> Self {
         self.config.exit_timeout = Some(limit);
         self

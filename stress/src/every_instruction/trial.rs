@@ -99,10 +99,13 @@ pub(super) fn run(case: &Case, pick: Pick) -> io::Result<Tally> {
     let start = Instant::now();
     let watch = Watch::over(case.name);
     let mut stage = Stage::set(case)?;
-    let course = stage.record()?;
+    let mut course = stage.record()?;
     let mut tally = Tally::new(case.name, course.len());
     for index in pick.of(course.deaths()) {
         watch.still_alive();
+        if index >= course.deaths() {
+            break;
+        }
         let deed = stage.kill_at(&course, index)?;
         let hung = deed.is_none();
         let complaint = match &deed {
@@ -117,7 +120,9 @@ pub(super) fn run(case: &Case, pick: Pick) -> io::Result<Tally> {
             if tally.hung >= MOST_HANGS {
                 break;
             }
-            stage = Stage::set(case)?; // The old pool is terminated; it would never come to itself again.
+            // The old pool is terminated. In the new one the same instructions have other addresses.
+            stage = Stage::set(case)?;
+            course = stage.record()?;
         }
     }
     tally.took = start.elapsed();

@@ -29,9 +29,8 @@ pub(super) struct Told {
 impl Told {
     /// Deaths by a cause that starts so, in a phase of `phases`; in any, if that is empty.
     pub(super) fn of(&self, cause: &str, phases: &[&str]) -> u64 {
-        let counted = |by: &str, phase: &str| {
-            by.starts_with(cause) && (phases.is_empty() || phases.contains(&phase))
-        };
+        let counted =
+            |by: &str, phase: &str| by.starts_with(cause) && (phases.is_empty() || phases.contains(&phase));
         let deaths = self.deaths.iter().filter(|((by, phase), _)| counted(by, phase));
         deaths.map(|(_, count)| count).sum()
     }

@@ -2,8 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
@@ -32,7 +31,12 @@ impl Holdings {
         for file in fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {
             if let Ok(target) = fs::read_link(file.path()) {
                 // `socket:[1234]` without its number, which says nothing.
-                let target = target.to_string_lossy().split(":[").next().unwrap_or_default().to_owned();
+                let target = target
+                    .to_string_lossy()
+                    .split(":[")
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned();
                 *files.entry(target).or_insert(0) += 1;
             }
         }
@@ -41,7 +45,9 @@ impl Holdings {
             memory: memory.clone(),
             in_use: memory.stats().in_use,
             files,
-            names: names.map(|name| name.file_name().to_string_lossy().into_owned()).collect(),
+            names: names
+                .map(|name| name.file_name().to_string_lossy().into_owned())
+                .collect(),
         }
     }
 
@@ -60,14 +66,20 @@ impl Holdings {
 
     fn left(&self) -> Vec<String> {
         let now = Self::now(&self.memory);
-        let processes = pool_processes().into_iter().map(|process| format!("process {process}"));
+        let processes = pool_processes()
+            .into_iter()
+            .map(|process| format!("process {process}"));
         let files = now.files.iter().filter_map(|(file, count)| {
             let before = self.files.get(file).copied().unwrap_or(0);
             (*count > before).then(|| format!("{count} descriptors of {file}, {before} before"))
         });
         let names = now.names.difference(&self.names).filter(|name| is_ours(name));
-        let memory = (now.in_use != self.in_use)
-            .then(|| format!("{} bytes of the arena are in use, {} before", now.in_use, self.in_use));
+        let memory = (now.in_use != self.in_use).then(|| {
+            format!(
+                "{} bytes of the arena are in use, {} before",
+                now.in_use, self.in_use
+            )
+        });
         processes
             .chain(files)
             .chain(names.map(|name| format!("/dev/shm/{name}")))

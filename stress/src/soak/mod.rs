@@ -116,7 +116,11 @@ impl Soak {
                 summary.clone()
             });
             eprintln!("hanging (--seed {}):\n{}", self.seed, stuck.join("\n"));
-            eprintln!("in work:\n{}\n{}\n{summary}", self.board.all().join("\n"), report());
+            eprintln!(
+                "in work:\n{}\n{}\n{summary}",
+                self.board.all().join("\n"),
+                report()
+            );
             std::process::exit(1);
         }
     }
@@ -144,7 +148,9 @@ pub fn run(args: &Args) -> swathe::Result<Summary> {
         let (over, hear) = std::sync::mpsc::channel();
         let soak = &soak;
         let watch = scope.spawn(move || soak.watch(Duration::from_secs(args.patience), &hear));
-        let mut yards: Vec<_> = (0..YARDS).map(|_| scope.spawn(|| soak.run_pools(kills))).collect();
+        let mut yards: Vec<_> = (0..YARDS)
+            .map(|_| scope.spawn(|| soak.run_pools(kills)))
+            .collect();
         if args.only.is_none() && kills > 0.0 {
             yards.push(scope.spawn(|| soak.kill_programs(kills)));
         }
@@ -163,7 +169,9 @@ pub fn run(args: &Args) -> swathe::Result<Summary> {
     }
     let leaks = before.leaks();
     summary.leaks += leaks.len() as u64;
-    summary.complaints.extend(leaks.into_iter().map(|what| format!("left behind: {what}")));
+    summary
+        .complaints
+        .extend(leaks.into_iter().map(|what| format!("left behind: {what}")));
     Ok(summary)
 }
 

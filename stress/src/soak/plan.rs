@@ -172,7 +172,11 @@ fn injection(draw: &mut Draw) -> Injection {
         fault: Fault::Kill,
         worker: draw.percent(50).then(|| draw.within(0..3) as u32),
         incarnation: None,
-        nth: if often { draw.within(1..12) } else { draw.within(3..200) },
+        nth: if often {
+            draw.within(2..12)
+        } else {
+            draw.within(3..200)
+        },
     }
 }
 
@@ -284,7 +288,11 @@ impl JobPlan {
             chunks,
             pace,
             harms: BTreeMap::new(),
-            retries: if draw.percent(50) { draw.within(1..4) as u32 } else { 0 },
+            retries: if draw.percent(50) {
+                draw.within(1..4) as u32
+            } else {
+                0
+            },
             timeout: None,
             max_deaths: NEVER_GIVEN_UP,
             cut: None,

@@ -77,7 +77,10 @@ impl Soak {
                 verdict
             });
             if !verdict.is_good() {
-                eprintln!("{name} of pool {}: {verdict:?}\n    {job:?}\n    {plan:?}", plan.number);
+                eprintln!(
+                    "{name} of pool {}: {verdict:?}\n    {job:?}\n    {plan:?}",
+                    plan.number
+                );
             }
             self.sum(|summary| summary.add(&name, job.len, verdict));
         }
@@ -131,7 +134,10 @@ impl Soak {
 
 /// Kills the process that forks the workers. Gives whether there was one.
 fn kill_zygote(pool: &Pool) -> bool {
-    let worker = pool.workers().first().and_then(|worker| Process::read(worker.pid));
+    let worker = pool
+        .workers()
+        .first()
+        .and_then(|worker| Process::read(worker.pid));
     let zygote = worker.and_then(|worker| Process::read(worker.parent));
     // The parent of a worker that is just being buried may be this very process.
     zygote

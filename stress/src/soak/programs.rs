@@ -67,7 +67,10 @@ impl Program {
         let role = format!("{} {seed} {number} {}", std::process::id(), kills as u64);
         let mut command = Command::new("/proc/self/exe");
         command.env(ROLE, role).process_group(0);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command.spawn().map(Self)
     }
 
@@ -87,7 +90,9 @@ impl Program {
     /// Takes the zombies that it left to this process, which adopts orphans.
     fn reap(&self) {
         let group = Pid::from_raw(-self.group().as_raw());
-        while waitpid(group, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status != WaitStatus::StillAlive) {}
+        while waitpid(group, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status != WaitStatus::StillAlive)
+        {
+        }
     }
 
     /// Waits until nothing of it is left. Gives what stays.

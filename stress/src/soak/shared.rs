@@ -90,7 +90,10 @@ impl JobPlan {
             got.take(item?);
         }
         if got.doubled + got.damaged > 0 {
-            verdict.double(format!("{} items came twice, {} damaged", got.doubled, got.damaged));
+            verdict.double(format!(
+                "{} items came twice, {} damaged",
+                got.doubled, got.damaged
+            ));
         }
         match self.verb {
             Verb::Produce => self.judge_products(&got, begun, verdict),
@@ -145,9 +148,7 @@ impl JobPlan {
             }
         }
         if missing > in_hand {
-            verdict.lose(format!(
-                "{missing} items are missing, and {in_hand} were in hand"
-            ));
+            verdict.lose(format!("{missing} items are missing, and {in_hand} were in hand"));
         }
     }
 
@@ -171,9 +172,7 @@ impl JobPlan {
             }
         }
         if missing > in_hand {
-            verdict.lose(format!(
-                "{missing} items are missing, and {in_hand} were in hand"
-            ));
+            verdict.lose(format!("{missing} items are missing, and {in_hand} were in hand"));
         }
         Ok(())
     }

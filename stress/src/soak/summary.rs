@@ -128,13 +128,7 @@ impl fmt::Display for Summary {
         writeln!(
             f,
             "{} jobs of {} elements on {} pools in {} s, seed {}; {} elements were started again, {} pools resized",
-            self.jobs,
-            self.elements,
-            self.pools,
-            self.seconds,
-            self.seed,
-            self.restarted,
-            self.resizes
+            self.jobs, self.elements, self.pools, self.seconds, self.seed, self.restarted, self.resizes
         )?;
         writeln!(
             f,

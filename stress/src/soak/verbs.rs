@@ -128,7 +128,10 @@ impl JobPlan {
         let values = partial.into_values();
         for (i, status) in statuses.into_iter().enumerate() {
             if status != Status::Done && values[i] != i as i64 {
-                verdict.reject(format!("position {i} is {status:?}, and was changed to {}", values[i]));
+                verdict.reject(format!(
+                    "position {i} is {status:?}, and was changed to {}",
+                    values[i]
+                ));
             }
         }
         Ok(())
@@ -218,9 +221,15 @@ impl JobPlan {
             match found.value(i)? {
                 Some([worker, _]) if worker == i as u64 => {}
                 Some([worker, pid]) => {
-                    verdict.reject(format!("what worker {i} is to run ran in worker {worker}, pid {pid}"));
+                    verdict.reject(format!(
+                        "what worker {i} is to run ran in worker {worker}, pid {pid}"
+                    ));
                 }
-                None => verdict.lose(format!("worker {i}: {:?} {:?}", found.status(i), found.failures())),
+                None => verdict.lose(format!(
+                    "worker {i}: {:?} {:?}",
+                    found.status(i),
+                    found.failures()
+                )),
             }
         }
         Ok(())
@@ -259,7 +268,9 @@ impl JobPlan {
         let text = format!("position {i} has {found:?} instead of {expected:?}");
         match self.verb {
             // The value of a value: it was run over its own result.
-            Verb::InPlace if format!("{found:?}") == value(value(i as i64)).to_string() => verdict.double(text),
+            Verb::InPlace if format!("{found:?}") == value(value(i as i64)).to_string() => {
+                verdict.double(text)
+            }
             _ => verdict.reject(text),
         }
     }
@@ -283,7 +294,9 @@ impl JobPlan {
         let spared = status == Status::Done && harm.is_some_and(|harm| self.may_pass(harm));
         // One that hangs may be killed from outside as often as a deadly one, before its time is over.
         let shot = status == Status::Lost && wanted == Status::TimedOut && self.weather != Weather::Calm;
-        if status == wanted || stopped || earlier || spared || shot {
+        // Who is stopped in the last try of an element that fails.
+        let late = status == Status::TimedOut && harm.is_some() && self.weather == Weather::Stops;
+        if status == wanted || stopped || earlier || spared || shot || late {
             return;
         }
         let text = format!("position {i} is {status:?} instead of {wanted:?}");
@@ -296,15 +309,15 @@ impl JobPlan {
     fn judge_failure(&self, failure: &ItemError, verdict: &mut Verdict) {
         let at = failure.position();
         let died = failure.status() == Status::Lost;
+        let late = self.weather == Weather::Stops && failure.message().starts_with("it took longer than");
         let fits = match self.harms.get(&at) {
             _ if self.verb.takes_chunks() => false,
+            Some(_) if late => true,
             Some(Harm::Error | Harm::ErrorOnce) => failure.message() == format!("error at {at}"),
             Some(Harm::Panic | Harm::PanicOnce) => {
                 failure.message().starts_with(&format!("panic at {at}, at "))
             }
-            Some(Harm::Hang | Harm::HangOnce) => {
-                died || failure.message().starts_with("it took longer than")
-            }
+            Some(Harm::Hang | Harm::HangOnce) => died || failure.message().starts_with("it took longer than"),
             // The last of its deaths may be one from outside.
             Some(Harm::Abort) => {
                 died && matches!(
@@ -360,7 +373,11 @@ impl JobPlan {
         let check = |[x, found]: [i64; 2]| (x, found == value(x));
         match (ordered, texts) {
             (true, false) => self.drain(batch.try_imap(tasks::tell, self.input()), check, verdict),
-            (false, false) => self.drain(batch.try_imap_unordered(tasks::tell, self.input()), check, verdict),
+            (false, false) => self.drain(
+                batch.try_imap_unordered(tasks::tell, self.input()),
+                check,
+                verdict,
+            ),
             (true, true) => self.drain(
                 batch.try_imap(tasks::tell_text, self.input()),
                 check_text,

@@ -192,7 +192,12 @@ fn equal_contents_serialise_alike_by_content_only() {
         tables: Vec::new(),
     };
     let jobs = [job(2.0), job(2.0), job(3.0)];
-    let sum = |bytes: &[u8]| [bytes.iter().map(|&byte| u64::from(byte)).sum(), bytes.len() as u64];
+    let sum = |bytes: &[u8]| {
+        [
+            bytes.iter().map(|&byte| u64::from(byte)).sum(),
+            bytes.len() as u64,
+        ]
+    };
     let bytes = |job| rkyv::to_bytes::<rancor::Error>(job).unwrap().to_vec();
     let by_content = jobs.each_ref().map(|job| by_content(sum, || bytes(job)));
     assert_eq!(by_content[0], by_content[1]);

@@ -20,7 +20,10 @@ const DATA_ALIGN: usize = 64;
 /// The header of a file that holds an array in C order.
 pub(super) fn bytes(descr: &str, shape: &[usize]) -> Vec<u8> {
     let axes: String = shape.iter().map(|length| format!("{length}, ")).collect();
-    let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}), }}", axes.trim_end());
+    let mut text = format!(
+        "{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}), }}",
+        axes.trim_end()
+    );
     let before = MAGIC.len() + 4;
     let room = (before + text.len() + 1).next_multiple_of(DATA_ALIGN) - before;
     text.push_str(&" ".repeat(room - 1 - text.len()));
@@ -253,7 +256,10 @@ pub(super) mod tests {
             assert!(bytes.len().is_multiple_of(DATA_ALIGN));
         }
         let text = String::from_utf8_lossy(&bytes("<f8", &[7])[10..]).into_owned();
-        assert_eq!(text.trim_ascii_end(), "{'descr': '<f8', 'fortran_order': False, 'shape': (7,), }");
+        assert_eq!(
+            text.trim_ascii_end(),
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (7,), }"
+        );
     }
 
     #[test]

@@ -1,0 +1,181 @@
+//! Machines that have little left: of files, processes, address space, `/dev/shm`, memory. Each program here either works or
+//! is refused in words; none panics, hangs, or dies.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use swathe_tests::{until, watch};
+
+/// Runs a program of `neighbour.rs`. Gives what it said, by what it said it of; `None` if the test cannot be made here.
+fn run(arguments: &[&str]) -> Option<Vec<(String, String)>> {
+    let _watch = watch();
+    let output = Command::new(env!("CARGO_BIN_EXE_neighbour"))
+        .args(arguments)
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    if let Some(why) = said.strip_prefix("skipped: ") {
+        let _ = write!(io::stderr(), "{arguments:?} is not tested: {why}");
+        return None;
+    }
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}\n{said}{complained}",
+        output.status
+    );
+    assert!(
+        !complained.contains("panicked"),
+        "{arguments:?}: {said}{complained}"
+    );
+    let lines = said.lines().filter_map(|line| line.split_once(": "));
+    Some(
+        lines
+            .map(|(what, how)| (what.to_owned(), how.to_owned()))
+            .collect(),
+    )
+}
+
+/// What became of something.
+fn of<'a>(said: &'a [(String, String)], what: &str) -> &'a str {
+    let found = said.iter().find(|(of, _)| of == what);
+    found.map_or_else(|| panic!("{what} is not in {said:?}"), |(_, how)| how)
+}
+
+/// It works, or is refused in words.
+fn assert_words(said: &[(String, String)]) {
+    for (what, how) in said {
+        let refused = how.strip_prefix("refused: ");
+        assert!(
+            how == "works" || refused.is_some_and(|words| words.len() > 20),
+            "{what}: {how}"
+        );
+    }
+}
+
+#[test]
+fn no_more_files_may_be_opened() {
+    let said = run(&["files"]).expect("everybody can lower limits");
+    assert_words(&said);
+    assert_eq!(said.len(), 33);
+    let refused = of(&said, "0 more files");
+    assert!(refused.contains("Too many open files"), "{refused}");
+    let refusals = said.iter().filter(|(_, how)| how != "works").count();
+    assert!((1..32).contains(&refusals), "{said:#?}");
+    assert_eq!(of(&said, "as many as before"), "works");
+}
+
+#[test]
+fn no_more_files_may_be_opened_when_a_worker_dies() {
+    let said = run(&["later_files"]).expect("everybody can lower limits");
+    assert_words(&said);
+    assert_eq!(of(&said, "numbers"), "works");
+    assert_eq!(of(&said, "texts"), "works");
+    assert!(
+        of(&said, "another pool").contains("Too many open files"),
+        "{said:#?}"
+    );
+    assert_eq!(of(&said, "a new pool"), "works");
+}
+
+#[test]
+fn no_more_processes_may_be_started() {
+    let mut refusals = 0;
+    for most in 1..=8 {
+        let most = most.to_string();
+        let Some(said) = run(&["processes", &most]) else {
+            return;
+        };
+        assert_words(&said);
+        refusals += u32::from(of(&said, &format!("{most} processes")) != "works");
+        assert_eq!(of(&said, "as many as before"), "works");
+    }
+    assert!(
+        (1..8).contains(&refusals),
+        "this one, the zygote, two threads and two workers need 6: {refusals}"
+    );
+}
+
+#[test]
+fn little_address_space() {
+    let mut works = 0;
+    for more in [1, 8, 64, 256, 1024, 8192] {
+        let said = run(&["address_space", &more.to_string()]).expect("everybody can lower limits");
+        assert_words(&said);
+        works += u32::from(of(&said, &format!("{more} MiB more")) == "works");
+    }
+    assert!(works > 0);
+}
+
+#[test]
+fn a_full_dev_shm() {
+    let Some(said) = run(&["shm"]) else { return };
+    assert_eq!((of(&said, "pools"), of(&said, "64 MiB")), ("works", "works"));
+    assert_eq!(of(&said, "names"), "1");
+}
+
+/// A control group that may have so much memory, until it is dropped.
+struct Group(PathBuf);
+
+impl Group {
+    /// Of version 1, or of version 2 where this process may make one.
+    fn of_memory(bytes: u64) -> io::Result<Self> {
+        let old = Path::new("/sys/fs/cgroup/memory");
+        let (root, file) = match old.is_dir() {
+            true => (old, "memory.limit_in_bytes"),
+            false => (Path::new("/sys/fs/cgroup"), "memory.max"),
+        };
+        let group = Self(root.join(format!("swathe-test-{}", std::process::id())));
+        fs::create_dir(&group.0)?;
+        fs::write(group.0.join(file), bytes.to_string())?;
+        Ok(group)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        until("the group is empty", || {
+            fs::remove_dir(&self.0).is_ok() || !self.0.exists()
+        });
+    }
+}
+
+#[test]
+fn a_group_with_little_memory() {
+    let group = match Group::of_memory(96 << 20) {
+        Ok(group) => group,
+        Err(e) => {
+            let _ = writeln!(
+                io::stderr(),
+                "little memory is not tested: no control group can be made: {e}"
+            );
+            return;
+        }
+    };
+    let path = group.0.display().to_string();
+    let Some(said) = run(&["cgroup", &path]) else {
+        return;
+    };
+    assert_words(&said);
+    assert_eq!(of(&said, "pools"), "works");
+    for large in ["a large array", "large results"] {
+        let refused = of(&said, large);
+        assert!(
+            refused
+                .contains(" are available, limited by the memory limit of 100663296 bytes of control group "),
+            "{refused}"
+        );
+    }
+    let hoard = of(&said, "a hoard");
+    assert!(
+        hoard.starts_with(
+            "refused: position 3 was lost: its worker was killed by signal 9 (SIGKILL), 3 times"
+        ),
+        "{hoard}"
+    );
+    assert_eq!(of(&said, "afterwards"), "works");
+}

@@ -1,0 +1,216 @@
+//! A program on a machine that has little left of something; the first argument says of what. It makes a pool, uses it,
+//! and says in a line each what came of it.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::exit,
+    time::Duration,
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        signal::{Signal, kill},
+    },
+    unistd::{Gid, Pid, Uid, setgid, setuid},
+};
+use swathe::{Array, Pool, Result};
+use swathe_tests::{descendants, until};
+
+fn main() {
+    swathe::init();
+    let argument = |i: usize| std::env::args().nth(i);
+    let number = || {
+        argument(2)
+            .and_then(|text| text.parse().ok())
+            .expect("a number is given")
+    };
+    match argument(1).as_deref() {
+        Some("files") => files(),
+        Some("later_files") => later_files(),
+        Some("processes") => processes(number()),
+        Some("address_space") => address_space(number()),
+        Some("shm") => shm(),
+        Some("cgroup") => cgroup(Path::new(&argument(2).expect("a directory is given"))),
+        other => panic!("nothing is called {other:?}"),
+    }
+}
+
+/// The test cannot be made here.
+fn skip(why: &str) -> ! {
+    println!("skipped: {why}");
+    exit(0)
+}
+
+fn say<T>(what: &str, result: Result<T>) {
+    match result {
+        Ok(_) => println!("{what}: works"),
+        Err(error) => println!("{what}: refused: {error}"),
+    }
+}
+
+/// A pool and jobs of two kinds.
+fn work() -> Result<()> {
+    let pool = Pool::builder().processes(2).build()?;
+    let numbers = pool.map(|x: u64| x + 1, 0..1000)?;
+    assert!(numbers.iter().copied().eq(1..=1000));
+    let texts = pool.map(|x: u64| x.to_string(), 0..1000)?;
+    assert_eq!(texts.value(999)?, "999");
+    pool.close();
+    pool.join()
+}
+
+/// Nothing is left of a pool, of one that could not be built neither.
+fn assert_alone() {
+    until("no process is left", || descendants().is_empty());
+}
+
+fn limit(resource: Resource, soft: u64) {
+    let (_, hard) = getrlimit(resource).expect("it can be asked");
+    setrlimit(resource, soft.min(hard), hard).expect("it may be lowered");
+}
+
+fn open_files() -> u64 {
+    fs::read_dir("/proc/self/fd")
+        .map(Iterator::count)
+        .expect("/proc is there") as u64
+        - 1
+}
+
+/// So many files more than are open, and one more, ...
+fn files() {
+    let (before, _) = getrlimit(Resource::RLIMIT_NOFILE).expect("it can be asked");
+    for more in 0..32 {
+        limit(Resource::RLIMIT_NOFILE, open_files() + more);
+        say(&format!("{more} more files"), work());
+        limit(Resource::RLIMIT_NOFILE, before);
+        assert_alone();
+    }
+    say("as many as before", work());
+    assert_alone();
+}
+
+/// All files are open when a worker dies.
+fn later_files() {
+    limit(Resource::RLIMIT_NOFILE, 64);
+    let pool = Pool::builder()
+        .processes(2)
+        .build()
+        .expect("there are enough files yet");
+    pool.map(|x: u64| x, 0..10).expect("all is well yet");
+    let open = || File::open("/dev/null");
+    let hoard: Vec<File> = std::iter::from_fn(|| open().ok()).collect();
+    say("numbers", pool.map(|x: u64| x, 0..1000));
+    say("texts", pool.map(|x: u64| x.to_string(), 0..1000));
+    say("another pool", work());
+    let slowly = |x: u64| {
+        std::thread::sleep(Duration::from_millis(1));
+        x
+    };
+    let victim = pool.workers()[0].pid;
+    let pending = pool.map_async(slowly, 0..300);
+    kill(Pid::from_raw(victim as i32), Signal::SIGKILL).expect("it is there");
+    say("a death", pending.and_then(|pending| pending.get()));
+    drop(hoard);
+    say("afterwards", pool.map(|x: u64| x, 0..10));
+    drop(pool);
+    say("a new pool", work());
+    assert_alone();
+}
+
+/// So many processes and threads of this user, this one included.
+fn processes(most: u64) {
+    // A user whom nobody else is.
+    let id = 1_000_000_000 + std::process::id();
+    if let Err(e) = setgid(Gid::from_raw(id)).and_then(|()| setuid(Uid::from_raw(id))) {
+        skip(&format!("only root can become somebody else: {e}"));
+    }
+    let (before, _) = getrlimit(Resource::RLIMIT_NPROC).expect("it can be asked");
+    limit(Resource::RLIMIT_NPROC, most);
+    say(&format!("{most} processes"), work());
+    limit(Resource::RLIMIT_NPROC, before);
+    assert_alone();
+    say("as many as before", work());
+    assert_alone();
+}
+
+/// So many MiB more than are mapped.
+fn address_space(more: u64) {
+    let statm = fs::read_to_string("/proc/self/statm").expect("/proc is there");
+    let pages: u64 = statm
+        .split_whitespace()
+        .next()
+        .and_then(|n| n.parse().ok())
+        .expect("a number");
+    limit(Resource::RLIMIT_AS, pages * 4096 + (more << 20));
+    say(&format!("{more} MiB more"), work());
+    assert_alone();
+}
+
+/// A `/dev/shm` of one page, which is full.
+fn shm() {
+    let nothing = None::<&str>;
+    let ready = unshare(CloneFlags::CLONE_NEWNS)
+        .and_then(|()| {
+            mount(
+                nothing,
+                "/",
+                nothing,
+                MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+                nothing,
+            )
+        })
+        .and_then(|()| {
+            mount(
+                Some("tmpfs"),
+                "/dev/shm",
+                Some("tmpfs"),
+                MsFlags::empty(),
+                Some("size=4k"),
+            )
+        });
+    if let Err(e) = ready {
+        skip(&format!("no /dev/shm of its own could be had: {e}"));
+    }
+    fs::write("/dev/shm/full", [0; 4096]).expect("there is a page");
+    fs::write("/dev/shm/more", [0]).expect_err("there is no more");
+    fs::remove_file("/dev/shm/more").expect("an empty file was made");
+    say("pools", work());
+    let large = || -> Result<_> {
+        let array = Array::from_fn(8 << 20, |i| i as u64)?;
+        Pool::builder().processes(2).build()?.map(|x: u64| x, &array)
+    };
+    say("64 MiB", large());
+    let names = fs::read_dir("/dev/shm")
+        .map(Iterator::count)
+        .expect("it is there");
+    println!("names: {names}");
+    assert_alone();
+}
+
+/// Inside of a control group.
+fn cgroup(directory: &Path) {
+    if let Err(e) = fs::write(directory.join("cgroup.procs"), "0") {
+        skip(&format!("the group cannot be entered: {e}"));
+    }
+    say("pools", work());
+    say(
+        "a large array",
+        Array::from_fn(32 << 20, |i| i as u64).map_err(swathe::Error::from),
+    );
+    let pool = Pool::builder().processes(2).build().expect("pools work");
+    say("large results", pool.map(|x: u64| [x; 16], 0..2 << 20));
+    let hoard = |x: u64| {
+        if x == 3 {
+            std::hint::black_box(vec![1u8; 256 << 20]);
+        }
+        x
+    };
+    say("a hoard", pool.map(hoard, 0..100));
+    say("afterwards", pool.map(|x: u64| x, 0..100));
+    drop(pool);
+    assert_alone();
+}
