@@ -113,7 +113,7 @@ fn handles_share_a_queue_and_refuse_what_does_not_fit() {
     let text = crate::Value::<u32>::attach(cell.id().to_bits())
         .unwrap_err()
         .to_string();
-    assert!(text.ends_with("its elements have another size"), "{text}");
+    assert!(text.ends_with("or they have another size"), "{text}");
     let id = cell.id().to_bits();
     drop(cell);
     assert!(crate::Value::<u64>::attach(id).is_err(), "it is gone");
