@@ -11,7 +11,7 @@ use stress::{
 };
 
 /// Deaths in each case, spread over all of its instructions.
-const DEATHS: usize = 8;
+const DEATHS: usize = 24;
 /// Who has not been woken by then never will be.
 const PATIENCE: Duration = Duration::from_secs(3);
 

@@ -9,7 +9,10 @@ use std::{
 
 use nix::{
     pty::openpty,
-    sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr},
+    sys::{
+        signal::{SigHandler, Signal, signal},
+        termios::{LocalFlags, SetArg, tcgetattr, tcsetattr},
+    },
 };
 use swathe_tests::{runs, until, watch};
 
@@ -38,6 +41,9 @@ impl Session {
             .stderr(stdio(&pty.slave));
         let take_terminal = || {
             nix::unistd::setsid()?;
+            // Tests that run in the background of a shell have inherited that Ctrl-C is ignored.
+            // SAFETY: the default action is no handler: no code of ours runs when the signal comes.
+            unsafe { signal(Signal::SIGINT, SigHandler::SigDfl) }?;
             // SAFETY: the call reads no memory; descriptor 0 is the terminal.
             match unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } {
                 0 => Ok(()),

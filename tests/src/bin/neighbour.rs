@@ -101,6 +101,10 @@ fn later_files() {
         .build()
         .expect("there are enough files yet");
     pool.map(|x: u64| x, 0..10).expect("all is well yet");
+    // Who is still being started needs a file.
+    while pool.workers().len() < 2 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let open = || File::open("/dev/null");
     let hoard: Vec<File> = std::iter::from_fn(|| open().ok()).collect();
     say("numbers", pool.map(|x: u64| x, 0..1000));
