@@ -13,7 +13,7 @@ use stress::{
 /// Deaths in each case, spread over all of its instructions.
 const DEATHS: usize = 24;
 /// Who has not been woken by then never will be.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 fn main() {
     swathe::init();
