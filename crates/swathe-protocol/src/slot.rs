@@ -97,7 +97,7 @@ pub struct Copy {
     pub end: u64,
 }
 
-/// A [`Copy`] in shared words.
+/// A [`struct@Copy`] in shared words.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct CopyWords {

@@ -1,6 +1,6 @@
 //! Named points of a worker's life at which a fault can be made to happen (feature `chaos`).
 //!
-//! Without the feature [`point`] is nothing. With it a pool can be given a [`Chaos`]: faults at named points, for tests of
+//! Without the feature a point is nothing. With it a pool can be given a [`Chaos`]: faults at named points, for tests of
 //! each stage, and kills, stops and delays at random, for users who want to know what their own tasks make of that.
 
 use std::time::Duration;

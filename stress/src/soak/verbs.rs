@@ -269,7 +269,7 @@ impl JobPlan {
         match self.verb {
             // The value of a value: it was run over its own result.
             Verb::InPlace if format!("{found:?}") == value(value(i as i64)).to_string() => {
-                verdict.double(text)
+                verdict.double(text);
             }
             _ => verdict.reject(text),
         }
