@@ -7,6 +7,7 @@ mod asynchronous;
 mod blows;
 mod cpython;
 mod deadlines;
+mod insight;
 mod lives;
 mod resume;
 mod retries;

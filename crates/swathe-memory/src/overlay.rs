@@ -35,7 +35,7 @@ macro_rules! overlay_protocol {
     )*};
 }
 overlay_protocol!(
-    Bell, Header, JobCell, Lane, ParkWord, RingCell, RingEnds, StatusWord, WorkerSlot
+    Bell, Header, JobCell, Lane, ParkWord, RingCell, RingEnds, StatusWord, Tally, WorkerSlot
 );
 
 // SAFETY: elements follow one another without gaps, each an overlay itself.

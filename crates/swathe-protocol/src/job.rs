@@ -214,6 +214,8 @@ pub struct JobTerms {
     pub element_ns: u64,
     /// When the job must be over, nanoseconds of the monotonic clock; 0 for never.
     pub deadline_ns: u64,
+    /// Where the workers' tallies lie, one a slot, bytes into the data segment.
+    pub tallies_offset: u64,
 }
 
 impl JobTerms {
@@ -271,11 +273,12 @@ impl JobTerms {
             self.attempt,
             self.element_ns,
             self.deadline_ns,
+            self.tallies_offset,
         ]
     }
 }
 
-const TERMS: usize = 20;
+const TERMS: usize = 21;
 
 /// The cell of one job.
 #[repr(C, align(128))]
@@ -329,6 +332,7 @@ impl JobCell {
             attempt: word(17),
             element_ns: word(18),
             deadline_ns: word(19),
+            tallies_offset: word(20),
         }
     }
 }

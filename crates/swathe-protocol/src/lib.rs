@@ -19,6 +19,7 @@ pub mod ring;
 pub mod slot;
 pub mod status;
 pub mod sync;
+pub mod tally;
 
 pub use bell::{Bell, ParkWord, ParkWordState};
 pub use header::Header;
@@ -27,3 +28,4 @@ pub use lane::{Hand, Lane, Span};
 pub use ring::{Descriptor, RingCell, RingEnds, RingView};
 pub use slot::{Copy, SlotPhase, WorkerSlot};
 pub use status::{ChunkStatus, StatusWord};
+pub use tally::Tally;

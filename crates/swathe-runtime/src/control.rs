@@ -15,6 +15,9 @@ pub(crate) const RING: u32 = 1024;
 /// The most workers a pool can have.
 pub const MAX_PROCESSES: usize = 1024;
 
+/// What the kernel calls the segment; see [`crate::observe`].
+pub(crate) const NAME: &str = "swathe-control";
+
 /// The protocol's words, laid over a segment.
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
@@ -47,9 +50,14 @@ fn layout(slots: usize) -> [usize; 8] {
 }
 
 impl Control {
+    /// Bytes of a control segment.
+    pub(crate) fn len(slots: usize) -> usize {
+        layout(slots)[7].next_multiple_of(4096)
+    }
+
     /// Makes the control segment of a new pool.
     pub(crate) fn create(slots: usize) -> Result<Self, MemoryError> {
-        let segment = Segment::create("swathe-control", layout(slots)[7].next_multiple_of(4096))?;
+        let segment = Segment::create(NAME, Self::len(slots))?;
         let control = Self::lay(segment, slots)?;
         control.header.magic.store(MAGIC, Ordering::Relaxed);
         control.header.slots.store(slots as u32, Ordering::Relaxed);

@@ -18,6 +18,7 @@ use swathe_os::{
 use swathe_protocol::{Bell, JobPhase, JobTerms, bell, status::MAX_CHUNK_LEN};
 
 use crate::{
+    account::Report,
     bytes,
     control::{Control, JOBS, MAX_PROCESSES},
     courier,
@@ -458,7 +459,14 @@ pub(crate) fn prepare(core: &Core, job: Job, processes: usize) -> Result<JobStat
         ..JobTerms::default()
     };
     let last = job.retries.more == 0;
-    let (round, block) = Round::first(&core.memory, &mut terms, &job.params, job.durable.as_ref(), last)?;
+    let (round, block) = Round::first(
+        &core.memory,
+        &mut terms,
+        &job.params,
+        job.durable.as_ref(),
+        last,
+        core.control.slots.len(),
+    )?;
     Ok(JobState::new(job, terms, round, block, heap)?)
 }
 
@@ -544,6 +552,11 @@ impl JobHandle {
     /// How it ended, once it is over.
     pub fn outcome(&self) -> Option<Arc<Outcome>> {
         self.job.outcome().cloned()
+    }
+
+    /// Where its time went, once it is over.
+    pub fn report(&self) -> Option<Report> {
+        self.job.outcome().map(|outcome| outcome.report.clone())
     }
 
     /// Stops the job: what is not started is not run. What is running may finish its element within `grace`; then its

@@ -266,6 +266,7 @@ impl Scene {
             timeout: None,
             in_place,
             durable: None,
+            bytes: 0,
             lends: traits & 64 != 0,
             keep: Box::new(()),
             on_done: None,

@@ -5,7 +5,7 @@ use std::{any::Any, fmt, sync::Arc, time::Duration};
 use swathe_memory::{Block, Segment, SegmentId};
 use swathe_os::process::ExitCause;
 
-use crate::task::TaskRef;
+use crate::{account::Report, task::TaskRef};
 
 /// How positions are grouped into chunks: the unit that is claimed, published, and counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,6 +113,8 @@ pub struct Job {
     pub in_place: Option<Region>,
     /// Its progress lies in a file.
     pub durable: Option<Durable>,
+    /// Bytes of inputs and output, for reports.
+    pub bytes: u64,
     /// Whether its bytes refer to arrays that a task may take out and hold on to.
     pub lends: bool,
     /// Inputs and outputs: kept until no worker can touch them any more.
@@ -198,6 +200,8 @@ pub struct Outcome {
     pub chunks: (u64, u64),
     /// The blocks that workers wrote variable-length results to.
     pub heap: Vec<Arc<Block>>,
+    /// Where its time went.
+    pub report: Report,
 }
 
 impl Outcome {

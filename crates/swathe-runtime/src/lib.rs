@@ -3,6 +3,7 @@
 //! `README.md` beside this file (included below) says who does what, and what happens when somebody dies.
 #![doc = include_str!("README.md")]
 
+mod account;
 mod bytes;
 mod chaos;
 mod collect;
@@ -19,6 +20,7 @@ mod heap;
 pub mod hostile;
 mod job;
 mod mow;
+pub mod observe;
 mod recovery;
 mod redo;
 mod report;
@@ -31,6 +33,7 @@ mod wire;
 mod worker;
 mod zygote;
 
+pub use account::{Report, SlowStrip, WorkerReport};
 pub use control::MAX_PROCESSES;
 pub use engine::{Engine, EngineConfig, JobHandle, WorkerInfo};
 pub use error::EngineError;

@@ -10,9 +10,11 @@ use std::{
     },
 };
 
-use swathe_memory::{Segment, SegmentId, SharedSlice, registry};
+use swathe_memory::{Segment, SegmentId, Shared, SharedSlice, registry};
 use swathe_os::image::{self, CodeRef};
-use swathe_protocol::{ChunkStatus, GateState, JobCell, JobKey, JobTerms, Lane, Span, StatusWord};
+use swathe_protocol::{
+    ChunkStatus, GateState, JobCell, JobKey, JobTerms, Lane, Span, StatusWord, Tally, tally::Slow,
+};
 
 use crate::{
     bytes,
@@ -48,6 +50,8 @@ struct Ground {
     failed_bits: Option<SharedSlice<AtomicU64>>,
     /// What the positions of a round of retries stand for.
     picks: Option<Vec<Pick>>,
+    /// What this worker spends in the job.
+    tally: Shared<Tally>,
 }
 
 /// Whether to go on with the hand.
@@ -146,6 +150,11 @@ impl<'w> Mowing<'w> {
             params: bytes::read_segment(data, terms.params_offset, terms.params_len).map_err(text)?,
             failed_bits,
             picks,
+            tally: Shared::at(
+                data,
+                terms.tallies_offset as usize + self.worker.index * size_of::<Tally>(),
+            )
+            .map_err(text)?,
         })
     }
 
@@ -246,6 +255,12 @@ impl<'w> Mowing<'w> {
         };
         let (done, spent) = (end - first, now() - started);
         self.pace.learn(done, spent);
+        let strip = Slow {
+            first,
+            len: done,
+            ns: spent,
+        };
+        ground.tally.strip(started, strip, self.careful);
         self.worker.tasks_left = self.worker.tasks_left.saturating_sub(done);
         slot.elements
             .store(slot.elements.load(Ordering::Relaxed) + done, Ordering::Relaxed);

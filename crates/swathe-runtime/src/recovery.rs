@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use swathe_os::process::ExitCause;
+use swathe_os::process::{ExitCause, monotonic_ns};
 use swathe_protocol::{
     ChunkStatus, Hand, JobKey, JobPhase, JobTerms, SlotPhase, Span, WorkerSlot, slot::LAST_WORDS,
 };
@@ -109,6 +109,7 @@ fn hand_on(core: &Core, state: &mut State, death: Death, key: JobKey, left: bool
     let round = job.round();
     let lane = core.control.lane(key, death.worker);
     let chunks = round.terms.chunks as u32;
+    note_loss(&job, &round, slot_of(core, death), left);
     let mut overwritten = lane.waiting().end > chunks;
     let hand = match lane.hand() {
         Hand::Held(held) => {
@@ -153,6 +154,21 @@ fn hand_on(core: &Core, state: &mut State, death: Death, key: JobKey, left: bool
     }
     if core.control.complete_if_counted(key, cell, seen) {
         core.control.ring_over(cell, job.terms.has(JobTerms::ATTENDED));
+    }
+}
+
+fn slot_of(core: &Core, death: Death) -> (&WorkerSlot, usize) {
+    (&core.control.slots[death.worker], death.worker)
+}
+
+/// For the job's report: a worker died in it, and within a strip, whose time is lost.
+fn note_loss(job: &JobState, round: &Round, (slot, worker): (&WorkerSlot, usize), left: bool) {
+    if !left {
+        job.inner.lock().buried += 1;
+    }
+    if slot.strip_len.load(Ordering::Acquire) > 0 {
+        let started = slot.strip_started.load(Ordering::Relaxed);
+        round.tallies[worker].cut_short(monotonic_ns().saturating_sub(started));
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::{
 };
 
 use swathe_memory::{Block, Memory, MemoryError, Segment, SharedSlice};
-use swathe_protocol::{ChunkStatus, JobTerms, Span, StatusWord};
+use swathe_protocol::{ChunkStatus, JobTerms, Span, StatusWord, Tally};
 
 use crate::job::{Durable, Failure, FailureKind, Retries};
 
@@ -33,6 +33,8 @@ pub(crate) struct Round {
     /// Empty in the first round.
     pub(crate) picks: Vec<Pick>,
     deaths: SharedSlice<AtomicU64>,
+    /// One a slot, of all rounds.
+    pub(crate) tallies: SharedSlice<Tally>,
 }
 
 /// The parts of a block, bytes from its start.
@@ -40,20 +42,23 @@ struct Layout {
     status: usize,
     deaths: usize,
     picks: usize,
+    tallies: usize,
     end: usize,
 }
 
 impl Layout {
-    fn of(params: usize, chunks: usize, picks: usize) -> Self {
+    fn of(params: usize, chunks: usize, picks: usize, tallies: usize) -> Self {
         let status = params.next_multiple_of(64);
         // A line of its own: status words are written by all workers.
         let deaths = (status + chunks * 4).next_multiple_of(64);
         let picks_at = deaths + DEATHS_WORDS * 8;
+        let tallies_at = (picks_at + picks * 16).next_multiple_of(align_of::<Tally>());
         Self {
             status,
             deaths,
             picks: picks_at,
-            end: picks_at + picks * 16,
+            tallies: tallies_at,
+            end: tallies_at + tallies * size_of::<Tally>(),
         }
     }
 }
@@ -66,15 +71,17 @@ impl Round {
         params: &[u8],
         durable: Option<&Durable>,
         last: bool,
+        slots: usize,
     ) -> Result<(Self, Arc<Block>), MemoryError> {
         let chunks = terms.chunks as usize;
-        let layout = Layout::of(params.len(), if durable.is_some() { 0 } else { chunks }, 0);
-        let block = Arc::new(memory.alloc_zeroed(layout.end, 64)?);
+        let layout = Layout::of(params.len(), if durable.is_some() { 0 } else { chunks }, 0, slots);
+        let block = Arc::new(memory.alloc_zeroed(layout.end, align_of::<Tally>())?);
         crate::bytes::write_block(&block, params)?;
         let start = block.offset();
         terms.params_offset = start as u64;
         terms.params_len = params.len() as u64;
         terms.deaths_offset = (start + layout.deaths) as u64;
+        terms.tallies_offset = (start + layout.tallies) as u64;
         let status = match durable {
             None => {
                 terms.status_offset = (start + layout.status) as u64;
@@ -93,6 +100,7 @@ impl Round {
             status,
             picks: Vec::new(),
             deaths,
+            tallies: SharedSlice::in_block(&block, layout.tallies, slots)?,
         };
         Ok((round, block))
     }
@@ -104,8 +112,9 @@ impl Round {
         picks: Vec<Pick>,
         attempt: u32,
         last: bool,
+        tallies: SharedSlice<Tally>,
     ) -> Result<Self, MemoryError> {
-        let layout = Layout::of(0, picks.len(), picks.len());
+        let layout = Layout::of(0, picks.len(), picks.len(), 0);
         let block = Arc::new(memory.alloc_zeroed(layout.end, 64)?);
         let words: SharedSlice<AtomicU64> = SharedSlice::in_block(&block, layout.picks, picks.len() * 2)?;
         for (pair, pick) in words.chunks_exact(2).zip(&picks) {
@@ -128,6 +137,7 @@ impl Round {
             status: SharedSlice::in_block(&block, layout.status, picks.len())?,
             deaths: SharedSlice::in_block(&block, layout.deaths, DEATHS_WORDS)?,
             picks,
+            tallies,
         })
     }
 

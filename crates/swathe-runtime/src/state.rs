@@ -18,10 +18,11 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use swathe_memory::{Block, Memory, SharedSlice};
-use swathe_os::process::Event;
-use swathe_protocol::{Descriptor, GateState, JobKey, JobPhase, JobTerms};
+use swathe_os::process::{self, Event};
+use swathe_protocol::{Descriptor, GateState, JobKey, JobPhase, JobTerms, Tally};
 
 use crate::{
+    account::Report,
     collect::{self, Rerun},
     control::Control,
     job::{End, Failure, Job, OnDone, Outcome, Region, Retries},
@@ -125,6 +126,10 @@ pub(crate) struct JobState {
     retries: Retries,
     /// Bits of failed positions in a file.
     failed_bits: Option<SharedSlice<AtomicU64>>,
+    /// When it was submitted, nanoseconds of the monotonic clock.
+    submitted: u64,
+    /// Bytes of inputs and output.
+    bytes: u64,
     key: OnceLock<JobKey>,
     over: AtomicBool,
     outcome: OnceLock<Arc<Outcome>>,
@@ -154,6 +159,8 @@ pub(crate) struct JobInner {
     pub(crate) reruns: Vec<Rerun>,
     /// Deaths by position, of all rounds.
     pub(crate) deaths: HashMap<u64, u32>,
+    /// How many workers died in it.
+    pub(crate) buried: u64,
     /// Why the job was stopped, if it was.
     ending: Option<End>,
     /// When those are killed that are still inside of a job that was stopped.
@@ -202,6 +209,8 @@ impl JobState {
             in_place: job.in_place,
             retries: job.retries,
             failed_bits,
+            submitted: process::monotonic_ns(),
+            bytes: job.bytes,
             key: OnceLock::new(),
             over: AtomicBool::new(false),
             outcome: OnceLock::new(),
@@ -219,6 +228,7 @@ impl JobState {
                 lost: Vec::new(),
                 reruns: Vec::new(),
                 deaths: HashMap::new(),
+                buried: 0,
                 ending: None,
                 kill_at: None,
             }),
@@ -254,6 +264,21 @@ impl JobState {
             return (done.saturating_sub(inner.redo.len() as u64), failed);
         }
         (self.terms.positions, inner.failures.count())
+    }
+
+    /// Where its time went until now.
+    fn report(&self, inner: &JobInner, core: &Core) -> Report {
+        let used = core.control.header.used_slots.load(Ordering::Relaxed) as usize;
+        let tallies = inner.round.tallies.iter().take(used).map(Tally::read).enumerate();
+        let there: Vec<_> = tallies
+            .filter(|(_, tally)| tally.strips > 0 || tally.spent > 0)
+            .collect();
+        Report::new(
+            (self.submitted, process::monotonic_ns()),
+            (self.terms.positions, self.bytes),
+            inner.buried,
+            &there,
+        )
     }
 
     /// What the round in work has brought is added to what the others have.
@@ -326,7 +351,8 @@ impl JobState {
         };
         let last = rest.attempt > self.retries.more;
         let picks = rest.picks.clone();
-        let round = Round::again(&core.memory, &self.terms, picks, rest.attempt, last)?;
+        let tallies = inner.round.tallies.clone();
+        let round = Round::again(&core.memory, &self.terms, picks, rest.attempt, last, tallies)?;
         inner.round = Arc::new(round);
         inner.rest = None;
         let round = inner.round.clone();
@@ -689,6 +715,7 @@ impl State {
                 finals,
                 chunks: (terms.chunks, terms.chunk_len),
                 heap: std::mem::take(&mut inner.heap),
+                report: job.report(&inner, core),
             }
         };
         if let Some(notice) = job.finish(outcome) {

@@ -478,6 +478,8 @@ pub(crate) struct Plan {
     pub(crate) durable: Option<Begun>,
     pub(crate) base: u64,
     pub(crate) heap_hint: usize,
+    /// Of inputs and output slab.
+    pub(crate) bytes: u64,
     pub(crate) lends: bool,
     pub(crate) keep: Box<dyn Any + Send + Sync>,
 }
@@ -535,6 +537,7 @@ impl Plan {
             durable: None,
             base: 0,
             heap_hint: hint,
+            bytes: lowered.bytes as u64 + lowered.len * size_of::<<N::Value as Datum<K>>::Slot>() as u64,
             lends: lowered.lends,
             keep: Box::new((lowered.keep, output.clone())),
         };
@@ -574,6 +577,7 @@ impl Plan {
                 .map(|at| at.saturating_duration_since(Instant::now())),
             in_place: self.in_place,
             durable: self.durable.map(|begun| begun.durable),
+            bytes: self.bytes,
             lends: self.lends,
             keep: self.keep,
             on_done,

@@ -73,6 +73,7 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C> {
             durable: None,
             base: 0,
             heap_hint: 0,
+            bytes: lowered.bytes as u64 + lowered.len * size_of::<B>() as u64,
             lends: self.parameters.lends,
             keep: Box::new((lowered.keep, output.clone())),
         };

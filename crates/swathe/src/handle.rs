@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use swathe_runtime::{JobHandle, Outcome};
+use swathe_runtime::{JobHandle, Outcome, Report};
 
 use crate::{Error, Result};
 
@@ -116,6 +116,32 @@ impl<T> Pending<T> {
     /// workers nothing.
     pub fn progress(&self) -> (u64, u64) {
         self.job.progress()
+    }
+
+    /// Where the time of the job went, once it is over: what each worker spent in starting, work, waiting and recovery, the
+    /// slowest strips, elements and bytes a second. It is always there; keeping it costs a worker some nanoseconds a strip.
+    ///
+    /// ```
+    /// use swathe::{Array, Pool};
+    ///
+    /// fn main() -> swathe::Result<()> {
+    ///     swathe::init();
+    ///     let pool = Pool::builder().processes(2).build()?;
+    ///     let x = Array::from_fn(100_000, |i| i as f64)?;
+    ///     let pending = pool.map_async(|x: f64| x.sqrt(), &x)?;
+    ///     pending.get()?;
+    ///     let report = pending.report().expect("the job is over");
+    ///     assert_eq!((report.elements, report.bytes), (100_000, 1_600_000));
+    ///     for worker in &report.workers {
+    ///         let times = worker.start + worker.work + worker.wait + worker.recovery;
+    ///         assert_eq!(times, report.elapsed);
+    ///     }
+    ///     println!("{report}");
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn report(&self) -> Option<Report> {
+        self.job.report()
     }
 
     /// The result of a job that is over.

@@ -107,7 +107,9 @@ pub use task::Task;
 
 pub use swathe_memory::{Array, ArrayMut, Element, Memory, MemoryError};
 pub use swathe_os::cores::cores;
-pub use swathe_runtime::{EngineError, ExitCause, WorkerInfo, init, is_initialized};
+pub use swathe_runtime::{
+    EngineError, ExitCause, Report, SlowStrip, WorkerInfo, WorkerReport, init, is_initialized, observe,
+};
 
 #[doc(hidden)]
 pub mod __private {

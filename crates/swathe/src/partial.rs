@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use swathe_runtime::{End, FailureKind, Outcome};
+use swathe_runtime::{End, FailureKind, Outcome, Report};
 
 use crate::{Error, Result, datum::Collection, error::ItemError};
 
@@ -88,6 +88,11 @@ impl<O> Partial<O> {
             None if self.outcome.end == End::TimedOut => Status::TimedOut,
             None => Status::Cancelled,
         }
+    }
+
+    /// Where the time of the job went; see [`Pending::report`](crate::Pending::report).
+    pub fn report(&self) -> &Report {
+        &self.outcome.report
     }
 
     /// The failed positions, ascending.

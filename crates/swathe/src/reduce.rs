@@ -148,6 +148,7 @@ impl Reduction<'_> {
             durable: None,
             base: 0,
             heap_hint,
+            bytes: lowered.bytes as u64,
             lends: lowered.lends | self.parameters.lends,
             keep,
         };

@@ -60,6 +60,7 @@ pub(crate) fn job(engine: &Engine, task: Trampoline, n: u64) -> (Job, SharedSlic
         timeout: None,
         in_place: None,
         durable: None,
+        bytes: 0,
         lends: false,
         keep: Box::new(block),
         on_done: None,

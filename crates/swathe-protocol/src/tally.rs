@@ -1,0 +1,135 @@
+//! Where the time of a job went: what each worker spent in it, kept by the worker as it goes.
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// How many of its slowest strips a worker remembers.
+pub const SLOWEST: usize = 2;
+
+/// One worker's account of one job. All zero: it was never there.
+///
+/// Each word has one writer at a time: the worker, and when it is dead the supervisor; a successor goes on with the
+/// account. Nobody decides anything by it.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// When its first strip began, nanoseconds of the monotonic clock.
+    began: AtomicU64,
+    /// When its last strip ended.
+    ended: AtomicU64,
+    /// Nanoseconds in strips.
+    spent: AtomicU64,
+    /// Of these, in strips that were run once more after a death, or that a death cut short.
+    redone: AtomicU64,
+    elements: AtomicU64,
+    strips: AtomicU64,
+    /// First position, length and nanoseconds of the slowest strips.
+    slowest: [[AtomicU64; 3]; SLOWEST],
+}
+
+/// A strip that took long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slow {
+    /// Its first position.
+    pub first: u64,
+    /// How many positions.
+    pub len: u64,
+    /// Nanoseconds.
+    pub ns: u64,
+}
+
+/// A [`Tally`], read as one value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tallied {
+    /// When its first strip began, nanoseconds of the monotonic clock.
+    pub began: u64,
+    /// When its last strip ended.
+    pub ended: u64,
+    /// Nanoseconds in strips.
+    pub spent: u64,
+    /// Of these, in strips that were run once more after a death, or that a death cut short.
+    pub redone: u64,
+    /// Elements run.
+    pub elements: u64,
+    /// Strips run.
+    pub strips: u64,
+    /// The slowest strips; those that there are not have no length.
+    pub slowest: [Slow; SLOWEST],
+}
+
+fn add(word: &AtomicU64, n: u64) {
+    word.store(word.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+}
+
+impl Tally {
+    /// The worker has run a strip, `again` if somebody has died over it before.
+    pub fn strip(&self, started: u64, strip: Slow, again: bool) {
+        if self.strips.load(Ordering::Relaxed) == 0 {
+            self.began.store(started, Ordering::Relaxed);
+        }
+        self.ended
+            .store(started.wrapping_add(strip.ns), Ordering::Relaxed);
+        add(&self.spent, strip.ns);
+        add(&self.elements, strip.len);
+        add(&self.strips, 1);
+        if again {
+            add(&self.redone, strip.ns);
+        }
+        let ns = |i: usize| self.slowest[i][2].load(Ordering::Relaxed);
+        let quickest = (1..SLOWEST).fold(0, |least, i| if ns(i) < ns(least) { i } else { least });
+        if strip.ns > ns(quickest) {
+            for (word, value) in self.slowest[quickest]
+                .iter()
+                .zip([strip.first, strip.len, strip.ns])
+            {
+                word.store(value, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The supervisor has found the worker dead within a strip that began then.
+    pub fn cut_short(&self, ns: u64) {
+        add(&self.spent, ns);
+        add(&self.redone, ns);
+    }
+
+    /// All of it.
+    pub fn read(&self) -> Tallied {
+        let slow = |i: usize| {
+            let [first, len, ns] = core::array::from_fn(|k| self.slowest[i][k].load(Ordering::Relaxed));
+            Slow { first, len, ns }
+        };
+        Tallied {
+            began: self.began.load(Ordering::Relaxed),
+            ended: self.ended.load(Ordering::Relaxed),
+            spent: self.spent.load(Ordering::Relaxed),
+            redone: self.redone.load(Ordering::Relaxed),
+            elements: self.elements.load(Ordering::Relaxed),
+            strips: self.strips.load(Ordering::Relaxed),
+            slowest: core::array::from_fn(slow),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slowest_strips_are_remembered_and_all_are_counted() {
+        let tally = Tally::default();
+        for (i, ns) in [5, 40, 10, 30, 20].into_iter().enumerate() {
+            let first = i as u64 * 10;
+            tally.strip(100 + first, Slow { first, len: 10, ns }, i == 2);
+        }
+        tally.cut_short(7);
+        let read = tally.read();
+        assert_eq!((read.began, read.ended), (100, 160));
+        assert_eq!(
+            (read.spent, read.redone, read.elements, read.strips),
+            (112, 17, 50, 5)
+        );
+        let mut slowest: Vec<u64> = read.slowest.iter().map(|slow| slow.ns).collect();
+        slowest.sort_unstable();
+        assert_eq!(slowest, [30, 40]);
+    }
+}

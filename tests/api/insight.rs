@@ -1,0 +1,138 @@
+//! What can be seen of a job and of a pool: reports, and looks from outside.
+
+use std::{process::Command, thread, time::Duration};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use swathe::{
+    Array, Context, Result, Value,
+    observe::{self, JobState, ObserveError, Phase},
+};
+use swathe_tests::{pool, until};
+
+fn nap(x: u64) -> u64 {
+    thread::sleep(Duration::from_millis(1));
+    x
+}
+
+#[test]
+fn a_report_says_where_the_time_went() -> Result<()> {
+    let pool = pool(2);
+    let pending = pool.batch().chunk_size(4).map_async(nap, 0..40)?;
+    assert!(pending.report().is_none() || pending.ready());
+    pending.get()?;
+    let report = pending.report().expect("it is over");
+    assert_eq!((report.elements, report.bytes, report.deaths), (40, 320, 0));
+    assert_eq!(report.workers.iter().map(|w| w.elements).sum::<u64>(), 40);
+    let work: Duration = report.workers.iter().map(|w| w.work).sum();
+    assert!(work >= Duration::from_millis(40), "40 naps of 1 ms took {work:?}");
+    for worker in &report.workers {
+        let times = worker.start + worker.work + worker.wait + worker.recovery;
+        assert_eq!(times, report.elapsed);
+        assert_eq!(worker.recovery, Duration::ZERO);
+    }
+    let slowest = &report.slowest[0];
+    assert!(slowest.took >= Duration::from_millis(1) && slowest.positions.end <= 40);
+    assert!(report.to_string().contains("40 elements"), "{report}");
+    Ok(())
+}
+
+#[test]
+fn a_report_counts_the_dead_and_what_they_cost() -> Result<()> {
+    let pool = pool(2);
+    let die_once = |context: &Context, x: u64| {
+        thread::sleep(Duration::from_millis(1));
+        if x == 7 && context.attempt() == 1 {
+            std::process::abort();
+        }
+        x
+    };
+    let pending = pool.map_async(die_once, 0..20)?;
+    assert!(pending.get()?.iter().copied().eq(0..20));
+    let report = pending.report().expect("it is over");
+    assert_eq!(report.deaths, 1);
+    let recovery: Duration = report.workers.iter().map(|w| w.recovery).sum();
+    assert!(recovery >= Duration::from_millis(1), "{report}");
+    Ok(())
+}
+
+#[test]
+fn bytes_are_those_of_inputs_and_output() -> Result<()> {
+    let pool = pool(2);
+    let (x, y) = (
+        Array::from_fn(1000, |i| i as f64)?,
+        Array::from_fn(1000, |i| i as f32)?,
+    );
+    let pending = pool.starmap_async(|x: f64, y: f32| x as f32 * y, (&x, &y))?;
+    pending.get()?;
+    assert_eq!(pending.report().expect("it is over").bytes, 1000 * (8 + 4 + 4));
+    Ok(())
+}
+
+#[test]
+fn a_pool_can_be_watched_from_outside() -> Result<()> {
+    let pool = pool(2);
+    let go_on = Value::new(0u32)?;
+    let wait = |go_on: &Value<u32>, x: u64| {
+        while go_on.load() == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        x
+    };
+    let pending = pool.batch().chunk_size(1).with(&go_on)?.map_async(wait, 0..10)?;
+    // Other tests of this program have pools as well.
+    let seen = || {
+        let pids: Vec<u32> = pool.workers().iter().map(|worker| worker.pid).collect();
+        let pools = observe::pools(std::process::id()).expect("there are pools");
+        let mut views = pools.iter().map(observe::ObservedPool::look);
+        views.find(|view| view.workers.iter().any(|worker| pids.contains(&worker.pid)))
+    };
+    until("both workers are seen at work", || {
+        seen().is_some_and(|view| view.workers.iter().all(|worker| worker.strip.is_some()))
+    });
+    let view = seen().expect("seen before");
+    assert_eq!((view.processes, view.is_closing), (2, false));
+    assert!(view.workers.iter().all(|worker| worker.phase == Phase::Working));
+    assert_eq!(view.jobs.len(), 1);
+    assert_eq!(
+        (view.jobs[0].state, view.jobs[0].positions),
+        (JobState::Running, 10)
+    );
+    assert!(view.jobs[0].chunks_done < 10);
+
+    // A worker's descriptors show the same pool, and who looks does not disturb.
+    let from_worker = observe::pools(view.workers[0].pid).expect("a worker has its pool's segment");
+    assert_eq!(from_worker.len(), 1);
+    go_on.store(1);
+    assert!(pending.get()?.iter().copied().eq(0..10));
+    let after = from_worker[0].look();
+    assert_eq!(
+        after.workers.iter().map(|worker| worker.elements).sum::<u64>(),
+        10
+    );
+    kill(Pid::from_raw(view.workers[0].pid as i32), Signal::SIGKILL).expect("it runs");
+    until("the successor is seen", || {
+        from_worker[0].look().workers[0].incarnation > view.workers[0].incarnation
+    });
+    Ok(())
+}
+
+#[test]
+fn what_is_no_pool_is_said_to_be_none() {
+    let mut sleep = Command::new("sleep")
+        .arg("60")
+        .spawn()
+        .expect("there is a `sleep`");
+    let none = observe::pools(sleep.id()).expect_err("sleep has no pool");
+    assert!(matches!(none, ObserveError::NoPool(_)), "{none}");
+    sleep.kill().expect("it runs");
+    sleep.wait().expect("it was started here");
+    let nobody = observe::pools(sleep.id()).expect_err("it is gone");
+    assert!(matches!(nobody, ObserveError::NoProcess(_)), "{nobody}");
+    assert!(matches!(
+        observe::pools(u32::MAX),
+        Err(ObserveError::NoProcess(_))
+    ));
+}
