@@ -6,6 +6,7 @@
 
 mod free_ranges;
 mod granules;
+mod recent;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -15,13 +16,14 @@ use std::sync::{Arc, LazyLock, Weak};
 
 use parking_lot::{Mutex, RwLock};
 use swathe_os::mapping::{self, HUGE_PAGE};
-use swathe_os::memory_limits;
+use swathe_os::{memory_limits, process};
 
 use crate::error::MemoryError;
 use crate::segment::{Origin, Segment, SegmentId};
 
 use free_ranges::FreeRanges;
 use granules::Granules;
+use recent::Recent;
 
 /// Every block starts and ends on a cache line, so that two blocks never share one.
 pub const BLOCK_ALIGN: usize = 64;
@@ -47,6 +49,7 @@ struct Arena {
 
 struct State {
     free: FreeRanges,
+    recent: Recent,
     granules: Granules,
     in_use: usize,
     /// Bytes whose granules are marked warm but whose pages are still being taken.
@@ -87,7 +90,7 @@ impl Memory {
     pub fn global() -> Result<Memory, MemoryError> {
         let mut global = GLOBAL.lock();
         if let Some(memory) = &*global
-            && memory.0.owner == std::process::id()
+            && memory.0.owner == process::id()
         {
             return Ok(memory.clone());
         }
@@ -121,7 +124,7 @@ impl Memory {
             .checked_next_multiple_of(HUGE_PAGE)
             .ok_or(too_large)?;
         let warm_limit = usize::try_from(memory_limits::physical_memory() / 4).unwrap_or(usize::MAX);
-        Memory::make(capacity, std::process::id(), warm_limit)
+        Memory::make(capacity, process::id(), warm_limit)
     }
 
     fn make(capacity: usize, owner: u32, warm_limit: usize) -> Result<Memory, MemoryError> {
@@ -133,6 +136,7 @@ impl Memory {
             warm_limit,
             state: Mutex::new(State {
                 free: FreeRanges::new(capacity),
+                recent: Recent::default(),
                 granules: Granules::new(capacity),
                 in_use: 0,
                 settling: 0,
@@ -147,7 +151,7 @@ impl Memory {
     /// The arena behind a segment, if this very process made it.
     pub(crate) fn owner_of(id: SegmentId) -> Option<Memory> {
         let arena = ARENAS.read().get(&id)?.upgrade()?;
-        (arena.owner == std::process::id()).then_some(Memory(arena))
+        (arena.owner == process::id()).then_some(Memory(arena))
     }
 
     /// Takes `len` bytes that start at a multiple of `align` (at least of 64; of 2 MiB for 2 MiB and more).
@@ -197,7 +201,15 @@ impl Memory {
         let align = align.max(if size >= HUGE_PAGE { HUGE_PAGE } else { BLOCK_ALIGN });
 
         let mut state = arena.state.lock();
-        let Some(offset) = state.free.take(size, align) else {
+        if let Some(offset) = state.recent.take(size, align) {
+            // Its granules are warm: only free ranges are cooled.
+            return Ok((self.block(&mut state, offset, len, size), Vec::new()));
+        }
+        let found = state.free.take(size, align).or_else(|| {
+            state.free_recent();
+            state.free.take(size, align)
+        });
+        let Some(offset) = found else {
             return Err(MemoryError::ArenaFull {
                 needed: size as u64,
                 capacity: arena.segment.len() as u64,
@@ -216,18 +228,13 @@ impl Memory {
             state.granules.mark(run, true);
         }
         state.settling += fresh_bytes;
-        state.in_use += size;
-        let serial = state.next_serial;
-        state.next_serial += 1;
-        drop(state);
-
         // From here on dropping the block undoes it all.
-        let block = Block {
-            memory: self.clone(),
-            offset,
-            len,
-            serial,
-        };
+        let block = self.block(&mut state, offset, len, size);
+        drop(state);
+        if cold.is_empty() {
+            return Ok((block, cold));
+        }
+
         let warmed = cold.iter().try_for_each(|run| arena.warm_up(run));
         arena.state.lock().settling -= fresh_bytes;
         if let Err(source) = warmed {
@@ -240,6 +247,19 @@ impl Memory {
             });
         }
         Ok((block, cold))
+    }
+
+    /// The block for a range that was just taken, `size` bytes long.
+    fn block(&self, state: &mut State, offset: usize, len: usize, size: usize) -> Block {
+        state.in_use += size;
+        let serial = state.next_serial;
+        state.next_serial += 1;
+        Block {
+            memory: self.clone(),
+            offset,
+            len,
+            serial,
+        }
     }
 
     /// Bytes in use, kept warm and on huge pages now.
@@ -282,9 +302,18 @@ impl Memory {
     }
 }
 
+impl State {
+    /// Makes the small blocks free for good that were kept aside.
+    fn free_recent(&mut self) {
+        for range in self.recent.drain() {
+            self.free.give(range);
+        }
+    }
+}
+
 impl Arena {
     fn check_owner(&self) -> Result<(), MemoryError> {
-        let current = std::process::id();
+        let current = process::id();
         if self.owner != current {
             return Err(MemoryError::ForeignArena {
                 owner: self.owner,
@@ -333,6 +362,7 @@ impl Arena {
     /// Returns the bytes given back.
     fn cool_to(&self, state: &mut State, limit: usize) -> usize {
         let before = state.granules.warm_bytes();
+        state.free_recent();
         let State { free, granules, .. } = state;
         for range in free.descending() {
             for run in granules.warm_inside(&range).into_iter().rev() {
@@ -425,7 +455,9 @@ impl Drop for Block {
         let Some(size) = block_size(self.len) else { return };
         let mut state = arena.state.lock();
         state.published.remove(&self.offset);
-        state.free.give(self.offset..self.offset + size);
+        if let Some(range) = state.recent.give(self.offset..self.offset + size) {
+            state.free.give(range);
+        }
         state.in_use -= size;
         let idle = state.granules.warm_bytes().saturating_sub(state.in_use);
         if idle > arena.warm_limit {

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use bytemuck::{Pod, Zeroable};
 pub use swathe_os::mapping::Access;
 use swathe_os::mapping::{self, Mapping};
-use swathe_os::memfd;
+use swathe_os::{memfd, process};
 
 use crate::error::MemoryError;
 use crate::registry;
@@ -256,7 +256,7 @@ impl Segment {
             what: origin.to_string(),
             source,
         })?;
-        let mapped_by = std::process::id();
+        let mapped_by = process::id();
         let segment = Arc::new(Segment {
             id,
             fd,
@@ -305,7 +305,7 @@ impl Segment {
 
     /// Whether this very process allocates arrays in the segment.
     pub(crate) fn is_own_arena(&self) -> bool {
-        self.origin == Origin::Arena && self.mapped_by == std::process::id()
+        self.origin == Origin::Arena && self.mapped_by == process::id()
     }
 
     /// Address of the range of `len` bytes at `offset`, valid while the segment lives.
@@ -355,7 +355,7 @@ impl Drop for Segment {
         registry::forget(self.id);
         // In words, because closing the descriptor is not enough: workers have it too. A forked child has no say.
         if let Some(file) = &self.locked
-            && self.mapped_by == std::process::id()
+            && self.mapped_by == process::id()
         {
             let _ = file.unlock();
         }

@@ -13,7 +13,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Once,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -295,9 +295,26 @@ impl AsFd for Event {
 }
 
 static FORKS: AtomicU64 = AtomicU64::new(0);
+/// This process's id, 0 while it has not been asked for.
+static ID: AtomicU32 = AtomicU32::new(0);
 
 extern "C" fn count_fork() {
     FORKS.fetch_add(1, Ordering::Relaxed);
+    ID.store(0, Ordering::Relaxed);
+}
+
+/// This process's id: as [`std::process::id`], without a system call.
+pub fn id() -> u32 {
+    match ID.load(Ordering::Relaxed) {
+        0 => {
+            // Armed first: the id must be forgotten by whatever child is forked from now on.
+            fork_generation();
+            let id = std::process::id();
+            ID.store(id, Ordering::Relaxed);
+            id
+        }
+        id => id,
+    }
 }
 
 /// How many forks lie between the first call of this function and this process: a handle that remembers the number

@@ -37,6 +37,7 @@ impl ParkWord {
     }
 
     /// Whether the sleeper may stop waiting.
+    #[inline]
     pub fn is_awake(&self) -> bool {
         self.0.load(Ordering::Acquire) != Self::PARKED
     }
@@ -48,6 +49,7 @@ impl ParkWord {
 
     /// Step R2: the ringer, after it has published work and called [`publish_fence`], takes the duty to wake this
     /// sleeper. `true`: it owes a futex wake of one waiter.
+    #[inline]
     #[must_use]
     pub fn claim_wake(&self) -> bool {
         self.0.load(Ordering::Relaxed) == Self::PARKED
@@ -100,6 +102,7 @@ impl Bell {
     }
 
     /// Rings. `true`: a futex wake of all waiters is owed. Ringing twice does no harm.
+    #[inline]
     #[must_use]
     pub fn ring(&self) -> bool {
         self.0.swap(Self::RUNG, Ordering::AcqRel) == Self::WAITED
@@ -115,6 +118,7 @@ impl Bell {
     }
 
     /// Whether it has rung.
+    #[inline]
     pub fn has_rung(&self) -> bool {
         self.0.load(Ordering::Acquire) == Self::RUNG
     }

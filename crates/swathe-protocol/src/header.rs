@@ -21,8 +21,9 @@ pub struct Header {
     pub used_slots: AtomicU32,
     /// 0: go on; [`Header::DRAIN`]: leave when there is nothing to do; [`Header::STOP`]: leave.
     pub shutdown: AtomicU32,
-    /// Whether an idle worker may spin before it sleeps: 0 when there are more processes than cores.
-    pub may_spin: AtomicU32,
+    /// How many idle workers may stay awake for a while, looking for work: one less than there are cores, because the
+    /// parent needs one; 0 when there are more processes than cores.
+    pub lookouts: AtomicU32,
     /// Where the parent's courier sleeps.
     pub courier: ParkWord,
 }

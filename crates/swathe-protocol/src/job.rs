@@ -18,16 +18,19 @@ pub struct JobKey {
 
 impl JobKey {
     /// Makes a key.
+    #[inline]
     pub const fn new(index: u32, generation: u32) -> Self {
         Self { index, generation }
     }
 
     /// The key as one word.
+    #[inline]
     pub const fn to_word(self) -> u64 {
         (self.generation as u64) << 32 | self.index as u64
     }
 
     /// The key of a word.
+    #[inline]
     pub const fn from_word(word: u64) -> Self {
         Self {
             index: word as u32,
@@ -108,6 +111,7 @@ pub struct Gate(AtomicU64);
 
 impl Gate {
     /// The gate now.
+    #[inline]
     pub fn state(&self) -> GateState {
         // SYNC gate: pairs with the releases below; who sees `Complete` may read the slab.
         GateState::from_word(self.0.load(Ordering::Acquire))
@@ -152,6 +156,7 @@ impl Gate {
     /// A worker enters: it announces the job in its slot, then looks at the gate. `None`: it may not, and has left.
     ///
     /// Either the parent's scan of the slots sees the announcement, or this sees the parent's new gate.
+    #[inline]
     pub fn enter(&self, slot: &WorkerSlot, key: JobKey) -> Option<GateState> {
         slot.announce(key);
         // Step W1 of the hazard rule: the announcement before the look at the gate.
@@ -166,6 +171,7 @@ impl Gate {
     }
 
     /// Whether nothing has changed since `seen`: asked by a worker before every strip.
+    #[inline]
     pub fn still(&self, seen: GateState) -> bool {
         self.0.load(Ordering::Relaxed) == seen.to_word()
     }
@@ -236,11 +242,13 @@ impl JobTerms {
     pub const PICKS: u64 = 64;
 
     /// Whether a flag is set.
+    #[inline]
     pub fn has(&self, flag: u64) -> bool {
         self.flags & flag != 0
     }
 
     /// The positions of some chunks.
+    #[inline]
     pub fn positions_of(&self, first: u32, chunks: u32) -> core::ops::Range<u64> {
         let start = u64::from(first)
             .saturating_mul(self.chunk_len)

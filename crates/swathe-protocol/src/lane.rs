@@ -20,16 +20,19 @@ pub struct Span {
 
 impl Span {
     /// Makes a span.
+    #[inline]
     pub const fn new(first: u32, end: u32) -> Self {
         Self { first, end }
     }
 
     /// Number of chunks.
+    #[inline]
     pub const fn len(self) -> u32 {
         self.end.saturating_sub(self.first)
     }
 
     /// Whether it holds no chunk.
+    #[inline]
     pub const fn is_empty(self) -> bool {
         self.end <= self.first
     }
@@ -46,6 +49,7 @@ impl Span {
     }
 
     /// Its positions under the terms of a job.
+    #[inline]
     pub fn positions(self, terms: &JobTerms) -> core::ops::Range<u64> {
         terms.positions_of(self.first, self.len())
     }
@@ -79,6 +83,7 @@ impl Lane {
     ///
     /// The hand is written before the claim: only the owner moves the front, so recovery tells from the front whether
     /// the claim happened.
+    #[inline]
     pub fn take(&self, want: u32) -> Option<Span> {
         let parity = (self.done.load(Ordering::Relaxed) & PARITY) ^ PARITY;
         let mut seen = self.range.load(Ordering::Acquire);
@@ -103,6 +108,7 @@ impl Lane {
     }
 
     /// The owner counts its hand as final, after it has published the chunks' status words.
+    #[inline]
     pub fn count(&self, hand: Span) {
         let done = self.done.load(Ordering::Relaxed);
         // SYNC lane-count: pairs with `counted`; the slab and the status words come before.
@@ -114,6 +120,7 @@ impl Lane {
     ///
     /// The hand is cleared first: a take that came to nothing, because thieves were faster, leaves a hand behind that
     /// only the front of the *old* run tells apart from a claim.
+    #[inline]
     pub fn fill(&self, run: Span) {
         self.hand.store(0, Ordering::Relaxed);
         // SYNC lane-fill: pairs with the acquire in `take` and `steal`; the progress of earlier attempts comes before.
@@ -121,6 +128,7 @@ impl Lane {
     }
 
     /// What is left to take, at this instant.
+    #[inline]
     pub fn waiting(&self) -> Span {
         Span::from_word(self.range.load(Ordering::Acquire))
     }
@@ -184,6 +192,7 @@ impl Lane {
     }
 
     /// How many chunks this lane has counted in this epoch.
+    #[inline]
     pub fn counted(&self) -> u64 {
         // SYNC lane-count: pairs with `count`.
         self.done.load(Ordering::Acquire) >> 1

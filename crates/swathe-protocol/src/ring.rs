@@ -57,6 +57,7 @@ impl<'a> RingView<'a> {
     ///
     /// # Panics
     /// If the number of cells is not a power of two.
+    #[inline]
     pub fn new(ends: &'a RingEnds, cells: &'a [RingCell]) -> Self {
         assert!(
             cells.len().is_power_of_two(),
@@ -67,6 +68,7 @@ impl<'a> RingView<'a> {
     }
 
     /// Puts a run at the end; gives it back if the ring is full. One producer at a time: the caller holds a lock.
+    #[inline]
     pub fn push(&self, run: Descriptor) -> Result<(), Descriptor> {
         let tail = self.ends.tail.0.load(Ordering::Relaxed);
         // Pairs with the claim in `pop`: a cell is overwritten only after its reader has finished with it.
@@ -81,6 +83,7 @@ impl<'a> RingView<'a> {
     }
 
     /// Claims the run at the front, or `None` when the ring is empty. Lock-free; any number of consumers.
+    #[inline]
     pub fn pop(&self) -> Option<Descriptor> {
         let mut head = self.ends.head.0.load(Ordering::Acquire);
         loop {
@@ -104,6 +107,7 @@ impl<'a> RingView<'a> {
     }
 
     /// Whether a run is waiting, at this instant.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         let head = self.ends.head.0.load(Ordering::Relaxed);
         self.ends.tail.0.load(Ordering::Relaxed).wrapping_sub(head) as i64 <= 0

@@ -165,17 +165,20 @@ impl Default for WorkerSlot {
 
 impl WorkerSlot {
     /// Announces the job that the worker is about to touch. [`crate::Gate::enter`] is the way in.
+    #[inline]
     pub(crate) fn announce(&self, key: JobKey) {
         self.inside.store(key.to_word(), Ordering::Relaxed);
     }
 
     /// The worker touches no job any more. Everything it did comes before.
+    #[inline]
     pub fn leave(&self) {
         // SYNC leave: pairs with `inside`; who sees the worker outside sees all that it did inside.
         self.inside.store(0, Ordering::Release);
     }
 
     /// The job the worker is inside of, if any.
+    #[inline]
     pub fn inside(&self) -> Option<JobKey> {
         // SYNC leave: pairs with `leave`.
         let key = JobKey::from_word(self.inside.load(Ordering::Acquire));
@@ -183,11 +186,13 @@ impl WorkerSlot {
     }
 
     /// What the worker is doing.
+    #[inline]
     pub fn phase(&self) -> SlotPhase {
         SlotPhase::from_word(self.phase.load(Ordering::Acquire))
     }
 
     /// The worker says what it is doing now.
+    #[inline]
     pub fn set_phase(&self, phase: SlotPhase) {
         self.phase.store(phase as u32, Ordering::Release);
     }

@@ -23,6 +23,7 @@ pub const MAX_CHUNK_LEN: u64 = (FINAL - 1) as u64;
 
 impl StatusWord {
     /// The status now. Who sees `Final` may read the chunk's part of the slab.
+    #[inline]
     pub fn load(&self) -> ChunkStatus {
         // SYNC publish: pairs with the releases below.
         let word = self.0.load(Ordering::Acquire);
@@ -33,13 +34,21 @@ impl StatusWord {
         }
     }
 
+    /// Whether nothing of the chunk is final. Asked by its holder, who alone changes that.
+    #[inline]
+    pub fn is_fresh(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+
     /// The holder of the chunk says that its first `n` positions are final.
+    #[inline]
     pub fn publish_progress(&self, n: u32) {
         // SYNC publish: the values in the slab come before.
         self.0.store(n & !FINAL, Ordering::Release);
     }
 
     /// The holder of the chunk says that all positions are final.
+    #[inline]
     pub fn publish_final(&self) {
         // SYNC publish: the values in the slab come before.
         self.0.store(FINAL, Ordering::Release);

@@ -62,6 +62,7 @@ fn add(word: &AtomicU64, n: u64) {
 
 impl Tally {
     /// The worker has run a strip, `again` if somebody has died over it before.
+    #[inline]
     pub fn strip(&self, started: u64, strip: Slow, again: bool) {
         if self.strips.load(Ordering::Relaxed) == 0 {
             self.began.store(started, Ordering::Relaxed);

@@ -15,19 +15,24 @@ pub(crate) fn words_for(len: usize) -> usize {
 
 /// Writes bytes into words; the last word is filled with zeros.
 pub(crate) fn write(words: &[AtomicU64], bytes: &[u8]) {
-    for (word, chunk) in words.iter().zip(bytes.chunks(8)) {
+    let (whole, rest) = bytes.as_chunks::<8>();
+    for (word, chunk) in words.iter().zip(whole) {
+        word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
+    }
+    if let (false, Some(last)) = (rest.is_empty(), words.get(whole.len())) {
         let mut buffer = [0; 8];
-        buffer[..chunk.len()].copy_from_slice(chunk);
-        word.store(u64::from_le_bytes(buffer), Ordering::Relaxed);
+        buffer[..rest.len()].copy_from_slice(rest);
+        last.store(u64::from_le_bytes(buffer), Ordering::Relaxed);
     }
 }
 
 /// Reads the first `len` bytes of words.
 pub(crate) fn read(words: &[AtomicU64], len: usize) -> Vec<u8> {
-    let mut bytes: Vec<u8> = words[..words_for(len)]
-        .iter()
-        .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes())
-        .collect();
+    let words = &words[..words_for(len)];
+    let mut bytes = Vec::with_capacity(words.len() * 8);
+    for word in words {
+        bytes.extend_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+    }
     bytes.truncate(len);
     bytes
 }

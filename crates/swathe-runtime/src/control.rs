@@ -124,22 +124,49 @@ impl Control {
             .any(|slot| slot.inside() == Some(key))
     }
 
+    /// Says how many idle workers may stay awake: see [`Header::lookouts`].
+    pub(crate) fn set_lookouts(&self, processes: usize, cores: usize) {
+        let seats = if processes > cores { 0 } else { cores - 1 };
+        self.header.lookouts.store(seats as u32, Ordering::Relaxed);
+    }
+
+    /// How many of the first `slots` workers are awake and have nothing to do: they find work by themselves.
+    pub(crate) fn lookouts(&self, slots: usize) -> usize {
+        let pairs = self.slots.iter().zip(self.parks.iter()).take(slots);
+        pairs
+            .filter(|(slot, park)| slot.phase() == SlotPhase::Idle && park.is_awake())
+            .count()
+    }
+
+    /// Slots that ever had a worker.
+    pub(crate) fn used_slots(&self) -> usize {
+        (self.header.used_slots.load(Ordering::Relaxed) as usize).min(self.slots.len())
+    }
+
     /// Wakes workers for `runs` new runs: those that are awake and idle will find theirs.
     pub(crate) fn wake_for(&self, runs: usize) {
         bell::publish_fence();
-        let used = self.header.used_slots.load(Ordering::Relaxed) as usize;
-        let pairs = || self.slots.iter().zip(self.parks.iter()).take(used);
-        let idle = pairs()
-            .filter(|(slot, park)| park.is_awake() && slot.phase() == SlotPhase::Idle)
-            .count();
-        let mut owed = runs.saturating_sub(idle);
-        for (_, park) in pairs() {
-            if owed == 0 {
+        self.wake_sleepers_for(runs.saturating_sub(self.lookouts(self.used_slots())));
+    }
+
+    /// Wakes workers for a new job, unless one is awake and idle: that one begins, and calls for help when it sees that the
+    /// work is worth a wake.
+    pub(crate) fn wake_for_job(&self, runs: usize) {
+        bell::publish_fence();
+        if self.lookouts(self.used_slots()) == 0 {
+            self.wake_sleepers_for(runs);
+        }
+    }
+
+    /// Wakes so many of those that sleep.
+    pub(crate) fn wake_sleepers_for(&self, mut runs: usize) {
+        for park in self.parks.iter().take(self.used_slots()) {
+            if runs == 0 {
                 break;
             }
             if park.claim_wake() {
                 swathe_os::futex::wake(park.word(), 1);
-                owed -= 1;
+                runs -= 1;
             }
         }
     }

@@ -150,10 +150,7 @@ impl Engine {
             .header
             .used_slots
             .store(processes as u32, Ordering::Relaxed);
-        control
-            .header
-            .may_spin
-            .store(u32::from(cores > 1 && processes <= cores), Ordering::Relaxed);
+        control.set_lookouts(processes, cores);
         let limits = limits(&config);
         let recipe = ZygoteRecipe {
             plan,
@@ -317,6 +314,7 @@ impl Engine {
             .header
             .used_slots
             .store(used.max(processes) as u32, Ordering::Release);
+        core.control.set_lookouts(processes, cores::cores().count);
         state.target = processes;
         core.event.raise();
         Ok(())
@@ -472,6 +470,10 @@ pub(crate) fn prepare(core: &Core, job: Job, processes: usize) -> Result<JobStat
 
 /// Chunks a worker should find under automatic chunking: enough that the last ones even out.
 const CHUNKS_A_WORKER: u64 = 512;
+/// Likewise in a job of fewer elements than [`FEW`] a worker. Their status words are not worth more cache lines, which go
+/// from the parent to a worker and back: some nanoseconds an element, in a job that may take a microsecond.
+const CHUNKS_OF_FEW: u64 = 128;
+const FEW: u64 = 8192;
 
 fn chunk_len(job: &Job, processes: u64) -> Result<u64, EngineError> {
     if job.traits.pinned {
@@ -488,6 +490,9 @@ fn chunk_len(job: &Job, processes: u64) -> Result<u64, EngineError> {
         Chunking::Size(n) => return Ok(n.min(MAX_CHUNK_LEN)),
         Chunking::Pool => return Ok(job.positions.div_ceil(4 * processes).clamp(1, MAX_CHUNK_LEN)),
         Chunking::Auto if job.traits.whole_chunks => job.positions.div_ceil(16 * processes),
+        Chunking::Auto if job.positions <= FEW * processes => {
+            job.positions.div_ceil(CHUNKS_OF_FEW * processes)
+        }
         Chunking::Auto => job.positions.div_ceil(CHUNKS_A_WORKER * processes),
     };
     let align = job.chunk_align.max(1);
@@ -522,14 +527,14 @@ const NAP: Duration = Duration::from_millis(100);
 impl JobHandle {
     /// Waits until the job is over, or the time is. Gives whether it is over.
     pub fn wait(&self, timeout: Option<Duration>) -> bool {
-        let start = Instant::now();
+        let start = timeout.map(|_| Instant::now());
         let mut watched = false;
         loop {
             if self.try_end() {
                 return true;
             }
-            let left = match timeout {
-                Some(timeout) => match timeout.checked_sub(start.elapsed()) {
+            let left = match timeout.zip(start) {
+                Some((timeout, start)) => match timeout.checked_sub(start.elapsed()) {
                     Some(left) if !left.is_zero() => left.min(NAP),
                     _ => return false,
                 },
@@ -608,15 +613,19 @@ impl JobHandle {
     }
 
     fn watch(&self) {
-        if self.core.control.header.may_spin.load(Ordering::Relaxed) == 0 {
+        if self.core.control.header.lookouts.load(Ordering::Relaxed) == 0 {
             return;
         }
         let Some(cell) = self.job.key().and_then(|key| self.core.control.job(key)) else {
             return;
         };
         let start = Instant::now();
-        while cell.gate.state().phase == JobPhase::Open && start.elapsed() < WATCH {
-            for _ in 0..32 {
+        // The clock costs more than a look at the gate.
+        while start.elapsed() < WATCH {
+            for _ in 0..64 {
+                if cell.gate.state().phase != JobPhase::Open {
+                    return;
+                }
                 std::hint::spin_loop();
             }
         }
@@ -634,6 +643,10 @@ impl JobHandle {
         bell::publish_fence();
         if self.try_end() {
             return;
+        }
+        // Work was left to a worker that was awake then, and was stopped since.
+        if !self.core.control.ring().is_empty() {
+            self.core.control.wake_sleepers_for(usize::MAX);
         }
         if waits {
             futex::wait(cell.bell.word(), Bell::WAITED, patience);

@@ -90,14 +90,7 @@ impl WorkerHeap {
     /// From now on everything is for this job.
     pub(crate) fn turn_to(&mut self, job: JobKey) {
         if self.job != job {
-            *self = Self {
-                job,
-                next: 0,
-                end: 0,
-                ask: FIRST_ASK,
-                line: self.line.clone(),
-                data: self.data.clone(),
-            };
+            (self.job, self.next, self.end, self.ask) = (job, 0, 0, FIRST_ASK);
         }
     }
 

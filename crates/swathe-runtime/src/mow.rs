@@ -38,8 +38,13 @@ pub(crate) struct Mowing<'w> {
     terms: JobTerms,
     careful: bool,
     pace: Pace,
+    /// How many more workers this one will wake for its job.
+    calls: u32,
     cache: Option<Box<dyn Any>>,
 }
+
+/// How many workers one worker wakes for a job: those that it woke wake others, so many are soon awake.
+const CALLS: u32 = 2;
 
 /// The parts of a job that are looked up once.
 struct Ground {
@@ -81,6 +86,7 @@ impl<'w> Mowing<'w> {
             terms,
             careful,
             pace: Pace::new(),
+            calls: if terms.has(JobTerms::PINNED) { 0 } else { CALLS },
             cache: None,
         }
     }
@@ -102,7 +108,21 @@ impl<'w> Mowing<'w> {
                 break;
             }
             lane.count(hand);
+            self.call_for_help(lane);
             self.worker.look_at_growth();
+        }
+    }
+
+    /// Wakes somebody who will steal half of what is left here, if that is worth a wake. The parent leaves it to us: it
+    /// does not know how long an element takes.
+    fn call_for_help(&mut self, lane: &Lane) {
+        if self.calls == 0 {
+            return;
+        }
+        let left = u64::from(lane.waiting().len()).saturating_mul(self.terms.chunk_len);
+        if self.pace.wants_help(left) {
+            self.calls -= 1;
+            self.control.wake_for(1);
         }
     }
 
@@ -175,11 +195,13 @@ impl<'w> Mowing<'w> {
 
     fn run_hand(&mut self, ground: &Ground, hand: Span) -> Hand {
         let words = &ground.status[hand.first as usize..hand.end as usize];
-        let fresh = |word: &StatusWord| word.load() == ChunkStatus::Progress(0);
-        if hand.len() > 1 && words.iter().all(fresh) {
+        if hand.len() > 1 && words.iter().all(StatusWord::is_fresh) {
             let range = hand.positions(&self.terms);
             let end = self.run_strip(ground, range.start, range.end - range.start);
             self.publish(words, hand, end);
+            if end == range.end {
+                return Hand::Finished;
+            }
         }
         for (word, chunk) in words.iter().zip(hand.first..) {
             if self.run_chunk(ground, word, Span::new(chunk, chunk + 1)) == Hand::GateChanged {
@@ -220,13 +242,19 @@ impl<'w> Mowing<'w> {
     /// Everything in these chunks before `end` is settled.
     fn publish(&self, words: &[StatusWord], chunks: Span, end: u64) {
         fault::point(Point::Written);
-        for (word, chunk) in words.iter().zip(chunks.first..) {
-            let range = Span::new(chunk, chunk + 1).positions(&self.terms);
-            if range.end <= end {
-                word.publish_final();
-            } else if range.start < end {
-                word.publish_progress((end - range.start) as u32);
-            }
+        let range = chunks.positions(&self.terms);
+        let (finals, begun) = if end >= range.end {
+            (words.len(), 0)
+        } else {
+            let done = end - range.start;
+            (
+                (done / self.terms.chunk_len) as usize,
+                done % self.terms.chunk_len,
+            )
+        };
+        words[..finals].iter().for_each(StatusWord::publish_final);
+        if begun > 0 {
+            words[finals].publish_progress(begun as u32);
         }
         // Only now: until it is published, the slot alone tells what an in-place strip has settled.
         self.worker.slot().strip_len.store(0, Ordering::Release);

@@ -215,7 +215,10 @@ impl JobState {
             over: AtomicBool::new(false),
             outcome: OnceLock::new(),
             inner: Mutex::new(JobInner {
-                keep: Some(Box::new((job.keep, file))),
+                keep: Some(match file {
+                    Some(file) => Box::new((job.keep, file)),
+                    None => job.keep,
+                }),
                 lends: job.lends,
                 block: Some(block),
                 on_done: job.on_done,
@@ -489,12 +492,15 @@ impl State {
 
     /// Frees the cells of jobs that are over and that nobody is inside of.
     pub(crate) fn look_at_limbo(&mut self, core: &Core) {
-        let (inside, outside): (Vec<_>, Vec<_>) = self
-            .limbo
-            .iter()
-            .partition(|key| core.control.anyone_inside(**key));
-        self.limbo = inside;
-        outside.into_iter().for_each(|key| self.vacate(core, key));
+        let mut next = 0;
+        while let Some(key) = self.limbo.get(next).copied() {
+            if core.control.anyone_inside(key) {
+                next += 1;
+            } else {
+                self.limbo.swap_remove(next);
+                self.vacate(core, key);
+            }
+        }
     }
 
     /// The same, for a caller: the worker that completed its job is just on its way out. That is waited for, but for
@@ -583,12 +589,16 @@ impl State {
         if chunks == 0 && core.control.complete_if_counted(key, cell, opened) {
             core.control.ring_over(cell, job.terms.has(JobTerms::ATTENDED));
         }
-        core.control.wake_for(pushed);
+        core.control.wake_for_job(pushed);
     }
 
-    /// About one run a worker, of equal length. Gives how many there are.
+    /// About one run, of equal length, for each worker that is awake and idle, or for each worker if none is; the others
+    /// will steal. Gives how many there are.
     fn push_runs(&mut self, core: &Core, key: JobKey, epoch: u32, runs: &[Range<u32>], chunks: u32) -> usize {
-        let workers = self.target.max(1) as u64;
+        let workers = match core.control.lookouts(core.control.used_slots()) {
+            0 => self.target.max(1) as u64,
+            lookouts => lookouts as u64,
+        };
         let mut pushed = 0;
         for run in runs {
             let len = u64::from(run.end - run.start);

@@ -135,7 +135,7 @@ impl Plan {
 pub(crate) const SETUP_FAILED: i32 = 70;
 /// Exit code of a worker that panicked outside of a task, as of any Rust program that panics.
 const PANICKED: i32 = 101;
-/// How long an idle worker that may spin does so before it sleeps.
+/// How long an idle worker that may look out does so before it sleeps.
 const SPIN: Duration = Duration::from_micros(60);
 /// The longest sleep without a look around: no wake is ever lost, but a lost one would cost this, not a hang.
 const NAP: Duration = Duration::from_secs(1);
@@ -530,9 +530,9 @@ impl Worker {
                 || worker.slot().errand.load(Ordering::Acquire) != 0
                 || control.header.shutdown.load(Ordering::Acquire) != 0
         };
-        if control.header.may_spin.load(Ordering::Relaxed) != 0 {
+        if self.may_look_out() {
             let start = Instant::now();
-            while start.elapsed() < SPIN {
+            while start.elapsed() < SPIN && self.may_look_out() {
                 for _ in 0..64 {
                     if something(self) {
                         return;
@@ -557,6 +557,13 @@ impl Worker {
                 park.unpark_self();
             }
         }
+    }
+
+    /// Whether this worker may stay awake without work: those with lower numbers come first.
+    fn may_look_out(&self) -> bool {
+        let control = &self.plan.control;
+        let seats = control.header.lookouts.load(Ordering::Relaxed) as usize;
+        seats > 0 && control.lookouts(self.index) < seats
     }
 
     fn somebody_has_spare_chunks(&self) -> bool {

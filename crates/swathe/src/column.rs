@@ -242,11 +242,7 @@ impl<T: Datum<K>, K: 'static> Column for Decoded<T, K> {
     }
 
     fn read(strip: &mut DecodedStrip<'_>, i: usize) -> Result<T, String> {
-        strip.scratch.clear();
-        strip
-            .scratch
-            .extend_from_slice(bytes_of(strip.bytes, &strip.ranges[i])?);
-        T::decode(strip.scratch)
+        T::decode_shared(bytes_of(strip.bytes, &strip.ranges[i])?, strip.scratch)
     }
 }
 

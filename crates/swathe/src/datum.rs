@@ -114,6 +114,13 @@ pub trait Datum<K>: Sized + Send + Sync + 'static {
     /// `bytes` are aligned to 16.
     #[doc(hidden)]
     fn decode(bytes: &[u8]) -> Result<Self, String>;
+    /// As `decode`, of bytes that others may change, by way of a copy.
+    #[doc(hidden)]
+    fn decode_shared(bytes: &[u8], scratch: &mut AlignedVec) -> Result<Self, String> {
+        scratch.clear();
+        scratch.extend_from_slice(bytes);
+        Self::decode(scratch)
+    }
     #[doc(hidden)]
     fn store(self, sink: &mut Sink<'_, '_>) -> Result<Self::Slot, String>;
     #[doc(hidden)]
@@ -193,8 +200,33 @@ impl<T: Record + Archivable> Datum<Recorded> for T {
     by_rkyv!();
 }
 
+/// As its bytes: there is nothing for `rkyv` to add.
 impl Datum<Owned> for String {
-    by_rkyv!();
+    type Output = Records<Self>;
+    type Slot = RecordRef;
+    const HEAP: usize = 64;
+
+    fn encode(&self, bytes: &mut AlignedVec) -> Result<(), String> {
+        bytes.extend_from_slice(self.as_bytes());
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        String::from_utf8(bytes.to_vec()).map_err(|e| format!("a text was damaged: {e}"))
+    }
+
+    fn decode_shared(bytes: &[u8], _: &mut AlignedVec) -> Result<Self, String> {
+        // Copied before it is looked at.
+        Self::decode(bytes)
+    }
+
+    fn store(self, sink: &mut Sink<'_, '_>) -> Result<RecordRef, String> {
+        sink.bytes(self.as_bytes())
+    }
+
+    fn collect(slab: Array<RecordRef>, outcome: &Arc<Outcome>) -> Records<Self> {
+        Records::new(slab, lower::HeapBlocks::of(outcome), Self::decode)
+    }
 }
 
 macro_rules! tuple {
@@ -230,6 +262,16 @@ pub trait Collection: Send + Sync + 'static {
     /// If there is no such position, or if a record cannot be decoded.
     fn fetch(&self, position: usize) -> Result<Self::Item, Error>;
 
+    /// Copies of all values, in order.
+    ///
+    /// # Errors
+    /// If a record cannot be decoded.
+    fn fetch_all(&self) -> Result<Vec<Self::Item>, Error> {
+        (0..self.positions())
+            .map(|position| self.fetch(position))
+            .collect()
+    }
+
     /// Itself, as a callback is shown it.
     fn shown(&self) -> &Self::Shown;
 }
@@ -247,6 +289,10 @@ impl<T: Pod + Send + Sync> Collection for Array<T> {
             position,
             positions: self.len(),
         })
+    }
+
+    fn fetch_all(&self) -> Result<Vec<T>, Error> {
+        Ok(self.to_vec())
     }
 
     fn shown(&self) -> &[T] {

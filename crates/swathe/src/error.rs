@@ -117,7 +117,7 @@ impl Error {
     pub(crate) fn covering(mut self, positions: u64) -> Self {
         if let Self::Job(job) = &mut self {
             for failure in &mut job.failures {
-                failure.span = positions;
+                failure.0.span = positions;
             }
         }
         self
@@ -141,7 +141,11 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 /// Why one element has no value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct ItemError {
+pub struct ItemError(Box<Facts>);
+
+/// What is known of it. Boxed, so that the result of an element is hardly larger than its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Facts {
     position: u64,
     span: u64,
     status: Status,
@@ -162,7 +166,7 @@ impl ItemError {
             FailureKind::TimedOut => (Status::TimedOut, None),
             _ => (Status::Failed, None),
         };
-        Self {
+        Self(Box::new(Facts {
             position: base + failure.position,
             span: failure.span.max(1),
             status,
@@ -171,12 +175,12 @@ impl ItemError {
             worker: Some((failure.worker as usize, failure.pid)),
             attempts: failure.attempts,
             peak_memory: failure.peak_memory,
-        }
+        }))
     }
 
     /// An element that no worker is to blame for.
     pub(crate) fn without_worker(position: u64, status: Status, message: String) -> Self {
-        Self {
+        Self(Box::new(Facts {
             position,
             span: 1,
             status,
@@ -185,84 +189,84 @@ impl ItemError {
             worker: None,
             attempts: 0,
             peak_memory: None,
-        }
+        }))
     }
 
     /// The element's position in the input, from 0. Where a task takes many elements at once, the first of them.
     pub fn position(&self) -> u64 {
-        self.position
+        self.0.position
     }
 
     /// How many elements failed together: 1, or the length of the chunk for tasks that take a whole chunk.
     pub fn span(&self) -> u64 {
-        self.span
+        self.0.span
     }
 
     /// What happened, in one word.
     pub fn status(&self) -> Status {
-        self.status
+        self.0.status
     }
 
     /// The text of the returned error (with its causes), or of the panic (with its source line), or the last words of a
     /// worker that died.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// How the worker died, if it did.
     pub fn cause(&self) -> Option<ExitCause> {
-        self.cause
+        self.0.cause
     }
 
     /// The worker's number.
     pub fn worker(&self) -> Option<usize> {
-        self.worker.map(|(number, _)| number)
+        self.0.worker.map(|(number, _)| number)
     }
 
     /// The worker's process id.
     pub fn pid(&self) -> Option<u32> {
-        self.worker.map(|(_, pid)| pid)
+        self.0.worker.map(|(_, pid)| pid)
     }
 
     /// How often the element was started, as far as is known.
     pub fn attempts(&self) -> u32 {
-        self.attempts
+        self.0.attempts
     }
 
     /// The most memory that the dead worker ever had resident, bytes, pages of shared segments included. `None` if no
     /// worker died of it.
     pub fn peak_memory(&self) -> Option<u64> {
-        self.peak_memory
+        self.0.peak_memory
     }
 }
 
 impl fmt::Display for ItemError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.span {
-            1 => write!(f, "position {} ", self.position)?,
+        match self.0.span {
+            1 => write!(f, "position {} ", self.0.position)?,
             span => write!(
                 f,
                 "positions {} to {} ",
-                self.position,
-                self.position + (span - 1)
+                self.0.position,
+                self.0.position + (span - 1)
             )?,
         }
-        match (self.status, self.cause) {
+        match (self.0.status, self.0.cause) {
             (Status::Lost, Some(cause)) => {
                 write!(f, "was lost: its worker {cause}")?;
-                if self.attempts > 1 {
-                    write!(f, ", {} times", self.attempts)?;
+                if self.0.attempts > 1 {
+                    write!(f, ", {} times", self.0.attempts)?;
                 }
-                if !self.message.is_empty() {
-                    write!(f, ", and said last: {}", self.message)?;
+                if !self.0.message.is_empty() {
+                    write!(f, ", and said last: {}", self.0.message)?;
                 }
             }
-            (Status::TimedOut, _) => write!(f, "timed out: {}", self.message)?,
-            (Status::Panicked, _) => write!(f, "failed: panicked: {}", self.message)?,
-            (Status::Cancelled | Status::NotRun, _) => write!(f, "was not run: {}", self.message)?,
-            _ => write!(f, "failed: {}", self.message)?,
+            (Status::TimedOut, _) => write!(f, "timed out: {}", self.0.message)?,
+            (Status::Panicked, _) => write!(f, "failed: panicked: {}", self.0.message)?,
+            (Status::Cancelled | Status::NotRun, _) => write!(f, "was not run: {}", self.0.message)?,
+            _ => write!(f, "failed: {}", self.0.message)?,
         }
-        match self.worker {
+        match self.0.worker {
             Some((number, pid)) => write!(f, " (worker {number}, pid {pid})"),
             None => Ok(()),
         }
@@ -362,7 +366,7 @@ impl fmt::Display for JobError {
             return write!(f, "{why}: {finals} of {of} positions were done");
         };
         write!(f, "{first}")?;
-        let others: u64 = self.failures.iter().map(|failure| failure.span).sum::<u64>() - first.span;
+        let others: u64 = self.failures.iter().map(|failure| failure.0.span).sum::<u64>() - first.0.span;
         match others {
             0 => {}
             1 => f.write_str("; 1 other position failed too")?,

@@ -6,18 +6,24 @@ use std::{
     sync::{Arc, Condvar, Mutex, PoisonError},
     task::{Wake, Waker},
     time::{Duration, Instant},
+    vec,
 };
 
 use swathe_runtime::{EngineError, JobHandle, Outcome};
 
-use crate::{Error, Result, Status, error::ItemError, input::pull};
+use crate::{Error, Result, Status, error::ItemError, input::pull_many};
 
 /// Blocks in flight for each worker, unless the look-ahead is set.
 const BLOCKS_A_WORKER: usize = 3;
-/// The longest block, unless a chunk size is set.
-pub(crate) const LONGEST_BLOCK: usize = 4096;
+/// The longest block, unless a chunk size is set: elements, and bytes of input and output.
+pub(crate) const LONGEST_BLOCK: usize = 1 << 14;
+const LONGEST_BLOCK_BYTES: usize = 4 << 20;
+/// The most items that are taken from a quick input between two looks at the clock: a look costs as much as some items do.
+const ITEMS_A_LOOK: usize = 256;
 /// A block that takes its input longer than this to provide is not worth growing.
 const FAST: Duration = Duration::from_millis(1);
+/// A block whose results take less than this may grow.
+const QUICK: Duration = Duration::from_millis(10);
 /// A block whose results take longer than this is too long.
 const SLOW: Duration = Duration::from_millis(50);
 
@@ -61,7 +67,34 @@ impl Wake for Arrival {
     }
 }
 
-pub(crate) type Results<B> = VecDeque<Result<B, ItemError>>;
+/// What a block has brought.
+pub(crate) enum Results<B> {
+    /// A value for every element.
+    All(vec::IntoIter<B>),
+    /// Values and errors.
+    Mixed(VecDeque<Result<B, ItemError>>),
+}
+
+impl<B> Results<B> {
+    fn none() -> Self {
+        Self::Mixed(VecDeque::new())
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::All(values) => values.len(),
+            Self::Mixed(results) => results.len(),
+        }
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<Result<B, ItemError>> {
+        match self {
+            Self::All(values) => values.next().map(Ok),
+            Self::Mixed(results) => results.pop_front(),
+        }
+    }
+}
 
 /// Takes the results out of an outcome.
 pub(crate) type TakeResults<B> = Box<dyn FnOnce(&Arc<Outcome>) -> Results<B> + Send>;
@@ -83,9 +116,10 @@ enum Flight<B> {
 }
 
 impl<B> Flight<B> {
+    /// Ends its job, if that is over and nobody has noticed.
     fn is_over(&self) -> bool {
         match self {
-            Self::Job(block) => block.job.is_over(),
+            Self::Job(block) => block.job.wait(Some(Duration::ZERO)),
             Self::Refused(_) => true,
         }
     }
@@ -124,6 +158,8 @@ pub struct Imap<'p, I: Iterator, B> {
     ordered: bool,
     /// Elements a block; fixed by a chunk size.
     block: usize,
+    /// The most that they may be, by what an element takes in memory.
+    longest: usize,
     fixed: bool,
     processes: usize,
     look_ahead: Option<usize>,
@@ -158,12 +194,13 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
             submit: Box::new(submit),
             ordered,
             block: chunk_size.unwrap_or(1),
+            longest: LONGEST_BLOCK,
             fixed: chunk_size.is_some(),
             processes: processes.max(1),
             look_ahead: None,
             look_ahead_bytes: None,
             flight: VecDeque::new(),
-            ready: VecDeque::new(),
+            ready: Results::none(),
             last,
             position: 0,
             input_is_fast: true,
@@ -213,26 +250,37 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
 
     fn advance(&mut self, deadline: Option<Instant>) -> Result<Option<Result<B, ItemError>>> {
         loop {
-            let seen = self.arrival.count();
-            if self.ready.is_empty() {
-                self.collect();
-            }
-            // A slow input must not hold up results that are there.
-            if self.has_room() && (self.ready.is_empty() || self.input_is_fast) {
-                self.take_block();
-                if self.ready.is_empty() {
-                    continue;
-                }
-            }
-            if let Some(result) = self.ready.pop_front() {
+            if let Some(result) = self.ready.pop() {
                 return Ok(Some(result));
+            }
+            let seen = self.arrival.count();
+            self.collect();
+            let some = self.ready.len() > 0;
+            // A slow input must not hold up results that are there.
+            if self.has_room() && (!some || self.input_is_fast) {
+                self.take_block();
+                continue;
+            }
+            if some {
+                continue;
             }
             if self.flight.is_empty() {
                 return Ok(self.last.take().map(Err));
             }
-            if !self.arrival.wait(seen, deadline) {
+            if !self.wait(seen, deadline) {
                 return Err(Error::Timeout);
             }
+        }
+    }
+
+    /// Waits until there may be results: of the first block, or of any. Gives whether the time has sufficed.
+    fn wait(&self, seen: u64, deadline: Option<Instant>) -> bool {
+        match self.flight.front() {
+            Some(Flight::Job(block)) if self.ordered => {
+                let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+                block.job.wait(left)
+            }
+            _ => self.arrival.wait(seen, deadline),
         }
     }
 
@@ -246,11 +294,11 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
         match over.and_then(|i| self.flight.remove(i)) {
             Some(Flight::Job(block)) => {
                 self.adapt(block.submitted.elapsed());
+                self.longest = LONGEST_BLOCK_BYTES / (block.bytes / block.len.max(1)).max(1);
                 self.ready = block
                     .job
                     .outcome()
-                    .map(|outcome| (block.results)(&outcome))
-                    .unwrap_or_default();
+                    .map_or_else(Results::none, |outcome| (block.results)(&outcome));
             }
             Some(Flight::Refused(results)) => self.ready = results,
             None => {}
@@ -263,12 +311,14 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
             return;
         }
         let blocks = BLOCKS_A_WORKER * self.processes;
-        let longest = self.look_ahead.map_or(LONGEST_BLOCK, |elements| {
-            (elements / blocks).clamp(1, LONGEST_BLOCK)
-        });
+        let longest = self
+            .look_ahead
+            .map_or(LONGEST_BLOCK, |elements| elements / blocks)
+            .min(self.longest)
+            .clamp(1, LONGEST_BLOCK);
         if turnaround > SLOW {
             self.block = (self.block / 2).max(1);
-        } else if turnaround < 2 * FAST && self.input_is_fast {
+        } else if turnaround < QUICK && self.input_is_fast {
             self.block = (self.block * 2).min(longest);
         }
     }
@@ -306,10 +356,19 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
         let Some(input) = self.input.as_mut() else { return };
         let started = Instant::now();
         let mut items = Vec::with_capacity(wanted.min(LONGEST_BLOCK));
-        while items.len() < wanted {
-            match pull(input) {
-                Ok(Some(item)) => items.push(item),
-                Ok(None) => {
+        let mut spent = Duration::ZERO;
+        while items.len() < wanted && (self.fixed || spent < FAST) {
+            // As many as came within a small part of the time, so that an input that grows slow is noticed in time.
+            let quick = spent < FAST / 16 || spent / (items.len() as u32).max(1) < FAST / 1024;
+            let count = if quick {
+                items.len().clamp(1, ITEMS_A_LOOK)
+            } else {
+                1
+            };
+            let count = count.min(wanted - items.len());
+            match pull_many(input, &mut items, count) {
+                Ok(true) => {}
+                Ok(false) => {
                     self.input = None;
                     break;
                 }
@@ -321,9 +380,7 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
                     break;
                 }
             }
-            if !self.fixed && started.elapsed() > FAST {
-                break;
-            }
+            spent = started.elapsed();
         }
         self.input_is_fast = started.elapsed() < FAST;
         if !items.is_empty() {
@@ -336,7 +393,9 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
         self.position += len;
         match (self.submit)(items, first, self.fixed) {
             Ok(block) => {
-                block.job.register_waker(&Waker::from(self.arrival.clone()));
+                if !self.ordered {
+                    block.job.register_waker(&Waker::from(self.arrival.clone()));
+                }
                 self.flight.push_back(Flight::Job(block));
             }
             Err(error) => {
@@ -347,9 +406,9 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
                     self.input = None;
                     self.last = Some(refused(first));
                 } else {
-                    self.flight.push_back(Flight::Refused(
-                        (first..first + len).map(|at| Err(refused(at))).collect(),
-                    ));
+                    let all = (first..first + len).map(|at| Err(refused(at)));
+                    self.flight
+                        .push_back(Flight::Refused(Results::Mixed(all.collect())));
                 }
             }
         }
@@ -359,7 +418,11 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
 impl<I: Iterator, B> Iterator for Imap<'_, I, B> {
     type Item = Result<B, ItemError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(result) = self.ready.pop() {
+            return Some(result);
+        }
         loop {
             // Without a deadline there is no timeout.
             if let Ok(next) = self.advance(None) {

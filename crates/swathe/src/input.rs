@@ -163,9 +163,9 @@ impl<I: Iterator> Items<I> {
     fn collect(mut self) -> Result<Vec<I::Item>, Error> {
         let mut all = Vec::with_capacity(self.0.size_hint().0.min(1 << 16));
         loop {
-            match pull(&mut self.0) {
-                Ok(Some(item)) => all.push(item),
-                Ok(None) => return Ok(all),
+            match pull_many(&mut self.0, &mut all, 1 << 16) {
+                Ok(true) => {}
+                Ok(false) => return Ok(all),
                 Err(message) => {
                     return Err(Error::Iterator {
                         position: all.len(),
@@ -177,9 +177,21 @@ impl<I: Iterator> Items<I> {
     }
 }
 
-/// The next item, or what the iterator panicked with. It must not be used again after that.
-pub(crate) fn pull<I: Iterator>(iterator: &mut I) -> Result<Option<I::Item>, String> {
-    catch_unwind(AssertUnwindSafe(|| iterator.next())).map_err(|payload| panic_text(&*payload))
+/// Appends at most `count` items. `Ok(false)`: the iterator has ended. An error is what the iterator panicked with, and it
+/// must not be used again after that; the items before are there.
+pub(crate) fn pull_many<I: Iterator>(
+    iterator: &mut I,
+    items: &mut Vec<I::Item>,
+    count: usize,
+) -> Result<bool, String> {
+    let wanted = items.len() + count;
+    let pulled = catch_unwind(AssertUnwindSafe(|| {
+        items.extend(iterator.by_ref().take(count));
+    }));
+    match pulled {
+        Ok(()) => Ok(items.len() == wanted),
+        Err(payload) => Err(panic_text(&*payload)),
+    }
 }
 
 /// What a panic says.

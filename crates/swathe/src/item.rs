@@ -4,7 +4,7 @@ use std::any::Any;
 
 use bytemuck::Pod;
 use rkyv::util::AlignedVec;
-use swathe_memory::{Array, Memory, lease};
+use swathe_memory::{Array, ArrayMut, Memory, lease};
 
 use crate::{
     Error,
@@ -96,15 +96,25 @@ impl Blob {
     }
 }
 
-fn lower_texts<'a>(texts: impl ExactSizeIterator<Item = &'a str>, memory: &Memory) -> Result<Lowered, Error> {
-    let mut blob = Blob::new(texts.len());
-    for text in texts {
-        blob.record(|bytes| {
-            bytes.extend_from_slice(text.as_bytes());
-            Ok(())
-        })?;
+/// Texts need no alignment: their bytes are written to where workers read them, one after the other.
+fn lower_texts<'a>(
+    texts: impl ExactSizeIterator<Item = &'a str> + Clone,
+    memory: &Memory,
+) -> Result<Lowered, Error> {
+    let total = texts.clone().map(str::len).sum();
+    let mut bytes = ArrayMut::<u8>::scratch_in(memory, total)?;
+    let mut ranges = ArrayMut::<RecordRef>::scratch_in(memory, texts.len())?;
+    let mut start = 0;
+    for (position, (text, range)) in texts.zip(ranges.iter_mut()).enumerate() {
+        let end = start + text.len();
+        *range = RecordRef::new(start as u64, text.len())
+            .map_err(|message| Error::Element { position, message })?;
+        bytes[start..end].copy_from_slice(text.as_bytes());
+        start = end;
     }
-    blob.lower(memory)
+    let mut lowered = Lowered::array(ranges.freeze())?;
+    lowered.join(Lowered::array(bytes.freeze())?);
+    Ok(lowered)
 }
 
 pub(crate) fn lower_records<'a, T: Datum<K>, K>(
@@ -231,7 +241,7 @@ impl Item<Owned> for String {
     type Column = Decoded<String, Owned>;
 
     fn lower(items: Vec<String>, memory: &Memory) -> Result<Lowered, Error> {
-        lower_records(items.iter(), memory)
+        lower_texts(items.iter().map(String::as_str), memory)
     }
 }
 
@@ -250,7 +260,7 @@ impl Item<Text> for &str {
     type Column = Texts;
 
     fn lower(items: Vec<Self>, memory: &Memory) -> Result<Lowered, Error> {
-        lower_texts(items.into_iter(), memory)
+        lower_texts(items.iter().copied(), memory)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{marker::PhantomData, sync::Arc, time::Instant};
 
-use swathe_runtime::{Chunking, Engine, Outcome};
+use swathe_runtime::{Chunking, End, Engine, Outcome};
 
 use crate::{
     Batch, Imap, Pool, Result, Status,
@@ -23,6 +23,7 @@ struct Stream<'p, W> {
     engine: &'p Engine,
     options: Options,
     parameters: Arc<Encoded>,
+    ordered: bool,
     types: PhantomData<fn(W)>,
 }
 
@@ -49,7 +50,9 @@ impl<W: Parameters> Stream<'_, W> {
         let (mut plan, output) =
             Plan::of_map::<F, S, W, R::Columns, M, N, K>(task, lowered, &self.parameters.bytes, memory)?;
         plan.base = base;
-        plan.traits.attended = true;
+        // A stream in order waits for its first block. One without order waits for any, and must be told of each; so must
+        // one with retries, which are not to wait until it is their block's turn.
+        plan.traits.attended = !self.ordered || self.options.retries.more > 0;
         // One worker takes the whole block, unless it is so long that waiting for one would hold up the stream.
         let chunking = if fixed || len <= LONGEST_BLOCK {
             Chunking::Size(len as u64)
@@ -76,6 +79,12 @@ impl<W: Parameters> Stream<'_, W> {
 /// The results of a block that is over.
 fn results<B: Datum<K>, K>(outcome: &Arc<Outcome>, output: &MapOutput<B, K>, base: u64) -> Results<B> {
     let values = B::collect(output.when_over(outcome), outcome);
+    if outcome.end == End::Complete
+        && outcome.failures.is_empty()
+        && let Ok(all) = values.fetch_all()
+    {
+        return Results::All(all.into_iter());
+    }
     let result = |at: u64| {
         let failed = |status, message| ItemError::without_worker(base + at, status, message);
         match outcome.failure(at) {
@@ -86,7 +95,7 @@ fn results<B: Datum<K>, K>(outcome: &Arc<Outcome>, output: &MapOutput<B, K>, bas
             None => Err(failed(Status::Cancelled, "the pool stopped before".to_owned())),
         }
     };
-    (0..outcome.positions).map(result).collect()
+    Results::Mixed((0..outcome.positions).map(result).collect())
 }
 
 impl<'p, S: 'static, W: Parameters> Batch<'p, S, W, Strict, Silent> {
@@ -104,6 +113,7 @@ impl<'p, S: 'static, W: Parameters> Batch<'p, S, W, Strict, Silent> {
             engine: self.engine,
             options: self.options,
             parameters: Arc::new(self.parameters),
+            ordered,
             types: PhantomData,
         };
         let submit =

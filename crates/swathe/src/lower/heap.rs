@@ -43,16 +43,24 @@ impl Sink<'_, '_> {
     ) -> Result<RecordRef, String> {
         self.scratch.clear();
         fill(self.scratch)?;
-        let len = self.scratch.len();
-        if len == 0 {
-            return RecordRef::new(0, 0);
-        }
-        let span = self.rest.heap(len)?;
-        // SAFETY: the span is `len` mapped bytes that were given to this worker alone, and the private buffer cannot
-        // overlap it. No reference is formed to the shared side.
-        unsafe { ptr::copy_nonoverlapping(self.scratch.as_ptr(), span.pointer.as_ptr(), len) };
-        RecordRef::new(span.offset, len)
+        store(self.rest, self.scratch)
     }
+
+    /// Stores these bytes, which are private.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<RecordRef, String> {
+        store(self.rest, bytes)
+    }
+}
+
+fn store(rest: &mut Rest<'_>, bytes: &[u8]) -> Result<RecordRef, String> {
+    if bytes.is_empty() {
+        return RecordRef::new(0, 0);
+    }
+    let span = rest.heap(bytes.len())?;
+    // SAFETY: the span is `bytes.len()` mapped bytes that were given to this worker alone, and private bytes cannot
+    // overlap it. No reference is formed to the shared side.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), span.pointer.as_ptr(), bytes.len()) };
+    RecordRef::new(span.offset, bytes.len())
 }
 
 /// The blocks that a job's workers wrote records to.

@@ -3,8 +3,15 @@
 use bytemuck::Pod;
 
 /// Writes parameter bytes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Encoder(Vec<u8>);
+
+impl Default for Encoder {
+    fn default() -> Self {
+        // Room for a slab and an input: what a small job writes costs one allocation.
+        Self(Vec::with_capacity(256))
+    }
+}
 
 impl Encoder {
     pub(crate) fn pod<T: Pod>(&mut self, value: &T) {
