@@ -7,6 +7,7 @@ pub mod promptness;
 mod raw;
 pub mod roles;
 pub mod soak;
+pub mod system_calls;
 pub mod tracee;
 pub mod verdict;
 pub mod watch;

@@ -12,13 +12,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 
 use parking_lot::{Mutex, RwLock};
 use swathe_os::mapping::{self, HUGE_PAGE};
-use swathe_os::{memory_limits, process};
+use swathe_os::{cores, memory_limits, numa, process};
 
 use crate::error::MemoryError;
+use crate::placement::Placement;
 use crate::segment::{Origin, Segment, SegmentId};
 
 use free_ranges::FreeRanges;
@@ -44,6 +46,8 @@ struct Arena {
     owner: u32,
     /// Bytes of free warm memory that are kept for the next allocation.
     warm_limit: usize,
+    /// A [`Placement`], as a number.
+    placement: AtomicU8,
     state: Mutex<State>,
 }
 
@@ -134,6 +138,7 @@ impl Memory {
             segment,
             owner,
             warm_limit,
+            placement: AtomicU8::new(0),
             state: Mutex::new(State {
                 free: FreeRanges::new(capacity),
                 recent: Recent::default(),
@@ -262,6 +267,23 @@ impl Memory {
         }
     }
 
+    /// Says where pages are taken from that are taken from now on; those that are there stay where they are.
+    ///
+    /// # Errors
+    /// When the kernel has no NUMA support, or in a forked child.
+    pub fn set_placement(&self, placement: Placement) -> Result<(), MemoryError> {
+        let arena = &*self.0;
+        arena.check_owner()?;
+        let nodes = match placement {
+            Placement::Interleave => cores::numa_nodes().into_iter().map(|node| node.id).collect(),
+            Placement::Local | Placement::FirstTouch => Vec::new(),
+        };
+        numa::interleave(arena.segment.mapping(), &nodes)
+            .map_err(|source| MemoryError::Placement { placement, source })?;
+        arena.placement.store(placement as u8, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Bytes in use, kept warm and on huge pages now.
     pub fn stats(&self) -> MemoryStats {
         let state = self.0.state.lock();
@@ -348,6 +370,9 @@ impl Arena {
 
     /// Takes pages for whole cold granules: huge ones if the kernel has them, ordinary ones if not.
     fn warm_up(&self, range: &Range<usize>) -> std::io::Result<()> {
+        if self.placement.load(Ordering::Relaxed) == Placement::FirstTouch as u8 {
+            return Ok(());
+        }
         let mapping = self.segment.mapping();
         match mapping.collapse(range.start, range.len()) {
             Ok(()) => Ok(()),

@@ -319,6 +319,14 @@ impl<T: Pod> Array<T> {
         Ok(self.view().index_axis_move(Axis(axis), index))
     }
 
+    /// How many of its bytes lie on which NUMA node. Pages that are not there yet are taken by this.
+    ///
+    /// # Errors
+    /// What the kernel says, for example where it has no NUMA support.
+    pub fn nodes(&self) -> std::io::Result<std::collections::BTreeMap<usize, usize>> {
+        swathe_os::numa::nodes_of(bytemuck::cast_slice(self))
+    }
+
     /// Checks that a file behind the array still has all its bytes; see [`Segment::verify`].
     ///
     /// # Errors

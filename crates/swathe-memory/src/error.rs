@@ -28,6 +28,16 @@ pub enum MemoryError {
         /// The limit that decided.
         limited_by: LimitedBy,
     },
+    /// The kernel cannot place pages so.
+    #[error(
+        "pages cannot be placed as {placement:?} here: {source}; without a placement they are taken from the node of whoever allocates"
+    )]
+    Placement {
+        /// What was asked for.
+        placement: crate::Placement,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The kernel refused pages that the limits had promised.
     #[error(
         "the kernel did not provide {} of new memory: {source}; free memory by ending other programs, or work on \

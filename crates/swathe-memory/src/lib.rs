@@ -5,6 +5,7 @@
 //! | [`segment`] | a memory file, a mapped file or another program's segment, mapped once |
 //! | [`registry`] | the segments of this process, by id; asks the parent for unknown ones |
 //! | [`arena`] | [`Memory`]: allocation in one big sparse memory file; [`Block`]: an owned range |
+//! | [`placement`] | which node pages are taken from, and when |
 //! | [`overlay`] | [`Shared`], [`SharedSlice`]: atomic structs laid over a segment |
 //! | [`mod@array`], [`array_mut`] | [`Array`]: shared, read-only; [`ArrayMut`]: unique, writable |
 //! | [`array_ref`] | [`ArrayRef`]: how an array crosses to another process |
@@ -25,6 +26,7 @@ pub mod hostile;
 pub mod lease;
 pub mod npy;
 pub mod overlay;
+pub mod placement;
 #[cfg(feature = "posix-shm")]
 pub mod posix;
 pub mod registry;
@@ -39,5 +41,6 @@ pub use element::{Element, Integer};
 pub use error::MemoryError;
 pub use npy::{NpyInfo, npy_header, npy_info};
 pub use overlay::{Overlay, Shared, SharedSlice};
+pub use placement::Placement;
 pub use segment::{Access, Origin, Segment, SegmentId};
 pub use shape::MAX_AXES;

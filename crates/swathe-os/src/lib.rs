@@ -11,6 +11,7 @@ pub mod image;
 pub mod mapping;
 pub mod memfd;
 pub mod memory_limits;
+pub mod numa;
 pub mod process;
 pub mod socket;
 pub mod thread_caps;

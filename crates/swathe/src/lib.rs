@@ -105,7 +105,7 @@ pub use records::{Records, RecordsIter};
 pub use shared::{Queue, QueueError, SharedArray, Value};
 pub use task::Task;
 
-pub use swathe_memory::{Array, ArrayMut, Element, Memory, MemoryError};
+pub use swathe_memory::{Array, ArrayMut, Element, Memory, MemoryError, MemoryStats, Placement};
 pub use swathe_os::cores::cores;
 pub use swathe_runtime::{
     EngineError, ExitCause, Report, SlowStrip, WorkerInfo, WorkerReport, init, is_initialized, observe,

@@ -124,6 +124,29 @@ fn huge_pages_are_reported_as_obtained() {
 }
 
 #[test]
+fn pages_lie_where_the_placement_says() {
+    let memory = Memory::with_capacity(64 * H).unwrap();
+    let nodes = cores::numa_nodes();
+    for placement in [Placement::Interleave, Placement::Local, Placement::FirstTouch] {
+        if let Err(error) = memory.set_placement(placement) {
+            return eprintln!("no NUMA support here: {error}");
+        }
+        let block = memory.alloc(4 * H, 8).unwrap();
+        let stats = memory.stats();
+        if placement == Placement::FirstTouch {
+            assert_eq!(stats.huge_page_bytes, 0, "nothing was taken yet");
+        }
+        let found = numa::nodes_of(bytes(&block)).unwrap();
+        assert_eq!(found.values().sum::<usize>(), 4 * H);
+        if placement == Placement::Interleave {
+            assert!(found.len() >= nodes.len().min(4), "{found:?}");
+        }
+        drop(block);
+        memory.trim();
+    }
+}
+
+#[test]
 fn too_much_is_refused_with_needed_available_and_remedy() {
     let memory = Memory::with_capacity(8 << 40).unwrap();
     let error = memory.alloc(4 << 40, 8).unwrap_err();
