@@ -1,6 +1,10 @@
-//! What the protocol's steps cost in one thread: the floor under everything else.
+//! What the protocol's steps cost, mostly in one thread: the floor under everything else.
 
-use std::hint::black_box;
+use std::{
+    hint::{black_box, spin_loop},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use swathe_protocol::{Descriptor, JobKey, Lane, RingCell, RingEnds, RingView, Span, StatusWord};
@@ -53,5 +57,31 @@ fn publish(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, ring, lane, publish);
+/// The owner takes chunk by chunk while a thief keeps halving what it has: the line of the lane goes back and forth.
+fn contended(c: &mut Criterion) {
+    let (lane, over) = (Lane::default(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                black_box(lane.steal());
+                // As often as a worker comes that is out of work, not as often as it could.
+                (0..200).for_each(|_| spin_loop());
+            }
+        });
+        c.bench_function("lane take and count, one chunk, beside a thief", |b| {
+            b.iter(|| {
+                let hand = loop {
+                    match lane.take(1) {
+                        Some(hand) => break hand,
+                        None => lane.fill(Span::new(0, u32::MAX)),
+                    }
+                };
+                lane.count(black_box(hand));
+            });
+        });
+        over.store(true, Relaxed);
+    });
+}
+
+criterion_group!(benches, ring, lane, contended, publish);
 criterion_main!(benches);

@@ -1,0 +1,80 @@
+//! The figures for other programs: a list of {case, contender, median, min, max, unit, better, workers}.
+
+use std::{fs, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::{
+    Result,
+    harness::{Bound, Measured, Spread},
+};
+
+/// A figure of a peer that ran elsewhere.
+pub(crate) struct Figure {
+    pub(crate) case: String,
+    pub(crate) contender: String,
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+    pub(crate) unit: String,
+    /// `None`: it does not depend on it.
+    pub(crate) workers: Option<usize>,
+}
+
+/// Writes all figures; ratios are contenders of the unit "ratio", whose median, min and max are over the rounds.
+pub(crate) fn write(path: &Path, all: &[(&str, usize, Measured)]) -> Result<()> {
+    let mut list = Vec::new();
+    for (case, workers, measured) in all {
+        let mut put = |contender: &str, spread: &Spread, unit: &str, better: &str| {
+            let Spread { median, min, max } = spread;
+            list.push(json!({
+                "case": case, "contender": contender, "median": median, "min": min, "max": max,
+                "unit": unit, "better": better, "workers": workers,
+            }));
+        };
+        for row in &measured.rows {
+            put(row.contender, &row.spread, measured.unit, "lower");
+            if let Some((unit, amount)) = measured.rate {
+                let Spread { median, min, max } = row.spread;
+                let rate = Spread {
+                    median: amount / median,
+                    min: amount / max,
+                    max: amount / min,
+                };
+                put(row.contender, &rate, unit, "higher");
+            }
+        }
+        for verdict in &measured.verdicts {
+            let better = match verdict.bound {
+                Bound::AtLeast(_) => "higher",
+                Bound::AtMost(_) | Bound::Shown => "lower",
+            };
+            put(&verdict.what, &verdict.by_round, "ratio", better);
+        }
+    }
+    fs::write(path, serde_json::to_string_pretty(&list)? + "\n")
+        .map_err(|error| format!("cannot write {}: {error}", path.display()).into())
+}
+
+/// Reads figures of the same form.
+pub(crate) fn read(path: &Path) -> Result<Vec<Figure>> {
+    let refused = |what: &str| format!("cannot use {} as figures of peers: {what}", path.display());
+    let text = fs::read_to_string(path).map_err(|error| refused(&error.to_string()))?;
+    let list: Value = serde_json::from_str(&text).map_err(|error| refused(&error.to_string()))?;
+    let list = list.as_array().ok_or_else(|| refused("it is no list"))?;
+    let figure = |entry: &Value| {
+        let text = |key: &str| entry[key].as_str().map(str::to_owned);
+        Some(Figure {
+            case: text("case")?,
+            contender: text("contender")?,
+            median: entry["median"].as_f64()?,
+            min: entry["min"].as_f64()?,
+            max: entry["max"].as_f64()?,
+            unit: text("unit")?,
+            workers: entry["workers"].as_u64().map(|workers| workers as usize),
+        })
+    };
+    list.iter()
+        .map(|entry| figure(entry).ok_or_else(|| refused(&format!("{entry} is no figure")).into()))
+        .collect()
+}
