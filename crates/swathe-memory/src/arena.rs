@@ -176,8 +176,20 @@ impl Memory {
     /// # Errors
     /// As [`alloc`](Self::alloc).
     pub fn alloc_zeroed(&self, len: usize, align: usize) -> Result<Block, MemoryError> {
+        self.alloc_zeroed_to(len, len, align)
+    }
+
+    /// As [`alloc`](Self::alloc), and the first `zeroed` bytes are zero.
+    ///
+    /// # Errors
+    /// As [`alloc`](Self::alloc).
+    ///
+    /// # Panics
+    /// If more bytes are to be zero than there are.
+    pub fn alloc_zeroed_to(&self, zeroed: usize, len: usize, align: usize) -> Result<Block, MemoryError> {
+        assert!(zeroed <= len, "{zeroed} of {len} bytes cannot be zero");
         let (block, fresh) = self.take(len, align)?;
-        let end = block.offset + len;
+        let end = block.offset + zeroed;
         let mut stale_from = block.offset;
         for fresh in fresh.into_iter().chain(std::iter::once(end..end)) {
             let stale_to = fresh.start.clamp(stale_from, end);

@@ -1,17 +1,24 @@
 //! Where the time of a job went: what each worker spent in it, kept by the worker as it goes.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::{
+    job::JobKey,
+    sync::{AtomicU64, Ordering},
+};
 
 /// How many of its slowest strips a worker remembers.
 pub const SLOWEST: usize = 2;
 
-/// One worker's account of one job. All zero: it was never there.
+/// One worker's account of one job. Nobody clears it when a job begins, because a cache line that goes from the parent to
+/// a worker and back costs a short job more than its work: it names the job that it is about, and whoever finds another
+/// one there begins anew.
 ///
 /// Each word has one writer at a time: the worker, and when it is dead the supervisor; a successor goes on with the
 /// account. Nobody decides anything by it.
 #[repr(C, align(128))]
 #[derive(Debug, Default)]
 pub struct Tally {
+    /// The key of the job.
+    job: AtomicU64,
     /// When its first strip began, nanoseconds of the monotonic clock.
     began: AtomicU64,
     /// When its last strip ended.
@@ -61,6 +68,29 @@ fn add(word: &AtomicU64, n: u64) {
 }
 
 impl Tally {
+    /// The account of this job is kept here from now on: a worker's first step in a job, and the supervisor's, who may find
+    /// that its worker died before that.
+    #[inline]
+    pub fn open(&self, job: JobKey) {
+        if self.job.load(Ordering::Relaxed) == job.to_word() {
+            return;
+        }
+        for word in [
+            &self.began,
+            &self.ended,
+            &self.spent,
+            &self.redone,
+            &self.elements,
+            &self.strips,
+        ] {
+            word.store(0, Ordering::Relaxed);
+        }
+        for slow in &self.slowest {
+            slow.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        }
+        self.job.store(job.to_word(), Ordering::Relaxed);
+    }
+
     /// The worker has run a strip, `again` if somebody has died over it before.
     #[inline]
     pub fn strip(&self, started: u64, strip: Slow, again: bool) {
@@ -93,13 +123,16 @@ impl Tally {
         add(&self.redone, ns);
     }
 
-    /// All of it.
-    pub fn read(&self) -> Tallied {
+    /// All of it, if it is about this job.
+    pub fn read(&self, job: JobKey) -> Option<Tallied> {
+        if self.job.load(Ordering::Relaxed) != job.to_word() {
+            return None;
+        }
         let slow = |i: usize| {
             let [first, len, ns] = core::array::from_fn(|k| self.slowest[i][k].load(Ordering::Relaxed));
             Slow { first, len, ns }
         };
-        Tallied {
+        Some(Tallied {
             began: self.began.load(Ordering::Relaxed),
             ended: self.ended.load(Ordering::Relaxed),
             spent: self.spent.load(Ordering::Relaxed),
@@ -107,7 +140,7 @@ impl Tally {
             elements: self.elements.load(Ordering::Relaxed),
             strips: self.strips.load(Ordering::Relaxed),
             slowest: core::array::from_fn(slow),
-        }
+        })
     }
 }
 
@@ -117,13 +150,19 @@ mod tests {
 
     #[test]
     fn the_slowest_strips_are_remembered_and_all_are_counted() {
-        let tally = Tally::default();
+        let (tally, job) = (Tally::default(), JobKey::new(3, 1));
+        assert_eq!(tally.read(job), None);
+        tally.open(JobKey::new(3, 2));
+        tally.cut_short(1000);
+        tally.open(job);
         for (i, ns) in [5, 40, 10, 30, 20].into_iter().enumerate() {
             let first = i as u64 * 10;
             tally.strip(100 + first, Slow { first, len: 10, ns }, i == 2);
         }
         tally.cut_short(7);
-        let read = tally.read();
+        tally.open(job);
+        assert_eq!(tally.read(JobKey::new(3, 2)), None);
+        let read = tally.read(job).expect("it is about this job");
         assert_eq!((read.began, read.ended), (100, 160));
         assert_eq!(
             (read.spent, read.redone, read.elements, read.strips),

@@ -138,6 +138,16 @@ impl Control {
             .count()
     }
 
+    /// Whether there is a core that no worker needs at this moment.
+    pub(crate) fn spares_a_core(&self) -> bool {
+        let awake = self
+            .parks
+            .iter()
+            .take(self.used_slots())
+            .filter(|park| park.is_awake());
+        awake.count() <= self.header.lookouts.load(Ordering::Relaxed) as usize
+    }
+
     /// Slots that ever had a worker.
     pub(crate) fn used_slots(&self) -> usize {
         (self.header.used_slots.load(Ordering::Relaxed) as usize).min(self.slots.len())

@@ -519,8 +519,9 @@ impl fmt::Debug for JobHandle {
     }
 }
 
-/// How long a waiter watches the gate before it sleeps: longer than a short job, shorter than a wake-up.
-const WATCH: Duration = Duration::from_micros(20);
+/// How long a waiter watches the gate before it sleeps: about what two wakes take, the worker's and its own, which it
+/// spares itself so. It stops at once when the workers need its core.
+const WATCH: Duration = Duration::from_micros(100);
 /// The longest sleep without a look around.
 const NAP: Duration = Duration::from_millis(100);
 
@@ -619,16 +620,18 @@ impl JobHandle {
         let Some(cell) = self.job.key().and_then(|key| self.core.control.job(key)) else {
             return;
         };
-        let start = Instant::now();
-        // The clock costs more than a look at the gate.
-        while start.elapsed() < WATCH {
-            for _ in 0..64 {
-                if cell.gate.state().phase != JobPhase::Open {
-                    return;
-                }
+        let watch = |looks: usize| {
+            (0..looks).any(|_| {
                 std::hint::spin_loop();
-            }
+                cell.gate.state().phase != JobPhase::Open
+            })
+        };
+        // The clock costs more than some looks at the gate: first a shortest job's time without it.
+        if watch(64) {
+            return;
         }
+        let start = Instant::now();
+        while self.core.control.spares_a_core() && !watch(64) && start.elapsed() < WATCH {}
     }
 
     fn sleep(&self, patience: Duration) {

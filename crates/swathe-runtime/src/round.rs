@@ -75,7 +75,8 @@ impl Round {
     ) -> Result<(Self, Arc<Block>), MemoryError> {
         let chunks = terms.chunks as usize;
         let layout = Layout::of(params.len(), if durable.is_some() { 0 } else { chunks }, 0, slots);
-        let block = Arc::new(memory.alloc_zeroed(layout.end, align_of::<Tally>())?);
+        // The tallies at its end are cleared by whoever opens them.
+        let block = Arc::new(memory.alloc_zeroed_to(layout.tallies, layout.end, align_of::<Tally>())?);
         crate::bytes::write_block(&block, params)?;
         let start = block.offset();
         terms.params_offset = start as u64;

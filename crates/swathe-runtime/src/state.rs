@@ -272,8 +272,10 @@ impl JobState {
     /// Where its time went until now.
     fn report(&self, inner: &JobInner, core: &Core) -> Report {
         let used = core.control.header.used_slots.load(Ordering::Relaxed) as usize;
-        let tallies = inner.round.tallies.iter().take(used).map(Tally::read).enumerate();
+        let tallies = inner.round.tallies.iter().take(used).enumerate();
+        let read = |(worker, tally): (usize, &Tally)| Some((worker, tally.read(self.key()?)?));
         let there: Vec<_> = tallies
+            .filter_map(read)
             .filter(|(_, tally)| tally.strips > 0 || tally.spent > 0)
             .collect();
         Report::new(

@@ -12,6 +12,8 @@ const LONGEST: u64 = 1 << 20;
 const GROWTH: u64 = 64;
 /// What is expected to be done within this is not left to thieves, nanoseconds.
 const NOT_WORTH_A_THEFT: u64 = 5_000;
+/// A strip that took less than this says little about what an element takes, nanoseconds.
+const TELLING: u64 = 1_000;
 /// What is expected to take longer than this is worth waking somebody, nanoseconds: about what a wake takes.
 const WORTH_A_WAKE: u64 = 50_000;
 
@@ -57,9 +59,10 @@ impl Pace {
             as u64
     }
 
-    /// Whether so many positions take long enough to wake somebody for half of them.
+    /// Whether so many positions take long enough to wake somebody for half of them. A strip that was shorter than what
+    /// surrounds it tells too little.
     pub(crate) fn wants_help(self, positions: u64) -> bool {
-        self.time_for(positions) > WORTH_A_WAKE
+        self.ns >= TELLING && self.time_for(positions) > WORTH_A_WAKE
     }
 
     /// A strip of `len` positions took `ns`.
