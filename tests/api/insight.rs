@@ -136,3 +136,28 @@ fn what_is_no_pool_is_said_to_be_none() {
         Err(ObserveError::NoProcess(_))
     ));
 }
+
+#[test]
+fn a_partial_says_why_the_rest_was_not_run() -> Result<()> {
+    let pool = pool(2);
+    let partial = pool
+        .batch()
+        .chunk_size(1)
+        .fail_fast()
+        .collect_errors()
+        .try_map(|x: u64| if x == 3 { Err("three") } else { Ok(nap(x)) }, 0..1000)?;
+    assert_eq!(
+        partial.why_stopped(),
+        Some("the job stopped at its first failure")
+    );
+    let partial = pool
+        .batch()
+        .collect_errors()
+        .try_map(|x: u64| if x == 3 { Err("three") } else { Ok(x) }, 0..9)?;
+    assert_eq!((partial.why_stopped(), partial.failures().len()), (None, 1));
+    let pending = pool.batch().collect_errors().map_async(nap, 0..1_000_000)?;
+    pool.terminate();
+    let partial = pending.get()?;
+    assert_eq!(partial.why_stopped(), Some("the pool was terminated"));
+    Ok(())
+}

@@ -469,11 +469,7 @@ pub(crate) fn prepare(core: &Core, job: Job, processes: usize) -> Result<JobStat
 }
 
 /// Chunks a worker should find under automatic chunking: enough that the last ones even out.
-const CHUNKS_A_WORKER: u64 = 512;
-/// Likewise in a job of fewer elements than [`FEW`] a worker. Their status words are not worth more cache lines, which go
-/// from the parent to a worker and back: some nanoseconds an element, in a job that may take a microsecond.
-const CHUNKS_OF_FEW: u64 = 128;
-const FEW: u64 = 8192;
+const CHUNKS_A_WORKER: u64 = 256;
 
 fn chunk_len(job: &Job, processes: u64) -> Result<u64, EngineError> {
     if job.traits.pinned {
@@ -490,9 +486,6 @@ fn chunk_len(job: &Job, processes: u64) -> Result<u64, EngineError> {
         Chunking::Size(n) => return Ok(n.min(MAX_CHUNK_LEN)),
         Chunking::Pool => return Ok(job.positions.div_ceil(4 * processes).clamp(1, MAX_CHUNK_LEN)),
         Chunking::Auto if job.traits.whole_chunks => job.positions.div_ceil(16 * processes),
-        Chunking::Auto if job.positions <= FEW * processes => {
-            job.positions.div_ceil(CHUNKS_OF_FEW * processes)
-        }
         Chunking::Auto => job.positions.div_ceil(CHUNKS_A_WORKER * processes),
     };
     let align = job.chunk_align.max(1);

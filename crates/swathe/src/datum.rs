@@ -191,7 +191,7 @@ macro_rules! by_rkyv {
         }
 
         fn collect(slab: Array<RecordRef>, outcome: &Arc<Outcome>) -> Records<Self> {
-            Records::new(slab, lower::HeapBlocks::of(outcome), Self::decode)
+            Records::new(slab, lower::HeapBlocks::of(outcome), Self::decode_shared)
         }
     };
 }
@@ -225,7 +225,7 @@ impl Datum<Owned> for String {
     }
 
     fn collect(slab: Array<RecordRef>, outcome: &Arc<Outcome>) -> Records<Self> {
-        Records::new(slab, lower::HeapBlocks::of(outcome), Self::decode)
+        Records::new(slab, lower::HeapBlocks::of(outcome), Self::decode_shared)
     }
 }
 

@@ -273,6 +273,18 @@ impl fmt::Display for ItemError {
     }
 }
 
+/// Why a job did not come to its end.
+pub(crate) fn why_stopped(end: &End) -> Option<&str> {
+    match end {
+        End::Cancelled => Some("the job was cancelled"),
+        End::Terminated => Some("the pool was terminated"),
+        End::FailedFast => Some("the job stopped at its first failure"),
+        End::TimedOut => Some("the job's deadline has passed"),
+        End::Broken(text) => Some(text),
+        _ => None,
+    }
+}
+
 /// A job that did not bring all values: which positions failed, how, and all the values that did arrive.
 ///
 /// ```
@@ -354,14 +366,7 @@ impl fmt::Display for JobError {
             .map(|range| range.end - range.start)
             .sum();
         let of = self.outcome.positions;
-        let why = match &self.outcome.end {
-            End::Cancelled => "the job was cancelled",
-            End::Terminated => "the pool was terminated",
-            End::FailedFast => "the job stopped at its first failure",
-            End::TimedOut => "the job's deadline has passed",
-            End::Broken(text) => text,
-            _ => "",
-        };
+        let why = why_stopped(&self.outcome.end).unwrap_or_default();
         let Some(first) = self.failures.first() else {
             return write!(f, "{why}: {finals} of {of} positions were done");
         };

@@ -128,9 +128,13 @@ pub fn records(data: &[u8]) {
     let strings = Records::<String>::new(
         slab.clone(),
         HeapBlocks::over(blocks.clone()),
-        <String as Datum<Owned>>::decode,
+        <String as Datum<Owned>>::decode_shared,
     );
-    let lists = Records::<Vec<u32>>::new(slab, HeapBlocks::over(blocks), <Vec<u32> as Datum<_>>::decode);
+    let lists = Records::<Vec<u32>>::new(
+        slab,
+        HeapBlocks::over(blocks),
+        <Vec<u32> as Datum<_>>::decode_shared,
+    );
     check_records(&strings, content.len());
     check_records(&lists, content.len());
 }

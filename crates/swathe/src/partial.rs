@@ -72,6 +72,12 @@ impl<O> Partial<O> {
         self.outcome.end == End::Complete && self.outcome.failures.is_empty()
     }
 
+    /// Why the job did not come to its end, if it did not: it was cancelled, stopped at a failure or a deadline, or its pool
+    /// was terminated or broke. Failed positions alone are no such reason.
+    pub fn why_stopped(&self) -> Option<&str> {
+        crate::error::why_stopped(&self.outcome.end)
+    }
+
     /// What became of a position. One that does not exist was not run.
     pub fn status(&self, position: usize) -> Status {
         let at = position as u64;

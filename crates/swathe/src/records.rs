@@ -37,15 +37,14 @@ use crate::{
 pub struct Records<T> {
     slab: Array<RecordRef>,
     heap: HeapBlocks,
-    decode: fn(&[u8]) -> Result<T, String>,
+    decode: Decode<T>,
 }
 
+/// Makes a value of bytes that others may change, by way of a copy.
+type Decode<T> = fn(&[u8], &mut AlignedVec) -> Result<T, String>;
+
 impl<T> Records<T> {
-    pub(crate) fn new(
-        slab: Array<RecordRef>,
-        heap: HeapBlocks,
-        decode: fn(&[u8]) -> Result<T, String>,
-    ) -> Self {
+    pub(crate) fn new(slab: Array<RecordRef>, heap: HeapBlocks, decode: Decode<T>) -> Self {
         Self { slab, heap, decode }
     }
 
@@ -73,8 +72,7 @@ impl<T> Records<T> {
             positions: self.len(),
         })?;
         self.heap
-            .copy(&range, scratch)
-            .and_then(|()| (self.decode)(scratch))
+            .read(&range, |bytes| (self.decode)(bytes, scratch))
             .map_err(|message| Error::Damaged { position, message })
     }
 
@@ -84,7 +82,11 @@ impl<T> Records<T> {
     /// As [`value`](Self::value).
     pub fn to_vec(&self) -> Result<Vec<T>, Error> {
         let mut scratch = AlignedVec::new();
-        (0..self.len()).map(|i| self.value_in(i, &mut scratch)).collect()
+        let mut values = Vec::with_capacity(self.len());
+        for position in 0..self.len() {
+            values.push(self.value_in(position, &mut scratch)?);
+        }
+        Ok(values)
     }
 
     /// Decodes one after the other.

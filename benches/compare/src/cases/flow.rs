@@ -1,5 +1,7 @@
 //! Streams, and values of any size.
 
+use std::hint::black_box;
+
 use rayon::prelude::*;
 
 use crate::{
@@ -41,8 +43,44 @@ pub(crate) fn imap_stream(setup: &Setup) -> Result<Measured> {
             });
             Ok((each(seconds), total?))
         })
+        .contender("loop", || {
+            // What it takes to pull the input and to look at the results, in one thread: no stream can be quicker.
+            let (seconds, total) =
+                timed(|| input().fold(0u64, |sum, x| sum.wrapping_add(black_box(square(black_box(x))))));
+            Ok((each(seconds), total as f64))
+        })
         .ratio("map", "imap", Bound::AtLeast(0.5))
         .ratio("map_items", "imap", Bound::Shown)
+        .ratio("loop", "imap", Bound::Shown)
+        .run()
+}
+
+/// As [`imap_stream`], with elements that take about 100 ns: what a stream costs beside work.
+pub(crate) fn imap_work(setup: &Setup) -> Result<Measured> {
+    let len = setup.sized(10_000_000) as u64;
+    let input = move || (0..len).filter(|&x| x != u64::MAX);
+    let each = |seconds: f64| seconds / len as f64;
+    let sum = |mixed: &[u64]| mixed.iter().fold(0u64, |sum, x| sum.wrapping_add(*x)) as f64;
+    let mix = |x: u64| (0..48).fold(x, |x, _| (x ^ (x >> 29)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let pool = setup.pool()?;
+    setup
+        .bout(NS, 5)
+        .rate(Unit("million/s", 1e-6), 1.0)
+        .contender("imap", || {
+            let (seconds, total) = timed(|| -> Result<u64> {
+                let mut total = 0u64;
+                for mixed in pool.imap(mix, input()) {
+                    total = total.wrapping_add(mixed?);
+                }
+                Ok(total)
+            });
+            Ok((each(seconds), total? as f64))
+        })
+        .contender("map", || {
+            let (seconds, mixed) = timed(|| pool.map(mix, 0..len));
+            Ok((each(seconds), sum(&mixed?)))
+        })
+        .ratio("map", "imap", Bound::AtLeast(0.5))
         .run()
 }
 

@@ -98,6 +98,11 @@ pub(crate) const ALL: &[Case] = &[
         flow::imap_stream,
     ),
     case(
+        "imap_work",
+        "10^7 elements of an iterator that take about 100 ns each: time an element",
+        flow::imap_work,
+    ),
+    case(
         "strings",
         "10^6 x (i64, String) -> String: time an element",
         flow::strings,

@@ -80,12 +80,16 @@ impl HeapBlocks {
         Self(blocks.into())
     }
 
-    /// Copies a record to private memory: what is decoded there, nobody else can change any more.
-    pub(crate) fn copy(&self, record: &RecordRef, to: &mut AlignedVec) -> Result<(), String> {
-        to.clear();
+    /// Shows the bytes of a record to a function that copies them: only what lies in private memory, nobody else can change
+    /// any more.
+    pub(crate) fn read<R>(
+        &self,
+        record: &RecordRef,
+        copy: impl FnOnce(&[u8]) -> Result<R, String>,
+    ) -> Result<R, String> {
         let len = record.len as usize;
         if len == 0 {
-            return Ok(());
+            return copy(&[]);
         }
         let offset = usize::try_from(record.offset).unwrap_or(usize::MAX);
         let after = self.0.partition_point(|block| block.offset() <= offset);
@@ -98,7 +102,6 @@ impl HeapBlocks {
         // SAFETY: skip + len <= block.len(), and the block is held. The job is over (its outcome made these blocks
         // known), so no worker writes them and a plain slice may be formed for the time of the copy.
         let bytes = unsafe { slice::from_raw_parts(block.as_ptr().add(skip).as_ptr(), len) };
-        to.extend_from_slice(bytes);
-        Ok(())
+        copy(bytes)
     }
 }
