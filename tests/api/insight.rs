@@ -161,3 +161,38 @@ fn a_partial_says_why_the_rest_was_not_run() -> Result<()> {
     assert_eq!(partial.why_stopped(), Some("the pool was terminated"));
     Ok(())
 }
+
+/// Each element waits for the other, so they must be in work at once; the worker that is awake must not keep both.
+#[test]
+fn elements_that_take_long_run_beside_each_other_at_once() -> Result<()> {
+    let pool = pool(2);
+    let meet = |there: &Value<u64>, x: u64| {
+        let before = there.fetch_add(1);
+        let both = before / 2 * 2 + 2;
+        while there.load() < both {
+            thread::sleep(Duration::from_micros(200));
+        }
+        x
+    };
+    let there = Value::new(0u64)?;
+    for round in 0..20 {
+        // A worker is awake now, and the other may sleep.
+        pool.map(|x: u64| x + 1, 0..1000)?;
+        if round % 2 == 1 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(pool.map_with(&there, meet, 0..2)?, [0, 1]);
+        pool.map(|x: u64| x + 1, 0..1000)?;
+        assert_eq!(pool.batch().with(&there)?.map_async(meet, 0..2)?.get()?, [0, 1]);
+        pool.map(|x: u64| x + 1, 0..1000)?;
+        let calls: Vec<_> = (0..2)
+            .map(|x| pool.batch().with(&there)?.apply_async(meet, x))
+            .collect::<Result<_>>()?;
+        // Nobody waits for them: they must find both workers by themselves.
+        until("both calls are over", || calls.iter().all(swathe::Pending::ready));
+        pool.map(|x: u64| x + 1, 0..1000)?;
+        let stream = pool.batch().chunk_size(1).with(&there)?.imap(meet, 0..6);
+        assert_eq!(stream.collect::<Result<Vec<_>, _>>()?, [0, 1, 2, 3, 4, 5]);
+    }
+    Ok(())
+}

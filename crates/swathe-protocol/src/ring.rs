@@ -106,6 +106,13 @@ impl<'a> RingView<'a> {
         }
     }
 
+    /// How many runs are waiting, at this instant.
+    pub fn len(&self) -> u64 {
+        let head = self.ends.head.0.load(Ordering::Acquire);
+        let waiting = self.ends.tail.0.load(Ordering::Acquire).wrapping_sub(head) as i64;
+        waiting.clamp(0, self.cells.len() as i64) as u64
+    }
+
     /// Whether a run is waiting, at this instant.
     #[inline]
     pub fn is_empty(&self) -> bool {

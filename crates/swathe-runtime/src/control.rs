@@ -153,18 +153,35 @@ impl Control {
         (self.header.used_slots.load(Ordering::Relaxed) as usize).min(self.slots.len())
     }
 
-    /// Wakes workers for `runs` new runs: those that are awake and idle will find theirs.
-    pub(crate) fn wake_for(&self, runs: usize) {
+    /// Wakes workers for the runs that wait in the ring: those that are awake and idle will each find one.
+    pub(crate) fn wake_for_runs(&self) {
         bell::publish_fence();
-        self.wake_sleepers_for(runs.saturating_sub(self.lookouts(self.used_slots())));
+        // In this order: a worker says that it takes a run before it does, so one whose run is not counted here is not
+        // counted as idle there.
+        let waiting = self.ring().len() as usize;
+        self.wake_sleepers_for(waiting.saturating_sub(self.lookouts(self.used_slots())));
     }
 
-    /// Wakes workers for a new job, unless one is awake and idle: that one begins, and calls for help when it sees that the
-    /// work is worth a wake.
-    pub(crate) fn wake_for_job(&self, runs: usize) {
+    /// Wakes one worker who will steal, unless one is awake and idle.
+    pub(crate) fn call_for_help(&self) {
         bell::publish_fence();
         if self.lookouts(self.used_slots()) == 0 {
-            self.wake_sleepers_for(runs);
+            self.wake_sleepers_for(1);
+        }
+    }
+
+    /// Wakes workers for what nobody has begun of a job, and for runs that wait in the ring. A caller does so before it
+    /// sleeps: whoever began the job may be in its first element for long, and can call nobody.
+    pub(crate) fn wake_for_rest(&self, job: JobKey) {
+        let in_lanes: u64 = self
+            .lanes(job)
+            .iter()
+            .map(|lane| u64::from(lane.waiting().len()))
+            .sum();
+        let rest = in_lanes + self.ring().len();
+        if rest > 0 {
+            bell::publish_fence();
+            self.wake_sleepers_for(usize::try_from(rest).unwrap_or(usize::MAX));
         }
     }
 

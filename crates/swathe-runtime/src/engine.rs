@@ -640,9 +640,10 @@ impl JobHandle {
         if self.try_end() {
             return;
         }
-        // Work was left to a worker that was awake then, and was stopped since.
-        if !self.core.control.ring().is_empty() {
-            self.core.control.wake_sleepers_for(usize::MAX);
+        if let Some(key) = self.job.key()
+            && !self.job.terms.has(JobTerms::PINNED)
+        {
+            self.core.control.wake_for_rest(key);
         }
         if waits {
             futex::wait(cell.bell.word(), Bell::WAITED, patience);

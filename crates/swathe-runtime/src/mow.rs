@@ -123,7 +123,7 @@ impl<'w> Mowing<'w> {
         let left = u64::from(lane.waiting().len()).saturating_mul(self.terms.chunk_len);
         if self.pace.wants_help(left) {
             self.calls -= 1;
-            self.control.wake_for(1);
+            self.control.call_for_help();
         }
     }
 

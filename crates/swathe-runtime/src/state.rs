@@ -480,7 +480,7 @@ impl State {
                 self.overflow.push_front(run);
                 break;
             }
-            core.control.wake_for(1);
+            core.control.wake_for_runs();
         }
         while !self.waiting.is_empty() {
             let Some(index) = self.free.pop() else { break };
@@ -587,21 +587,32 @@ impl State {
             (0..chunks).for_each(|chunk| self.send_errand(core, key, round, chunk));
             return core.control.wake_all();
         }
-        let pushed = self.push_runs(core, key, opened.epoch, &runs, chunks);
+        // A caller who waits watches the job, and wakes more workers if it is not soon over. Otherwise they begin at once.
+        let lookouts = match again || job.terms.has(JobTerms::ATTENDED) {
+            true => 0,
+            false => core.control.lookouts(core.control.used_slots()),
+        };
+        self.push_runs(core, key, opened.epoch, &runs, chunks, lookouts);
         if chunks == 0 && core.control.complete_if_counted(key, cell, opened) {
             core.control.ring_over(cell, job.terms.has(JobTerms::ATTENDED));
         }
-        core.control.wake_for_job(pushed);
+        core.control.wake_for_runs();
     }
 
-    /// About one run, of equal length, for each worker that is awake and idle, or for each worker if none is; the others
-    /// will steal. Gives how many there are.
-    fn push_runs(&mut self, core: &Core, key: JobKey, epoch: u32, runs: &[Range<u32>], chunks: u32) -> usize {
-        let workers = match core.control.lookouts(core.control.used_slots()) {
+    /// About one run, of equal length, for each lookout, or for each worker if there is none; the others will steal.
+    fn push_runs(
+        &mut self,
+        core: &Core,
+        key: JobKey,
+        epoch: u32,
+        runs: &[Range<u32>],
+        chunks: u32,
+        lookouts: usize,
+    ) {
+        let workers = match lookouts {
             0 => self.target.max(1) as u64,
             lookouts => lookouts as u64,
         };
-        let mut pushed = 0;
         for run in runs {
             let len = u64::from(run.end - run.start);
             let parts = (workers * len)
@@ -610,10 +621,8 @@ impl State {
             let cut = |part: u64| run.start + (len * part / parts) as u32;
             for part in 0..parts {
                 self.push_run(core, key, epoch, cut(part)..cut(part + 1), false);
-                pushed += 1;
             }
         }
-        pushed
     }
 
     /// Puts a run into the ring, or aside until there is room.
