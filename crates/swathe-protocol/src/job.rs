@@ -222,6 +222,8 @@ pub struct JobTerms {
     pub deadline_ns: u64,
     /// Where the workers' tallies lie, one a slot, bytes into the data segment.
     pub tallies_offset: u64,
+    /// The serial number by which tallies of this job are known.
+    pub serial: u64,
 }
 
 impl JobTerms {
@@ -282,11 +284,12 @@ impl JobTerms {
             self.element_ns,
             self.deadline_ns,
             self.tallies_offset,
+            self.serial,
         ]
     }
 }
 
-const TERMS: usize = 21;
+const TERMS: usize = 22;
 
 /// The cell of one job.
 #[repr(C, align(128))]
@@ -341,6 +344,7 @@ impl JobCell {
             element_ns: word(18),
             deadline_ns: word(19),
             tallies_offset: word(20),
+            serial: word(21),
         }
     }
 }

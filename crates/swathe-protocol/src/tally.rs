@@ -1,9 +1,6 @@
 //! Where the time of a job went: what each worker spent in it, kept by the worker as it goes.
 
-use crate::{
-    job::JobKey,
-    sync::{AtomicU64, Ordering},
-};
+use crate::sync::{AtomicU64, Ordering};
 
 /// How many of its slowest strips a worker remembers.
 pub const SLOWEST: usize = 2;
@@ -17,8 +14,9 @@ pub const SLOWEST: usize = 2;
 #[repr(C, align(128))]
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// The key of the job.
-    job: AtomicU64,
+    /// The serial number of the job, which no other job has, of no other pool either: the same memory may have held another
+    /// pool's tally.
+    serial: AtomicU64,
     /// When its first strip began, nanoseconds of the monotonic clock.
     began: AtomicU64,
     /// When its last strip ended.
@@ -71,8 +69,8 @@ impl Tally {
     /// The account of this job is kept here from now on: a worker's first step in a job, and the supervisor's, who may find
     /// that its worker died before that.
     #[inline]
-    pub fn open(&self, job: JobKey) {
-        if self.job.load(Ordering::Relaxed) == job.to_word() {
+    pub fn open(&self, serial: u64) {
+        if self.serial.load(Ordering::Relaxed) == serial {
             return;
         }
         for word in [
@@ -88,7 +86,7 @@ impl Tally {
         for slow in &self.slowest {
             slow.iter().for_each(|word| word.store(0, Ordering::Relaxed));
         }
-        self.job.store(job.to_word(), Ordering::Relaxed);
+        self.serial.store(serial, Ordering::Relaxed);
     }
 
     /// The worker has run a strip, `again` if somebody has died over it before.
@@ -124,8 +122,8 @@ impl Tally {
     }
 
     /// All of it, if it is about this job.
-    pub fn read(&self, job: JobKey) -> Option<Tallied> {
-        if self.job.load(Ordering::Relaxed) != job.to_word() {
+    pub fn read(&self, serial: u64) -> Option<Tallied> {
+        if self.serial.load(Ordering::Relaxed) != serial {
             return None;
         }
         let slow = |i: usize| {
@@ -150,9 +148,9 @@ mod tests {
 
     #[test]
     fn the_slowest_strips_are_remembered_and_all_are_counted() {
-        let (tally, job) = (Tally::default(), JobKey::new(3, 1));
+        let (tally, job) = (Tally::default(), 31);
         assert_eq!(tally.read(job), None);
-        tally.open(JobKey::new(3, 2));
+        tally.open(32);
         tally.cut_short(1000);
         tally.open(job);
         for (i, ns) in [5, 40, 10, 30, 20].into_iter().enumerate() {
@@ -161,7 +159,7 @@ mod tests {
         }
         tally.cut_short(7);
         tally.open(job);
-        assert_eq!(tally.read(JobKey::new(3, 2)), None);
+        assert_eq!(tally.read(32), None);
         let read = tally.read(job).expect("it is about this job");
         assert_eq!((read.began, read.ended), (100, 160));
         assert_eq!(

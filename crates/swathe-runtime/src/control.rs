@@ -171,31 +171,27 @@ impl Control {
     }
 
     /// Wakes workers for what nobody has begun of a job, and for runs that wait in the ring. A caller does so before it
-    /// sleeps: whoever began the job may be in its first element for long, and can call nobody.
-    pub(crate) fn wake_for_rest(&self, job: JobKey) {
+    /// sleeps: whoever began the job may be in its first element for long, and can call nobody. Gives whether anybody was
+    /// woken.
+    pub(crate) fn wake_for_rest(&self, job: JobKey) -> bool {
         let in_lanes: u64 = self
             .lanes(job)
             .iter()
             .map(|lane| u64::from(lane.waiting().len()))
             .sum();
         let rest = in_lanes + self.ring().len();
-        if rest > 0 {
-            bell::publish_fence();
-            self.wake_sleepers_for(usize::try_from(rest).unwrap_or(usize::MAX));
+        if rest == 0 {
+            return false;
         }
+        bell::publish_fence();
+        self.wake_sleepers_for(usize::try_from(rest).unwrap_or(usize::MAX)) > 0
     }
 
-    /// Wakes so many of those that sleep.
-    pub(crate) fn wake_sleepers_for(&self, mut runs: usize) {
-        for park in self.parks.iter().take(self.used_slots()) {
-            if runs == 0 {
-                break;
-            }
-            if park.claim_wake() {
-                swathe_os::futex::wake(park.word(), 1);
-                runs -= 1;
-            }
-        }
+    /// Wakes so many of those that sleep, if there are as many. Gives how many were woken.
+    fn wake_sleepers_for(&self, runs: usize) -> usize {
+        let sleepers = self.parks.iter().take(self.used_slots());
+        let woken = sleepers.filter(|park| park.claim_wake()).take(runs);
+        woken.map(|park| swathe_os::futex::wake(park.word(), 1)).count()
     }
 
     /// Wakes every sleeping worker, also one whose wake was lost by a death.

@@ -3,7 +3,10 @@
 use std::{
     any::Any,
     fmt,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::Waker,
     time::{Duration, Instant},
 };
@@ -450,6 +453,7 @@ pub(crate) fn prepare(core: &Core, job: Job, processes: usize) -> Result<JobStat
         heap_offset: heap.as_ref().map_or(0, |block| block.offset() as u64),
         heap_len: heap.as_ref().map_or(0, |block| block.len() as u64),
         attempt: 1,
+        serial: serial(),
         element_ns: nanoseconds(job.element_timeout),
         deadline_ns: job.timeout.map_or(0, |time| {
             process::monotonic_ns().saturating_add(nanoseconds(Some(time)))
@@ -466,6 +470,13 @@ pub(crate) fn prepare(core: &Core, job: Job, processes: usize) -> Result<JobStat
         core.control.slots.len(),
     )?;
     Ok(JobState::new(job, terms, round, block, heap)?)
+}
+
+/// A number that no other job has, and that memory which was used for something else hardly holds.
+fn serial() -> u64 {
+    static JOBS: AtomicU64 = AtomicU64::new(1);
+    let job = JOBS.fetch_add(1, Ordering::Relaxed);
+    job.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Chunks a worker should find under automatic chunking: enough that the last ones even out.
@@ -517,6 +528,8 @@ impl fmt::Debug for JobHandle {
 const WATCH: Duration = Duration::from_micros(100);
 /// The longest sleep without a look around.
 const NAP: Duration = Duration::from_millis(100);
+/// The longest sleep of a caller who has just woken workers for what nobody had begun.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 impl JobHandle {
     /// Waits until the job is over, or the time is. Gives whether it is over.
@@ -640,11 +653,12 @@ impl JobHandle {
         if self.try_end() {
             return;
         }
-        if let Some(key) = self.job.key()
-            && !self.job.terms.has(JobTerms::PINNED)
-        {
-            self.core.control.wake_for_rest(key);
-        }
+        let woke = self
+            .job
+            .key()
+            .is_some_and(|key| !self.job.terms.has(JobTerms::PINNED) && self.core.control.wake_for_rest(key));
+        // Those that were woken may have looked just when a thief had its loot in hand.
+        let patience = if woke { patience.min(LOOK_AGAIN) } else { patience };
         if waits {
             futex::wait(cell.bell.word(), Bell::WAITED, patience);
         } else {

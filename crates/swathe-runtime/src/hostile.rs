@@ -254,6 +254,7 @@ impl Scene {
                 whole_chunks: traits & 4 != 0,
                 fail_fast: traits & 8 != 0,
                 attended: traits & 16 != 0,
+                watched: false,
             },
             seed: 0,
             base: 0,

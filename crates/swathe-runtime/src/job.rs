@@ -30,6 +30,9 @@ pub struct JobTraits {
     pub fail_fast: bool,
     /// Nobody waits for it in the submitting thread: the courier finishes it.
     pub attended: bool,
+    /// The submitting thread waits for it at once: it may be left to a worker that is awake, because who waits wakes others
+    /// if it is not soon over.
+    pub watched: bool,
 }
 
 /// How often positions are tried again that returned an error, panicked or took too long.

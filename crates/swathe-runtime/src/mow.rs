@@ -97,7 +97,7 @@ impl<'w> Mowing<'w> {
             Ok(ground) => ground,
             Err(text) => return self.refuse(&text),
         };
-        ground.tally.open(self.key);
+        ground.tally.open(self.terms.serial);
         let control = self.control;
         let lane = control.lane(self.key, self.worker.index);
         fault::point(Point::Reading);

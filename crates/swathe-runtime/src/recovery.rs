@@ -109,7 +109,7 @@ fn hand_on(core: &Core, state: &mut State, death: Death, key: JobKey, left: bool
     let round = job.round();
     let lane = core.control.lane(key, death.worker);
     let chunks = round.terms.chunks as u32;
-    note_loss(&job, key, &round, slot_of(core, death), left);
+    note_loss(&job, &round, slot_of(core, death), left);
     let mut overwritten = lane.waiting().end > chunks;
     let hand = match lane.hand() {
         Hand::Held(held) => {
@@ -162,13 +162,13 @@ fn slot_of(core: &Core, death: Death) -> (&WorkerSlot, usize) {
 }
 
 /// For the job's report: a worker died in it, and within a strip, whose time is lost.
-fn note_loss(job: &JobState, key: JobKey, round: &Round, (slot, worker): (&WorkerSlot, usize), left: bool) {
+fn note_loss(job: &JobState, round: &Round, (slot, worker): (&WorkerSlot, usize), left: bool) {
     if !left {
         job.inner.lock().buried += 1;
     }
     if slot.strip_len.load(Ordering::Acquire) > 0 {
         let started = slot.strip_started.load(Ordering::Relaxed);
-        round.tallies[worker].open(key);
+        round.tallies[worker].open(job.terms.serial);
         round.tallies[worker].cut_short(monotonic_ns().saturating_sub(started));
     }
 }

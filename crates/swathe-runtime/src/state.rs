@@ -124,6 +124,7 @@ pub(crate) struct JobState {
     pub(crate) max_deaths: u32,
     pub(crate) in_place: Option<Region>,
     retries: Retries,
+    watched: bool,
     /// Bits of failed positions in a file.
     failed_bits: Option<SharedSlice<AtomicU64>>,
     /// When it was submitted, nanoseconds of the monotonic clock.
@@ -208,6 +209,7 @@ impl JobState {
             max_deaths: job.max_deaths.max(1),
             in_place: job.in_place,
             retries: job.retries,
+            watched: job.traits.watched,
             failed_bits,
             submitted: process::monotonic_ns(),
             bytes: job.bytes,
@@ -273,7 +275,7 @@ impl JobState {
     fn report(&self, inner: &JobInner, core: &Core) -> Report {
         let used = core.control.header.used_slots.load(Ordering::Relaxed) as usize;
         let tallies = inner.round.tallies.iter().take(used).enumerate();
-        let read = |(worker, tally): (usize, &Tally)| Some((worker, tally.read(self.key()?)?));
+        let read = |(worker, tally): (usize, &Tally)| Some((worker, tally.read(self.terms.serial)?));
         let there: Vec<_> = tallies
             .filter_map(read)
             .filter(|(_, tally)| tally.strips > 0 || tally.spent > 0)
@@ -588,9 +590,9 @@ impl State {
             return core.control.wake_all();
         }
         // A caller who waits watches the job, and wakes more workers if it is not soon over. Otherwise they begin at once.
-        let lookouts = match again || job.terms.has(JobTerms::ATTENDED) {
-            true => 0,
-            false => core.control.lookouts(core.control.used_slots()),
+        let lookouts = match job.watched && !again {
+            true => core.control.lookouts(core.control.used_slots()),
+            false => 0,
         };
         self.push_runs(core, key, opened.epoch, &runs, chunks, lookouts);
         if chunks == 0 && core.control.complete_if_counted(key, cell, opened) {

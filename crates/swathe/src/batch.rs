@@ -585,7 +585,8 @@ impl Plan {
     }
 
     /// Submits, and waits for the end.
-    pub(crate) fn run(self, engine: &Engine, options: &Options) -> Result<Arc<Outcome>> {
+    pub(crate) fn run(mut self, engine: &Engine, options: &Options) -> Result<Arc<Outcome>> {
+        self.traits.watched = true;
         let job = self.submit(engine, options, None)?;
         while !job.wait(None) {}
         Ok(job.outcome().expect("a job that is over has an outcome"))
