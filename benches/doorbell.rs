@@ -2,7 +2,10 @@
 
 use std::{
     hint::{black_box, spin_loop},
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::atomic::{
+        AtomicBool,
+        Ordering::{Acquire, Relaxed, Release},
+    },
     thread,
     time::Duration,
 };
@@ -24,45 +27,59 @@ fn nobody_sleeps(c: &mut Criterion) {
     let bell = Bell::default();
     c.bench_function("doorbell: ring and reset, nobody waits", |b| {
         b.iter(|| {
-            let owed = black_box(&bell).ring();
-            bell.reset();
+            let owed = black_box(&bell).ring(0);
+            bell.reset(0);
             owed
         });
     });
 }
 
-fn ring(bell: &Bell) {
-    if bell.ring() {
-        futex::wake(bell.word(), u32::MAX);
-    }
+/// Something that happens once, and its bell.
+#[derive(Default)]
+struct Event {
+    happened: AtomicBool,
+    bell: Bell,
 }
 
-/// Waits asleep, as a caller does whose job takes long.
-fn sleep(bell: &Bell) {
-    while !bell.has_rung() {
-        if bell.prepare() {
-            futex::wait(bell.word(), Bell::WAITED, Duration::from_secs(1));
+impl Event {
+    fn ring(&self) {
+        self.happened.store(true, Release);
+        if self.bell.ring(0) {
+            futex::wake(self.bell.word(), u32::MAX);
         }
     }
-    bell.reset();
-}
 
-/// Waits awake, as a caller does at first.
-fn spin(bell: &Bell) {
-    while !bell.has_rung() {
-        spin_loop();
+    /// Waits asleep, as a caller does whose job takes long.
+    fn sleep(&self) {
+        while !self.happened.load(Acquire) {
+            let waited = self.bell.prepare(0);
+            if let (Some(waited), false) = (waited, self.happened.load(Acquire)) {
+                futex::wait(self.bell.word(), waited, Duration::from_secs(1));
+            }
+        }
+        self.happened.store(false, Relaxed);
     }
-    bell.reset();
+
+    /// Waits awake, as a caller does at first.
+    fn spin(&self) {
+        while !self.happened.load(Acquire) {
+            spin_loop();
+        }
+        self.happened.store(false, Relaxed);
+    }
 }
 
 /// Two threads ring each other. The futexes are those of the engine, shared between processes; that the two sides are
 /// threads here spares their sleep no system call.
 fn round_trip(c: &mut Criterion) {
     for (name, wait) in [
-        ("doorbell: round trip of two that sleep", sleep as fn(&Bell)),
-        ("doorbell: round trip of two that spin", spin),
+        (
+            "doorbell: round trip of two that sleep",
+            Event::sleep as fn(&Event),
+        ),
+        ("doorbell: round trip of two that spin", Event::spin),
     ] {
-        let (there, back, over) = (Bell::default(), Bell::default(), AtomicBool::new(false));
+        let (there, back, over) = (Event::default(), Event::default(), AtomicBool::new(false));
         thread::scope(|scope| {
             scope.spawn(|| {
                 loop {
@@ -70,17 +87,17 @@ fn round_trip(c: &mut Criterion) {
                     if over.load(Relaxed) {
                         return;
                     }
-                    ring(&back);
+                    back.ring();
                 }
             });
             c.bench_function(name, |b| {
                 b.iter(|| {
-                    ring(&there);
+                    there.ring();
                     wait(&back);
                 });
             });
             over.store(true, Relaxed);
-            ring(&there);
+            there.ring();
         });
     }
 }

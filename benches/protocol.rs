@@ -7,7 +7,7 @@ use std::{
 };
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use swathe_protocol::{Descriptor, JobKey, Lane, RingCell, RingEnds, RingView, Span, StatusWord};
+use swathe_protocol::{Descriptor, JobKey, Lane, RingCell, RingEnds, RingView, Span, StatusWord, Tag};
 
 fn ring(c: &mut Criterion) {
     let (ends, cells) = (
@@ -53,7 +53,11 @@ fn lane(c: &mut Criterion) {
 fn publish(c: &mut Criterion) {
     let words: Vec<StatusWord> = (0..1024).map(|_| StatusWord::default()).collect();
     c.bench_function("publish 1024 chunks", |b| {
-        b.iter(|| black_box(&words).iter().for_each(StatusWord::publish_final));
+        b.iter(|| {
+            black_box(&words)
+                .iter()
+                .for_each(|word| word.publish_final(Tag::NONE))
+        });
     });
 }
 

@@ -145,7 +145,7 @@ impl Ground {
                 futex::wake(self.park.word(), u32::MAX);
             }
             Kind::Bell if self.has_happened(kind) => {
-                let _ = self.bell.ring();
+                let _ = self.bell.ring(0);
                 futex::wake(self.bell.word(), u32::MAX);
             }
             _ => {}
@@ -161,7 +161,7 @@ impl Ground {
             (Kind::Bell, Act::Wake) => self.ring(),
             (Kind::Bell, Act::Reset) => {
                 self.happened.store(0, Relaxed);
-                self.bell.reset();
+                self.bell.reset(0);
             }
             (Kind::RawEvent, _) => raw::event(&self.segment, RAW, act)?,
             (Kind::RawMutex, Act::Wait) => raw::locked(&self.segment, RAW, || {
@@ -202,16 +202,17 @@ impl Ground {
     }
 
     fn listen(&self) {
-        while !self.bell.has_rung() {
-            if self.bell.prepare() {
-                futex::wait(self.bell.word(), Bell::WAITED, FOR_EVER);
+        while !self.has_happened(Kind::Bell) {
+            let waited = self.bell.prepare(0);
+            if let (Some(waited), false) = (waited, self.has_happened(Kind::Bell)) {
+                futex::wait(self.bell.word(), waited, FOR_EVER);
             }
         }
     }
 
     fn ring(&self) {
         self.happened.store(1, Release);
-        if self.bell.ring() {
+        if self.bell.ring(0) {
             futex::wake(self.bell.word(), u32::MAX);
         }
     }

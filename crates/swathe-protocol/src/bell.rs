@@ -74,58 +74,61 @@ pub fn publish_fence() {
     fence(Ordering::SeqCst);
 }
 
-/// One event that any number of threads of the parent wait for. Zero is silent, with nobody waiting.
+/// Where any number of threads of the parent wait for something. It does not say whether that has happened: who waits
+/// looks there. So who makes it happen writes nothing here while nobody sleeps.
+///
+/// It belongs to one generation of whatever it hangs at, and is deaf to those that ring late for an earlier one. Zero
+/// is generation 0, with nobody waiting.
 #[repr(transparent)]
 #[derive(Debug, Default)]
 pub struct Bell(AtomicU32);
 
 impl Bell {
-    /// Somebody sleeps, or is about to.
-    pub const WAITED: u32 = 1;
-    /// It has rung.
-    pub const RUNG: u32 = 2;
-
-    /// The waiter says that it is going to sleep. `true`: wait while the word holds [`Bell::WAITED`]; `false`: it has
-    /// rung.
-    #[must_use]
-    pub fn prepare(&self) -> bool {
-        let waits = match self
-            .0
-            .compare_exchange(0, Self::WAITED, Ordering::AcqRel, Ordering::Acquire)
-        {
-            Ok(_) => true,
-            Err(now) => now == Self::WAITED,
-        };
-        // Pairs with the fence in `nudge`: the caller looks once more before it sleeps.
-        fence(Ordering::SeqCst);
-        waits
+    const fn silent(generation: u32) -> u32 {
+        generation << 1
     }
 
-    /// Rings. `true`: a futex wake of all waiters is owed. Ringing twice does no harm.
+    const fn waited(generation: u32) -> u32 {
+        generation << 1 | 1
+    }
+
+    /// The parent hangs it up for the next generation. (Of numbers that differ by 2^31 it cannot tell.)
+    pub fn reset(&self, generation: u32) {
+        self.0.store(Self::silent(generation), Ordering::Release);
+    }
+
+    /// The waiter says that it is going to sleep. It must then look once more, and wait while the word holds the value
+    /// that is returned. `None`: the bell is another generation's, and what the caller waits for is long over.
+    #[must_use]
+    pub fn prepare(&self, generation: u32) -> Option<u32> {
+        let waited = Self::waited(generation);
+        let before = self.0.compare_exchange(
+            Self::silent(generation),
+            waited,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+        // The announcement before the last look; pairs with the fence in `ring`.
+        fence(Ordering::SeqCst);
+        (before.is_ok() || before == Err(waited)).then_some(waited)
+    }
+
+    /// After it has happened, or when those who wait should look again. `true`: a futex wake of all waiters is owed.
     #[inline]
     #[must_use]
-    pub fn ring(&self) -> bool {
-        self.0.swap(Self::RUNG, Ordering::AcqRel) == Self::WAITED
-    }
-
-    /// Makes the waiters look again, without the event having happened. `true`: a futex wake of all waiters is owed.
-    #[must_use]
-    pub fn nudge(&self) -> bool {
+    pub fn ring(&self, generation: u32) -> bool {
         fence(Ordering::SeqCst);
-        self.0
-            .compare_exchange(Self::WAITED, 0, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
-    }
-
-    /// Whether it has rung.
-    #[inline]
-    pub fn has_rung(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Self::RUNG
-    }
-
-    /// Silences it, for the next event.
-    pub fn reset(&self) {
-        self.0.store(0, Ordering::Release);
+        let waited = Self::waited(generation);
+        self.0.load(Ordering::Relaxed) == waited
+            && self
+                .0
+                .compare_exchange(
+                    waited,
+                    Self::silent(generation),
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                )
+                .is_ok()
     }
 
     /// The word, for the futex.

@@ -3,7 +3,8 @@
 use crate::{
     bell::Bell,
     slot::WorkerSlot,
-    sync::{AtomicU64, Ordering, fence},
+    status::Tag,
+    sync::{AtomicU32, AtomicU64, Ordering, fence},
 };
 
 /// Names a job: the index of its cell and how often the cell was used. The zero word is "no job": generations start
@@ -224,6 +225,8 @@ pub struct JobTerms {
     pub tallies_offset: u64,
     /// The serial number by which tallies of this job are known.
     pub serial: u64,
+    /// The tag of the job's status words, as a word.
+    pub tag: u64,
 }
 
 impl JobTerms {
@@ -242,6 +245,12 @@ impl JobTerms {
     pub const DURABLE: u64 = 32;
     /// A round of retries: position `i` of the job stands for the `i`-th span of a list.
     pub const PICKS: u64 = 64;
+
+    /// The tag of the job's status words.
+    #[inline]
+    pub fn tag(&self) -> Tag {
+        Tag::from_word(self.tag)
+    }
 
     /// Whether a flag is set.
     #[inline]
@@ -285,11 +294,12 @@ impl JobTerms {
             self.deadline_ns,
             self.tallies_offset,
             self.serial,
+            self.tag,
         ]
     }
 }
 
-const TERMS: usize = 22;
+const TERMS: usize = 23;
 
 /// The cell of one job.
 #[repr(C, align(128))]
@@ -306,8 +316,11 @@ pub struct JobCell {
     pub failed: AtomicU64,
     /// Bytes of the first heap block that are given away, by `fetch_add`.
     pub heap_used: AtomicU64,
-    /// Rung when the job is over.
+    /// Rung when the job is over; of the gate's generation.
     pub bell: Bell,
+    /// Not 0: among the chunks that are still to be taken some may have progress. Set before their runs are pushed, so
+    /// whoever takes one of them sees it.
+    pub disturbed: AtomicU32,
     terms: [AtomicU64; TERMS],
 }
 
@@ -345,6 +358,7 @@ impl JobCell {
             deadline_ns: word(19),
             tallies_offset: word(20),
             serial: word(21),
+            tag: word(22),
         }
     }
 }

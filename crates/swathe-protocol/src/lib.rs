@@ -27,5 +27,5 @@ pub use job::{Gate, GateState, JobCell, JobKey, JobPhase, JobTerms};
 pub use lane::{Hand, Lane, Span};
 pub use ring::{Descriptor, RingCell, RingEnds, RingView};
 pub use slot::{Copy, SlotPhase, WorkerSlot};
-pub use status::{ChunkStatus, StatusWord};
+pub use status::{ChunkStatus, StatusWord, Tag};
 pub use tally::Tally;

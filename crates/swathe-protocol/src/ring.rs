@@ -37,13 +37,21 @@ pub struct RingCell {
 #[repr(C, align(128))]
 #[derive(Debug, Default)]
 pub struct RingEnds {
-    head: PaddedWord,
-    tail: PaddedWord,
+    head: Head,
+    tail: Tail,
 }
 
 #[repr(C, align(128))]
 #[derive(Debug, Default)]
-struct PaddedWord(AtomicU64);
+struct Head(AtomicU64);
+
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+struct Tail(
+    AtomicU64,
+    /// The producer's own: where the head was when it last looked.
+    AtomicU64,
+);
 
 /// A ring over borrowed words. The number of cells is a power of two.
 #[derive(Clone, Copy, Debug)]
@@ -70,11 +78,16 @@ impl<'a> RingView<'a> {
     /// Puts a run at the end; gives it back if the ring is full. One producer at a time: the caller holds a lock.
     #[inline]
     pub fn push(&self, run: Descriptor) -> Result<(), Descriptor> {
+        let cells = self.cells.len() as u64;
         let tail = self.ends.tail.0.load(Ordering::Relaxed);
-        // Pairs with the claim in `pop`: a cell is overwritten only after its reader has finished with it.
-        let head = self.ends.head.0.load(Ordering::Acquire);
-        if tail.wrapping_sub(head) >= self.cells.len() as u64 {
-            return Err(run);
+        // The consumers' line is looked at only when the ring may be full, once a lap.
+        if tail.wrapping_sub(self.ends.tail.1.load(Ordering::Relaxed)) >= cells {
+            // Pairs with the claim in `pop`: a cell is overwritten only after its reader has finished with it.
+            let head = self.ends.head.0.load(Ordering::Acquire);
+            self.ends.tail.1.store(head, Ordering::Relaxed);
+            if tail.wrapping_sub(head) >= cells {
+                return Err(run);
+            }
         }
         self.cell(tail).write(run);
         // SYNC ring-publish: pairs with the acquire of `tail` in `pop`.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use loom::thread;
 use swathe_protocol::{
-    ChunkStatus, GateState, JobCell, JobKey, JobPhase, JobTerms, StatusWord, WorkerSlot,
-    sync::mortal::explore,
+    ChunkStatus, GateState, JobCell, JobKey, JobPhase, JobTerms, StatusWord, Tag, WorkerSlot,
+    sync::{Ordering::Relaxed, mortal::explore},
 };
 
 #[derive(Default)]
@@ -90,7 +90,7 @@ fn who_sees_the_worker_outside_sees_its_progress() {
                 let mut strips = 0;
                 while strips < 2 && shared.cell.gate.still(seen) {
                     strips += 1;
-                    shared.status.publish_progress(strips);
+                    shared.status.publish_progress(Tag::NONE, strips);
                 }
                 shared.slot.leave();
                 Some(strips)
@@ -99,39 +99,43 @@ fn who_sees_the_worker_outside_sees_its_progress() {
         assert!(shared.cell.gate.close(gate(1, JobPhase::Open)).is_some());
         shared.await_nobody_inside(JobKey::new(0, 1));
         // From here on the status word is the supervisor's, and holds all that the worker did.
-        let found = shared.status.load();
+        let found = shared.status.load(Tag::NONE);
         assert_eq!(found, ChunkStatus::Progress(worker.join().unwrap().unwrap_or(0)));
     });
 }
 
 #[test]
-fn the_bell_of_one_job_does_not_ring_in_the_next() {
+fn who_completes_a_job_it_has_left_touches_no_other() {
     explore(3, || {
         let shared = opened();
         let worker = thread::spawn({
             let shared = Arc::clone(&shared);
             move || {
                 if let Some(seen) = shared.cell.gate.enter(&shared.slot, JobKey::new(0, 1)) {
-                    if shared.cell.gate.advance(seen, JobPhase::Complete) {
-                        // The ring comes before the leave: this is what the model is about.
-                        let _ = shared.cell.bell.ring();
-                    }
+                    // The parent may use the cell again from here on: this is what the model is about.
                     shared.slot.leave();
+                    if shared.cell.gate.advance(seen, JobPhase::Complete) {
+                        let _ = shared.cell.bell.ring(1);
+                    }
                 }
             }
         });
-        // A caller that polls the gate need not wait for the bell.
-        if shared.cell.gate.state().phase == JobPhase::Complete {
-            shared.cell.gate.set(gate(1, JobPhase::Vacant));
-            shared.await_nobody_inside(JobKey::new(0, 1));
-            shared.cell.bell.reset();
-            shared.open(2);
-            worker.join().unwrap();
-            assert!(!shared.cell.bell.has_rung());
-        } else {
-            worker.join().unwrap();
-            assert!(shared.cell.bell.has_rung());
-        }
+        let stopped = shared
+            .cell
+            .gate
+            .advance(gate(1, JobPhase::Open), JobPhase::Stopped);
+        assert!(stopped || shared.cell.gate.state().phase == JobPhase::Complete);
+        shared.await_nobody_inside(JobKey::new(0, 1));
+        shared.cell.bell.reset(2);
+        shared.open(2);
+        let waited = shared.cell.bell.prepare(2).expect("it is of this generation");
+        worker.join().unwrap();
+        assert_eq!(shared.cell.gate.state(), gate(2, JobPhase::Open));
+        assert_eq!(
+            shared.cell.bell.word().load(Relaxed),
+            waited,
+            "woken by another job"
+        );
     });
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use loom::thread;
 use swathe_protocol::{
-    ChunkStatus, Hand, Lane, Span, StatusWord,
+    ChunkStatus, Hand, Lane, Span, StatusWord, Tag,
     sync::mortal::{dies_before, explore, explore_deaths},
 };
 
@@ -74,7 +74,7 @@ fn a_thief_sees_what_came_before_the_fill() {
             move || {
                 let (lanes, status) = &*shared;
                 if let Some(loot) = lanes[from].steal() {
-                    assert_eq!(status.load(), ChunkStatus::Progress(1));
+                    assert_eq!(status.load(Tag::NONE), ChunkStatus::Progress(1));
                     if let Some(to) = to {
                         lanes[to].fill(loot);
                     }
@@ -82,7 +82,7 @@ fn a_thief_sees_what_came_before_the_fill() {
             }
         };
         let robbers = [thread::spawn(thief(0, Some(1))), thread::spawn(thief(1, None))];
-        shared.1.publish_progress(1);
+        shared.1.publish_progress(Tag::NONE, 1);
         shared.0[0].fill(Span::new(0, 1));
         robbers.into_iter().for_each(|robber| robber.join().unwrap());
     });

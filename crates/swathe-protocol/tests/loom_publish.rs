@@ -8,7 +8,7 @@ use std::sync::{
 
 use loom::thread;
 use swathe_protocol::{
-    ChunkStatus, GateState, JobCell, JobPhase, Lane, Span, StatusWord, lane,
+    ChunkStatus, GateState, JobCell, JobPhase, Lane, Span, StatusWord, Tag, lane,
     sync::{AtomicU64, Ordering::Relaxed, mortal::explore},
 };
 
@@ -24,14 +24,14 @@ fn who_sees_a_status_sees_the_values() {
             move || {
                 let (status, slab) = &*shared;
                 slab[0].store(10, Relaxed);
-                status.publish_progress(1);
+                status.publish_progress(Tag::NONE, 1);
                 slab[1].store(11, Relaxed);
-                status.publish_final();
+                status.publish_final(Tag::NONE);
             }
         });
         let (status, slab) = &*shared;
         for _ in 0..2 {
-            let published = match status.load() {
+            let published = match status.load(Tag::NONE) {
                 ChunkStatus::Progress(n) => n as usize,
                 ChunkStatus::Final => 2,
             };
@@ -68,7 +68,7 @@ impl Job {
         self.lanes[me].fill(Span::new(me as u32, me as u32 + 1));
         while let Some(hand) = self.lanes[me].take(1) {
             self.slab[hand.first as usize].store(7, Relaxed);
-            self.status[hand.first as usize].publish_final();
+            self.status[hand.first as usize].publish_final(Tag::NONE);
             self.lanes[me].count(hand);
         }
         if lane::counted(&self.lanes) == self.cell.target.load(Relaxed)
@@ -84,7 +84,7 @@ impl Job {
         if complete {
             for (status, value) in self.status.iter().zip(&self.slab) {
                 assert_eq!(value.load(Relaxed), 7, "complete, but a value is stale");
-                assert_eq!(status.load(), ChunkStatus::Final);
+                assert_eq!(status.load(Tag::NONE), ChunkStatus::Final);
             }
         }
         complete

@@ -12,7 +12,7 @@ use std::{
 
 use swathe_protocol::{
     ChunkStatus, Descriptor, GateState, JobCell, JobKey, JobPhase, JobTerms, Lane, RingCell, RingEnds,
-    RingView, Span, StatusWord, WorkerSlot, lane,
+    RingView, Span, StatusWord, Tag, WorkerSlot, lane,
 };
 
 const WORKERS: usize = 3;
@@ -76,7 +76,7 @@ impl Pool {
             .expect("an open job is not over before its runs");
         assert_eq!(seen.epoch, run.epoch);
         Self::mow(job, me, seen, Span::new(run.first, run.first + run.chunks));
-        self.slots[me].leave();
+        self.leave(job, me, seen);
         true
     }
 
@@ -94,7 +94,7 @@ impl Pool {
                 self.stolen.fetch_add(loot.len(), Relaxed);
                 Self::mow(job, me, seen, loot);
             }
-            self.slots[me].leave();
+            self.leave(job, me, seen);
             loot.is_some()
         })
     }
@@ -106,21 +106,26 @@ impl Pool {
         lane.fill(run);
         while let Some(hand) = lane.take(1 + run.len() / 4) {
             for chunk in hand.first as usize..hand.end as usize {
-                assert_eq!(job.status[chunk].load(), ChunkStatus::Progress(0));
+                assert_eq!(job.status[chunk].load(Tag::NONE), ChunkStatus::Progress(0));
                 let rounds = (chunk as u64 * 37) % 200;
                 let value = (0..rounds).fold(terms.seed, |value, _| {
                     std::hint::black_box(value.rotate_left(7) ^ 5)
                 });
                 job.slab[chunk].store(value, Relaxed);
                 job.runs[chunk].fetch_add(1, Relaxed);
-                job.status[chunk].publish_final();
+                job.status[chunk].publish_final(Tag::NONE);
             }
             lane.count(hand);
         }
+    }
+
+    /// Leaves, and completes the job if it is counted.
+    fn leave(&self, job: &Job, me: usize, seen: GateState) {
+        self.slots[me].leave();
         if lane::counted(&job.lanes) == job.cell.target.load(Relaxed)
             && job.cell.gate.advance(seen, JobPhase::Complete)
         {
-            let _ = job.cell.bell.ring();
+            let _ = job.cell.bell.ring(seen.generation);
         }
     }
 
@@ -151,7 +156,7 @@ impl Pool {
             ..JobTerms::default()
         });
         job.cell.target.store(chunks.into(), Relaxed);
-        job.cell.bell.reset();
+        job.cell.bell.reset(key.generation);
         job.lanes.iter().for_each(Lane::reset);
         job.status.iter().for_each(StatusWord::reset);
         job.runs.iter().for_each(|runs| runs.store(0, Relaxed));
@@ -174,10 +179,9 @@ impl Pool {
 
     fn check(&self, key: JobKey, chunks: u32) {
         let job = &self.jobs[key.index as usize];
-        while !job.cell.bell.has_rung() {
+        while job.cell.gate.state().phase != JobPhase::Complete {
             self.pause();
         }
-        assert_eq!(job.cell.gate.state().phase, JobPhase::Complete);
         for chunk in 0..MAX_CHUNKS {
             let due = u32::from(chunk < chunks as usize);
             assert_eq!(
@@ -186,7 +190,7 @@ impl Pool {
                 "times chunk {chunk} of {key:?} was run"
             );
             if due == 1 {
-                assert_eq!(job.status[chunk].load(), ChunkStatus::Final);
+                assert_eq!(job.status[chunk].load(Tag::NONE), ChunkStatus::Final);
                 let rounds = (chunk as u64 * 37) % 200;
                 let value = (0..rounds).fold(key.generation.into(), |value: u64, _| value.rotate_left(7) ^ 5);
                 assert_eq!(job.slab[chunk].load(Relaxed), value, "chunk {chunk} of {key:?}");

@@ -13,7 +13,7 @@ use std::{
 };
 
 use swathe_memory::{Block, SharedSlice};
-use swathe_protocol::{ChunkStatus, JobCell, JobTerms, StatusWord};
+use swathe_protocol::{ChunkStatus, JobCell, JobTerms, StatusWord, Tag};
 
 use crate::{
     bytes,
@@ -204,7 +204,7 @@ pub(crate) fn finals(status: &[StatusWord], terms: &JobTerms) -> Vec<Range<u64>>
     let mut ranges: Vec<Range<u64>> = Vec::new();
     for (chunk, word) in (0..).zip(status) {
         let all = terms.positions_of(chunk, 1);
-        let end = match word.load() {
+        let end = match word.load(terms.tag()) {
             ChunkStatus::Final => all.end,
             ChunkStatus::Progress(n) => (all.start + u64::from(n)).min(all.end),
         };
@@ -236,10 +236,10 @@ pub(crate) fn without(ranges: Vec<Range<u64>>, positions: &[u64]) -> Vec<Range<u
 }
 
 /// The chunks that are not final, as ascending disjoint runs.
-pub(crate) fn unfinished(status: &[StatusWord]) -> Vec<Range<u32>> {
+pub(crate) fn unfinished(status: &[StatusWord], tag: Tag) -> Vec<Range<u32>> {
     let mut runs: Vec<Range<u32>> = Vec::new();
     for (chunk, word) in (0..).zip(status) {
-        if word.load() == ChunkStatus::Final {
+        if word.load(tag) == ChunkStatus::Final {
             continue;
         }
         match runs.last_mut() {

@@ -138,14 +138,15 @@ impl Control {
             .count()
     }
 
+    /// How many workers do not sleep.
+    pub(crate) fn awake(&self) -> usize {
+        let parks = self.parks.iter().take(self.used_slots());
+        parks.filter(|park| park.is_awake()).count()
+    }
+
     /// Whether there is a core that no worker needs at this moment.
     pub(crate) fn spares_a_core(&self) -> bool {
-        let awake = self
-            .parks
-            .iter()
-            .take(self.used_slots())
-            .filter(|park| park.is_awake());
-        awake.count() <= self.header.lookouts.load(Ordering::Relaxed) as usize
+        self.awake() <= self.header.lookouts.load(Ordering::Relaxed) as usize
     }
 
     /// Slots that ever had a worker.
@@ -217,34 +218,19 @@ impl Control {
         swathe_os::futex::wake(self.header.courier.word(), 1);
     }
 
-    /// Rings a job's bell, and the courier's if the job asks for it.
-    pub(crate) fn ring_over(&self, cell: &JobCell, attended: bool) {
-        if cell.bell.ring() {
+    /// Makes those who wait for a job look at it: it is over, or nearly. The courier too, if the job asks for it.
+    pub(crate) fn ring_bell(&self, cell: &JobCell, key: JobKey, attended: bool) {
+        if cell.bell.ring(key.generation) {
             swathe_os::futex::wake(cell.bell.word(), u32::MAX);
         }
         if attended {
             self.wake_courier();
         }
-    }
-
-    /// Makes those who wait for a job look again.
-    pub(crate) fn nudge(&self, cell: &JobCell, attended: bool) {
-        if cell.bell.nudge() {
-            swathe_os::futex::wake(cell.bell.word(), u32::MAX);
-        }
-        if attended {
-            self.wake_courier();
-        }
-    }
-
-    /// Makes those who sleep on a bell that was reset wait anew.
-    pub(crate) fn wake_sleepers(&self, cell: &JobCell) {
-        swathe_os::futex::wake(cell.bell.word(), u32::MAX);
     }
 
     /// Wakes those who wait for a job whatever its bell says: a dead worker may have rung, and owe the wake.
-    pub(crate) fn wake_waiters(&self, cell: &JobCell) {
-        let _ = cell.bell.nudge();
+    pub(crate) fn wake_waiters(&self, cell: &JobCell, key: JobKey) {
+        let _ = cell.bell.ring(key.generation);
         swathe_os::futex::wake(cell.bell.word(), u32::MAX);
     }
 

@@ -18,10 +18,11 @@ use swathe_os::{
     process::{self, Event},
     thread_caps,
 };
-use swathe_protocol::{Bell, JobPhase, JobTerms, bell, status::MAX_CHUNK_LEN};
+use swathe_protocol::{JobPhase, JobTerms, status::MAX_CHUNK_LEN};
 
 use crate::{
     account::Report,
+    board::Boards,
     bytes,
     control::{Control, JOBS, MAX_PROCESSES},
     courier,
@@ -177,6 +178,7 @@ impl Engine {
         let core = Arc::new(Core {
             control,
             memory,
+            boards: boards(slots),
             state: Mutex::new(State::new(processes, slots, JOBS)),
             changed: Condvar::new(),
             event: Event::new().map_err(start)?,
@@ -452,6 +454,7 @@ pub(crate) fn prepare(core: &Core, job: Job, processes: usize) -> Result<JobStat
         base: job.base,
         heap_offset: heap.as_ref().map_or(0, |block| block.offset() as u64),
         heap_len: heap.as_ref().map_or(0, |block| block.len() as u64),
+        params_len: job.params.len() as u64,
         attempt: 1,
         serial: serial(),
         element_ns: nanoseconds(job.element_timeout),
@@ -461,15 +464,10 @@ pub(crate) fn prepare(core: &Core, job: Job, processes: usize) -> Result<JobStat
         ..JobTerms::default()
     };
     let last = job.retries.more == 0;
-    let (round, block) = Round::first(
-        &core.memory,
-        &mut terms,
-        &job.params,
-        job.durable.as_ref(),
-        last,
-        core.control.slots.len(),
-    )?;
-    Ok(JobState::new(job, terms, round, block, heap)?)
+    let words = if job.durable.is_some() { 0 } else { chunks as usize };
+    let board = core.boards.take(&core.memory, &job.params, words)?;
+    let round = Round::first(&mut terms, board.clone(), job.durable.as_ref(), last)?;
+    Ok(JobState::new(job, terms, round, board, heap)?)
 }
 
 /// A number that no other job has, and that memory which was used for something else hardly holds.
@@ -481,6 +479,11 @@ fn serial() -> u64 {
 
 /// Chunks a worker should find under automatic chunking: enough that the last ones even out.
 const CHUNKS_A_WORKER: u64 = 256;
+
+/// Boards for jobs that are cut automatically.
+pub(crate) fn boards(slots: usize) -> Boards {
+    Boards::new(CHUNKS_A_WORKER as usize * slots, slots)
+}
 
 fn chunk_len(job: &Job, processes: u64) -> Result<u64, EngineError> {
     if job.traits.pinned {
@@ -620,12 +623,10 @@ impl JobHandle {
     }
 
     fn watch(&self) {
-        if self.core.control.header.lookouts.load(Ordering::Relaxed) == 0 {
-            return;
-        }
         let Some(cell) = self.job.key().and_then(|key| self.core.control.job(key)) else {
             return;
         };
+        let a_core_is_mine = self.core.control.header.lookouts.load(Ordering::Relaxed) > 0;
         let watch = |looks: usize| {
             (0..looks).any(|_| {
                 std::hint::spin_loop();
@@ -633,7 +634,14 @@ impl JobHandle {
             })
         };
         // The clock costs more than some looks at the gate: first a shortest job's time without it.
-        if watch(64) {
+        if a_core_is_mine && watch(64) {
+            return;
+        }
+        if self.job.watched {
+            // Those that were awake may have fallen asleep, or be busy.
+            self.core.control.wake_for_runs();
+        }
+        if !a_core_is_mine {
             return;
         }
         let start = Instant::now();
@@ -641,29 +649,27 @@ impl JobHandle {
     }
 
     fn sleep(&self, patience: Duration) {
-        let Some(cell) = self.job.key().and_then(|key| self.core.control.job(key)) else {
+        let place = || {
+            self.job
+                .key()
+                .and_then(|key| Some((key, self.core.control.job(key)?)))
+        };
+        let Some((key, cell)) = place() else {
             let mut inner = self.job.inner.lock();
             if self.job.key().is_none() && !self.job.is_over() {
                 self.job.signal.wait_for(&mut inner, patience);
             }
             return;
         };
-        let waits = cell.bell.prepare();
-        bell::publish_fence();
+        let Some(waited) = cell.bell.prepare(key.generation) else {
+            return; // The cell is another job's by now.
+        };
         if self.try_end() {
             return;
         }
-        let woke = self
-            .job
-            .key()
-            .is_some_and(|key| !self.job.terms.has(JobTerms::PINNED) && self.core.control.wake_for_rest(key));
+        let woke = !self.job.terms.has(JobTerms::PINNED) && self.core.control.wake_for_rest(key);
         // Those that were woken may have looked just when a thief had its loot in hand.
         let patience = if woke { patience.min(LOOK_AGAIN) } else { patience };
-        if waits {
-            futex::wait(cell.bell.word(), Bell::WAITED, patience);
-        } else {
-            // Rung, but somebody is still on the way out.
-            std::thread::sleep(Duration::from_micros(100).min(patience));
-        }
+        futex::wait(cell.bell.word(), waited, patience);
     }
 }

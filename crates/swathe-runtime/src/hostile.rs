@@ -200,6 +200,7 @@ impl Scene {
         let core = Core {
             control,
             memory: MEMORY.clone(),
+            boards: engine::boards(WORKERS),
             state: Mutex::new(State::new(WORKERS, WORKERS, JOBS)),
             changed: Condvar::new(),
             event: Event::new().ok()?,
@@ -393,15 +394,16 @@ impl Scene {
             return;
         };
         let round = job.round();
+        let tag = round.terms.tag();
         let words = round
-            .status
+            .status()
             .iter()
             .take(hand.end as usize)
             .skip(hand.first as usize);
         if progress < 1000 {
-            words.for_each(|word| word.publish_progress(u32::from(progress)));
+            words.for_each(|word| word.publish_progress(tag, u32::from(progress)));
         } else {
-            words.for_each(swathe_protocol::StatusWord::publish_final);
+            words.for_each(|word| word.publish_final(tag));
             lane.count(hand);
         }
     }

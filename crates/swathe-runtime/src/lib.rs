@@ -4,6 +4,7 @@
 #![doc = include_str!("README.md")]
 
 mod account;
+mod board;
 mod bytes;
 mod chaos;
 mod collect;

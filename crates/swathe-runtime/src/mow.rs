@@ -13,7 +13,7 @@ use std::{
 use swathe_memory::{Segment, SegmentId, Shared, SharedSlice, registry};
 use swathe_os::image::{self, CodeRef};
 use swathe_protocol::{
-    ChunkStatus, GateState, JobCell, JobKey, JobTerms, Lane, Span, StatusWord, Tally, tally::Slow,
+    ChunkStatus, GateState, JobCell, JobKey, JobTerms, Lane, Span, StatusWord, Tag, Tally, tally::Slow,
 };
 
 use crate::{
@@ -36,6 +36,8 @@ pub(crate) struct Mowing<'w> {
     key: JobKey,
     seen: GateState,
     terms: JobTerms,
+    /// Of its status words.
+    tag: Tag,
     careful: bool,
     pace: Pace,
     /// How many more workers this one will wake for its job.
@@ -84,6 +86,7 @@ impl<'w> Mowing<'w> {
             key,
             seen,
             terms,
+            tag: terms.tag(),
             careful,
             pace: Pace::new(),
             calls: if terms.has(JobTerms::PINNED) { 0 } else { CALLS },
@@ -196,7 +199,10 @@ impl<'w> Mowing<'w> {
 
     fn run_hand(&mut self, ground: &Ground, hand: Span) -> Hand {
         let words = &ground.status[hand.first as usize..hand.end as usize];
-        if hand.len() > 1 && words.iter().all(StatusWord::is_fresh) {
+        // As long as nobody has died, what is still to be taken has not been begun.
+        let fresh = self.cell.disturbed.load(Ordering::Relaxed) == 0
+            || words.iter().all(|word| word.is_fresh(self.tag));
+        if hand.len() > 1 && fresh {
             let range = hand.positions(&self.terms);
             let end = self.run_strip(ground, range.start, range.end - range.start);
             self.publish(words, hand, end);
@@ -215,7 +221,7 @@ impl<'w> Mowing<'w> {
     /// One chunk, from its progress on, in strips.
     fn run_chunk(&mut self, ground: &Ground, word: &StatusWord, chunk: Span) -> Hand {
         let range = chunk.positions(&self.terms);
-        let ChunkStatus::Progress(begun) = word.load() else {
+        let ChunkStatus::Progress(begun) = word.load(self.tag) else {
             return Hand::Finished;
         };
         let mut next = range.start + u64::from(begun);
@@ -253,9 +259,11 @@ impl<'w> Mowing<'w> {
                 done % self.terms.chunk_len,
             )
         };
-        words[..finals].iter().for_each(StatusWord::publish_final);
+        words[..finals]
+            .iter()
+            .for_each(|word| word.publish_final(self.tag));
         if begun > 0 {
-            words[finals].publish_progress(begun as u32);
+            words[finals].publish_progress(self.tag, begun as u32);
         }
         // Only now: until it is published, the slot alone tells what an in-place strip has settled.
         self.worker.slot().strip_len.store(0, Ordering::Release);
@@ -368,7 +376,8 @@ impl<'w> Mowing<'w> {
             }
         }
         call.reporter.stop_if_fast().then(|| {
-            self.control.nudge(self.cell, self.terms.has(JobTerms::ATTENDED));
+            self.control
+                .ring_bell(self.cell, self.key, self.terms.has(JobTerms::ATTENDED));
         });
         if let (Some(pick), Some(bits), false) = (pick, &ground.failed_bits, call.reporter.failed) {
             (pick.first..pick.first + pick.len).for_each(|i| report::mark_done(bits, i));

@@ -12,7 +12,7 @@ use std::{
 
 use swathe_os::process::{ExitCause, monotonic_ns};
 use swathe_protocol::{
-    ChunkStatus, Hand, JobKey, JobPhase, JobTerms, SlotPhase, Span, WorkerSlot, slot::LAST_WORDS,
+    ChunkStatus, Hand, JobCell, JobKey, JobPhase, JobTerms, SlotPhase, Span, WorkerSlot, slot::LAST_WORDS,
 };
 
 use crate::{
@@ -60,6 +60,9 @@ pub(crate) enum Verdict {
 pub(crate) fn bury(core: &Core, state: &mut State, death: Death) -> Verdict {
     let slot = &core.control.slots[death.worker];
     let phase = slot.phase();
+    if phase != SlotPhase::Leaving {
+        core.boards.renounce();
+    }
     tracing::debug!(worker = death.worker, pid = death.pid, cause = %death.cause, ?phase, "worker gone");
     match phase {
         SlotPhase::Working | SlotPhase::Leaving => {
@@ -77,10 +80,13 @@ pub(crate) fn bury(core: &Core, state: &mut State, death: Death) -> Verdict {
     // A wake may have been meant for the dead, or owed by it: everybody looks again.
     core.control.wake_all();
     for job in state.unfinished() {
-        let cell = job.key().map(|key| &core.control.jobs[key.index as usize]);
+        let place = job.key().map(|key| (key, &core.control.jobs[key.index as usize]));
+        if let Some((key, cell)) = place {
+            complete_for_the_dead(core, key, cell);
+        }
         state.finalize(core, &job);
-        if let Some(cell) = cell {
-            core.control.wake_waiters(cell);
+        if let Some((key, cell)) = place {
+            core.control.wake_waiters(cell, key);
         }
     }
     core.control.wake_courier_anyway();
@@ -88,6 +94,14 @@ pub(crate) fn bury(core: &Core, state: &mut State, death: Death) -> Verdict {
         SlotPhase::Leaving => Verdict::Left,
         SlotPhase::Starting | SlotPhase::Initializing => Verdict::NeverWorked(last_words(slot)),
         _ => Verdict::Died,
+    }
+}
+
+/// A worker leaves a job before it looks whether it was the last to count: which one it has left is not to be known.
+fn complete_for_the_dead(core: &Core, key: JobKey, cell: &JobCell) {
+    let seen = cell.gate.state();
+    if seen.generation == key.generation && seen.phase == JobPhase::Open {
+        core.control.complete_if_counted(key, cell, seen);
     }
 }
 
@@ -109,7 +123,7 @@ fn hand_on(core: &Core, state: &mut State, death: Death, key: JobKey, left: bool
     let round = job.round();
     let lane = core.control.lane(key, death.worker);
     let chunks = round.terms.chunks as u32;
-    note_loss(&job, &round, slot_of(core, death), left);
+    note_loss(&job, slot_of(core, death), left);
     let mut overwritten = lane.waiting().end > chunks;
     let hand = match lane.hand() {
         Hand::Held(held) => {
@@ -137,13 +151,12 @@ fn hand_on(core: &Core, state: &mut State, death: Death, key: JobKey, left: bool
         } else {
             blame(core, &job, &round, death, held)
         };
-        let words = &round.status[held.first as usize..held.end as usize];
-        let finals = words
-            .iter()
-            .filter(|word| word.load() == ChunkStatus::Final)
-            .count();
-        lane.settle(finals as u32);
-        for run in collect::unfinished(words) {
+        let words = &round.status()[held.first as usize..held.end as usize];
+        let runs = collect::unfinished(words, round.terms.tag());
+        let open: u32 = runs.iter().map(|run| run.end - run.start).sum();
+        lane.settle(held.len() - open);
+        cell.disturbed.store(1, Ordering::Relaxed);
+        for run in runs {
             let run = held.first + run.start..held.first + run.end;
             note_rerun(core, &job, &round, key, run.clone());
             give(core, state, &round, key, seen.epoch, run, suspects.is_some());
@@ -153,7 +166,8 @@ fn hand_on(core: &Core, state: &mut State, death: Death, key: JobKey, left: bool
         give(core, state, &round, key, seen.epoch, rest.first..rest.end, false);
     }
     if core.control.complete_if_counted(key, cell, seen) {
-        core.control.ring_over(cell, job.terms.has(JobTerms::ATTENDED));
+        core.control
+            .ring_bell(cell, key, job.terms.has(JobTerms::ATTENDED));
     }
 }
 
@@ -162,14 +176,15 @@ fn slot_of(core: &Core, death: Death) -> (&WorkerSlot, usize) {
 }
 
 /// For the job's report: a worker died in it, and within a strip, whose time is lost.
-fn note_loss(job: &JobState, round: &Round, (slot, worker): (&WorkerSlot, usize), left: bool) {
+fn note_loss(job: &JobState, (slot, worker): (&WorkerSlot, usize), left: bool) {
     if !left {
         job.inner.lock().buried += 1;
     }
     if slot.strip_len.load(Ordering::Acquire) > 0 {
         let started = slot.strip_started.load(Ordering::Relaxed);
-        round.tallies[worker].open(job.terms.serial);
-        round.tallies[worker].cut_short(monotonic_ns().saturating_sub(started));
+        let tally = &job.board.tallies[worker];
+        tally.open(job.terms.serial);
+        tally.cut_short(monotonic_ns().saturating_sub(started));
     }
 }
 
@@ -201,7 +216,7 @@ fn note_rerun(core: &Core, job: &JobState, round: &Round, key: JobKey, chunks: R
     let mut again: Vec<Range<u64>> = Vec::new();
     for chunk in chunks {
         let numbers = round.numbers(Span::new(chunk, chunk + 1));
-        let open = match round.status[chunk as usize].load() {
+        let open = match round.chunk(chunk) {
             ChunkStatus::Final => continue,
             ChunkStatus::Progress(n) => numbers.start + u64::from(n)..numbers.end,
         };
@@ -316,8 +331,8 @@ fn epitaph(slot: &WorkerSlot, death: Death) -> String {
 
 /// The first number of the hand that is not final.
 fn published(round: &Round, held: Span) -> u64 {
-    for (chunk, word) in (held.first..).zip(&round.status[held.first as usize..held.end as usize]) {
-        match word.load() {
+    for chunk in held.first..held.end {
+        match round.chunk(chunk) {
             ChunkStatus::Final => {}
             ChunkStatus::Progress(n) => {
                 return round.numbers(Span::new(chunk, chunk + 1)).start + u64::from(n);
@@ -329,15 +344,16 @@ fn published(round: &Round, held: Span) -> u64 {
 
 /// Publishes on behalf of the dead: everything in its hand before `end` is final.
 fn pass_over(round: &Round, held: Span, end: u64) {
-    for (chunk, word) in (held.first..).zip(&round.status[held.first as usize..held.end as usize]) {
+    let tag = round.terms.tag();
+    for (chunk, word) in (held.first..).zip(&round.status()[held.first as usize..held.end as usize]) {
         let numbers = round.numbers(Span::new(chunk, chunk + 1));
-        let ChunkStatus::Progress(begun) = word.load() else {
+        let ChunkStatus::Progress(begun) = word.load(tag) else {
             continue;
         };
         if numbers.end <= end {
-            word.publish_final();
+            word.publish_final(tag);
         } else if numbers.start + u64::from(begun) < end {
-            word.publish_progress((end - numbers.start) as u32);
+            word.publish_progress(tag, (end - numbers.start) as u32);
         }
     }
 }
@@ -377,7 +393,7 @@ fn rebuild(core: &Core, state: &mut State, job: &Arc<JobState>, key: JobKey) {
     let cell = &core.control.jobs[key.index as usize];
     let seen = cell.gate.state();
     let round = job.round();
-    let runs = collect::unfinished(&round.status);
+    let runs = collect::unfinished(round.status(), round.terms.tag());
     core.control
         .lanes(key)
         .iter()
@@ -389,6 +405,7 @@ fn rebuild(core: &Core, state: &mut State, job: &Arc<JobState>, key: JobKey) {
     for run in &runs {
         note_rerun(core, job, &round, key, run.clone());
     }
+    cell.disturbed.store(1, Ordering::Relaxed);
     let opened = swathe_protocol::GateState {
         phase: JobPhase::Open,
         ..seen
@@ -398,7 +415,8 @@ fn rebuild(core: &Core, state: &mut State, job: &Arc<JobState>, key: JobKey) {
         give(core, state, &round, key, seen.epoch, run, false);
     }
     if core.control.complete_if_counted(key, cell, opened) {
-        core.control.ring_over(cell, job.terms.has(JobTerms::ATTENDED));
+        core.control
+            .ring_bell(cell, key, job.terms.has(JobTerms::ATTENDED));
         state.finalize(core, job);
     }
     core.control.wake_all();

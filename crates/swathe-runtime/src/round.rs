@@ -10,9 +10,12 @@ use std::sync::{
 };
 
 use swathe_memory::{Block, Memory, MemoryError, Segment, SharedSlice};
-use swathe_protocol::{ChunkStatus, JobTerms, Span, StatusWord, Tally};
+use swathe_protocol::{ChunkStatus, JobTerms, Span, StatusWord, Tag};
 
-use crate::job::{Durable, Failure, FailureKind, Retries};
+use crate::{
+    board::{Board, DEATHS, DEATHS_WORDS},
+    job::{Durable, Failure, FailureKind, Retries},
+};
 
 /// Positions of the job that one position of a round of retries stands for: one, or a chunk of a task that takes whole
 /// chunks.
@@ -22,88 +25,54 @@ pub(crate) struct Pick {
     pub(crate) len: u64,
 }
 
-/// How many positions that cost workers are remembered for tasks that ask which try this is.
-const DEATHS: u64 = 32;
-const DEATHS_WORDS: usize = 1 + 2 * DEATHS as usize;
-
 /// The claims of one pass.
 pub(crate) struct Round {
     pub(crate) terms: JobTerms,
-    pub(crate) status: SharedSlice<StatusWord>,
+    board: Arc<Board>,
+    /// The status words, if they lie in a file.
+    file: Option<SharedSlice<StatusWord>>,
     /// Empty in the first round.
     pub(crate) picks: Vec<Pick>,
-    deaths: SharedSlice<AtomicU64>,
-    /// One a slot, of all rounds.
-    pub(crate) tallies: SharedSlice<Tally>,
-}
-
-/// The parts of a block, bytes from its start.
-struct Layout {
-    status: usize,
-    deaths: usize,
-    picks: usize,
-    tallies: usize,
-    end: usize,
-}
-
-impl Layout {
-    fn of(params: usize, chunks: usize, picks: usize, tallies: usize) -> Self {
-        let status = params.next_multiple_of(64);
-        // A line of its own: status words are written by all workers.
-        let deaths = (status + chunks * 4).next_multiple_of(64);
-        let picks_at = deaths + DEATHS_WORDS * 8;
-        let tallies_at = (picks_at + picks * 16).next_multiple_of(align_of::<Tally>());
-        Self {
-            status,
-            deaths,
-            picks: picks_at,
-            tallies: tallies_at,
-            end: tallies_at + tallies * size_of::<Tally>(),
-        }
-    }
+    /// Holds them for the workers.
+    _picks: Option<Arc<Block>>,
 }
 
 impl Round {
-    /// The first round: parameters, zeroed status words and the rest in one block. A durable job brings its status words.
+    /// The first round, on the job's board. A durable job brings its status words.
     pub(crate) fn first(
-        memory: &Memory,
         terms: &mut JobTerms,
-        params: &[u8],
+        board: Arc<Board>,
         durable: Option<&Durable>,
         last: bool,
-        slots: usize,
-    ) -> Result<(Self, Arc<Block>), MemoryError> {
-        let chunks = terms.chunks as usize;
-        let layout = Layout::of(params.len(), if durable.is_some() { 0 } else { chunks }, 0, slots);
-        // The tallies at its end are cleared by whoever opens them.
-        let block = Arc::new(memory.alloc_zeroed_to(layout.tallies, layout.end, align_of::<Tally>())?);
-        crate::bytes::write_block(&block, params)?;
-        let start = block.offset();
-        terms.params_offset = start as u64;
-        terms.params_len = params.len() as u64;
-        terms.deaths_offset = (start + layout.deaths) as u64;
-        terms.tallies_offset = (start + layout.tallies) as u64;
-        let status = match durable {
+    ) -> Result<Self, MemoryError> {
+        terms.params_offset = board.params_offset();
+        terms.deaths_offset = board.deaths_offset();
+        terms.tallies_offset = board.tallies_offset();
+        let file = match durable {
             None => {
-                terms.status_offset = (start + layout.status) as u64;
-                SharedSlice::in_block(&block, layout.status, chunks)?
+                terms.status_offset = board.status_offset();
+                terms.tag = board.tag().to_word();
+                None
             }
             Some(durable) => {
                 terms.status_offset = durable.status_offset as u64;
                 terms.durable_segment = durable.segment.id().to_bits();
                 terms.failed_offset = durable.failed_offset as u64;
-                SharedSlice::at(&durable.segment, durable.status_offset, chunks)?
+                terms.tag = Tag::NONE.to_word();
+                Some(SharedSlice::at(
+                    &durable.segment,
+                    durable.status_offset,
+                    terms.chunks as usize,
+                )?)
             }
         };
-        let deaths = SharedSlice::in_block(&block, layout.deaths, DEATHS_WORDS)?;
-        let round = Self {
+        Ok(Self {
             terms: if last { *terms } else { slow(*terms) },
-            status,
+            board,
+            file,
             picks: Vec::new(),
-            deaths,
-            tallies: SharedSlice::in_block(&block, layout.tallies, slots)?,
-        };
-        Ok((round, block))
+            _picks: None,
+        })
     }
 
     /// A round of retries over some spans of a job.
@@ -113,33 +82,46 @@ impl Round {
         picks: Vec<Pick>,
         attempt: u32,
         last: bool,
-        tallies: SharedSlice<Tally>,
     ) -> Result<Self, MemoryError> {
-        let layout = Layout::of(0, picks.len(), picks.len(), 0);
-        let block = Arc::new(memory.alloc_zeroed(layout.end, 64)?);
-        let words: SharedSlice<AtomicU64> = SharedSlice::in_block(&block, layout.picks, picks.len() * 2)?;
+        let block = Arc::new(memory.alloc(picks.len() * 16, 64)?);
+        let words: SharedSlice<AtomicU64> = SharedSlice::in_block(&block, 0, picks.len() * 2)?;
         for (pair, pick) in words.chunks_exact(2).zip(&picks) {
             pair[0].store(pick.first, Ordering::Relaxed);
             pair[1].store(pick.len, Ordering::Relaxed);
         }
-        let start = block.offset();
+        // A board of its own, without parameters and tallies: those are the job's.
+        let board = Board::new(memory, 0, picks.len(), 0)?;
         let terms = JobTerms {
             chunk_len: 1,
             chunks: picks.len() as u64,
-            status_offset: (start + layout.status) as u64,
-            deaths_offset: (start + layout.deaths) as u64,
-            picks_offset: (start + layout.picks) as u64,
+            status_offset: board.status_offset(),
+            tag: board.tag().to_word(),
+            deaths_offset: board.deaths_offset(),
+            picks_offset: block.offset() as u64,
             attempt: u64::from(attempt),
             flags: job.flags | JobTerms::PICKS,
             ..*job
         };
         Ok(Self {
             terms: if last { terms } else { slow(terms) },
-            status: SharedSlice::in_block(&block, layout.status, picks.len())?,
-            deaths: SharedSlice::in_block(&block, layout.deaths, DEATHS_WORDS)?,
+            board: Arc::new(board),
+            file: None,
             picks,
-            tallies,
+            _picks: Some(block),
         })
+    }
+
+    /// A status word for each chunk; they are read under the tag of the terms.
+    pub(crate) fn status(&self) -> &[StatusWord] {
+        match &self.file {
+            Some(words) => words,
+            None => self.board.status(self.terms.chunks as usize),
+        }
+    }
+
+    /// The status of a chunk.
+    pub(crate) fn chunk(&self, chunk: u32) -> ChunkStatus {
+        self.status()[chunk as usize].load(self.terms.tag())
     }
 
     /// The numbers that a run of chunks covers, as the slots announce them and the status words count them.
@@ -168,20 +150,20 @@ impl Round {
 
     /// Tells tasks that ask which try this is how many workers a position has cost.
     pub(crate) fn note_death(&self, position: u64, deaths: u32) {
-        let count = self.deaths[0].load(Ordering::Relaxed);
-        let entry = |i: u64| &self.deaths[1 + 2 * i as usize..3 + 2 * i as usize];
+        let count = self.board.deaths[0].load(Ordering::Relaxed);
+        let entry = |i: u64| &self.board.deaths[1 + 2 * i as usize..3 + 2 * i as usize];
         let known = (0..count.min(DEATHS)).find(|i| entry(*i)[0].load(Ordering::Relaxed) == position);
         let at = known.unwrap_or(count % DEATHS);
         entry(at)[0].store(position, Ordering::Relaxed);
         entry(at)[1].store(u64::from(deaths), Ordering::Relaxed);
         if known.is_none() {
-            self.deaths[0].store(count + 1, Ordering::Release);
+            self.board.deaths[0].store(count + 1, Ordering::Release);
         }
     }
 
     /// Whether a number of the round is final.
     pub(crate) fn is_final(&self, number: usize) -> bool {
-        self.status[number].load() == ChunkStatus::Final
+        self.chunk(number as u32) == ChunkStatus::Final
     }
 }
 

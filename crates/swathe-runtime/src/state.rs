@@ -23,6 +23,7 @@ use swathe_protocol::{Descriptor, GateState, JobKey, JobPhase, JobTerms, Tally};
 
 use crate::{
     account::Report,
+    board::{Board, Boards},
     collect::{self, Rerun},
     control::Control,
     job::{End, Failure, Job, OnDone, Outcome, Region, Retries},
@@ -58,6 +59,7 @@ impl PoolPhase {
 pub(crate) struct Core {
     pub(crate) control: Control,
     pub(crate) memory: Memory,
+    pub(crate) boards: Boards,
     pub(crate) state: Mutex<State>,
     /// Notified when the pool's phase or its processes change.
     pub(crate) changed: Condvar,
@@ -121,10 +123,13 @@ pub(crate) struct Notice {
 pub(crate) struct JobState {
     /// As it was submitted; each round has terms of its own.
     pub(crate) terms: JobTerms,
+    /// Parameters, status words of the first round, tallies of all.
+    pub(crate) board: Arc<Board>,
     pub(crate) max_deaths: u32,
     pub(crate) in_place: Option<Region>,
     retries: Retries,
-    watched: bool,
+    /// Whether its caller waits for it.
+    pub(crate) watched: bool,
     /// Bits of failed positions in a file.
     failed_bits: Option<SharedSlice<AtomicU64>>,
     /// When it was submitted, nanoseconds of the monotonic clock.
@@ -143,8 +148,6 @@ pub(crate) struct JobState {
 pub(crate) struct JobInner {
     keep: Option<Box<dyn Any + Send + Sync>>,
     lends: bool,
-    /// Holds the parameters.
-    block: Option<Arc<Block>>,
     on_done: Option<OnDone>,
     pub(crate) wakers: Vec<Waker>,
     pub(crate) heap: Vec<Arc<Block>>,
@@ -195,7 +198,7 @@ impl JobState {
         job: Job,
         terms: JobTerms,
         round: Round,
-        block: Arc<Block>,
+        board: Arc<Board>,
         heap: Option<Arc<Block>>,
     ) -> Result<Self, swathe_memory::MemoryError> {
         let bits = |durable: &crate::job::Durable| {
@@ -206,6 +209,7 @@ impl JobState {
         let file = job.durable.as_ref().map(|durable| durable.segment.clone());
         Ok(Self {
             terms,
+            board,
             max_deaths: job.max_deaths.max(1),
             in_place: job.in_place,
             retries: job.retries,
@@ -222,7 +226,6 @@ impl JobState {
                     None => job.keep,
                 }),
                 lends: job.lends,
-                block: Some(block),
                 on_done: job.on_done,
                 wakers: Vec::new(),
                 heap: heap.into_iter().collect(),
@@ -263,8 +266,9 @@ impl JobState {
     /// Positions that are settled so far, and how many of them failed, `failed` of them in this round.
     pub(crate) fn progress(&self, failed: u64) -> (u64, u64) {
         let inner = self.inner.lock();
-        if inner.round.picks.is_empty() && inner.rest.is_none() {
-            let finals = collect::finals(&inner.round.status, &inner.round.terms);
+        // What a job that is over had to say is in its outcome; its status words may be another job's.
+        if !self.is_over() && inner.round.picks.is_empty() && inner.rest.is_none() {
+            let finals = collect::finals(inner.round.status(), &inner.round.terms);
             let done: u64 = finals.iter().map(|range| range.end - range.start).sum();
             return (done.saturating_sub(inner.redo.len() as u64), failed);
         }
@@ -274,7 +278,7 @@ impl JobState {
     /// Where its time went until now.
     fn report(&self, inner: &JobInner, core: &Core) -> Report {
         let used = core.control.header.used_slots.load(Ordering::Relaxed) as usize;
-        let tallies = inner.round.tallies.iter().take(used).enumerate();
+        let tallies = self.board.tallies.iter().take(used).enumerate();
         let read = |(worker, tally): (usize, &Tally)| Some((worker, tally.read(self.terms.serial)?));
         let there: Vec<_> = tallies
             .filter_map(read)
@@ -358,8 +362,7 @@ impl JobState {
         };
         let last = rest.attempt > self.retries.more;
         let picks = rest.picks.clone();
-        let tallies = inner.round.tallies.clone();
-        let round = Round::again(&core.memory, &self.terms, picks, rest.attempt, last, tallies)?;
+        let round = Round::again(&core.memory, &self.terms, picks, rest.attempt, last)?;
         inner.round = Arc::new(round);
         inner.rest = None;
         let round = inner.round.clone();
@@ -525,7 +528,8 @@ impl State {
             .retain(|lent| lent.holders.iter().any(|holder| still_holds(core, *holder)));
         if let Some(job) = self.jobs[key.index as usize].take() {
             let mut inner = job.inner.lock();
-            let (keep, _) = (inner.keep.take(), inner.block.take());
+            let keep = inner.keep.take();
+            core.boards.give(job.board.clone());
             let holders = if inner.lends { holders(core) } else { Vec::new() };
             if !holders.is_empty() {
                 self.quarantine.push(Quarantined { holders, _keep: keep });
@@ -563,16 +567,16 @@ impl State {
             cell.heap_used.store(0, Ordering::Relaxed);
         }
         // A job that goes on where a file says has chunks that are final already.
-        let runs = match round.terms.has(JobTerms::DURABLE) {
-            true => collect::unfinished(&round.status),
+        let durable = round.terms.has(JobTerms::DURABLE);
+        cell.disturbed.store(u32::from(durable), Ordering::Relaxed);
+        let runs = match durable {
+            true => collect::unfinished(round.status(), round.terms.tag()),
             false => std::iter::once(0..round.terms.chunks as u32).collect(),
         };
         let chunks: u32 = runs.iter().map(|run| run.end - run.start).sum();
         cell.target.store(u64::from(chunks), Ordering::Relaxed);
-        cell.bell.reset();
-        if again {
-            // Those who sleep on the bell have to say so again.
-            core.control.wake_sleepers(cell);
+        if !again {
+            cell.bell.reset(key.generation);
         }
         cell.write_terms(round.terms);
         let opened = match again {
@@ -589,19 +593,23 @@ impl State {
             (0..chunks).for_each(|chunk| self.send_errand(core, key, round, chunk));
             return core.control.wake_all();
         }
-        // A caller who waits watches the job, and wakes more workers if it is not soon over. Otherwise they begin at once.
-        let lookouts = match job.watched && !again {
-            true => core.control.lookouts(core.control.used_slots()),
+        // A caller who waits looks a moment later whether they have begun, and wakes workers if not: whoever is awake most
+        // likely has, and would be disturbed by a look at its slot now. Otherwise all are told at once.
+        let awake = match job.watched && !again {
+            true => core.control.awake(),
             false => 0,
         };
-        self.push_runs(core, key, opened.epoch, &runs, chunks, lookouts);
+        self.push_runs(core, key, opened.epoch, &runs, chunks, awake);
         if chunks == 0 && core.control.complete_if_counted(key, cell, opened) {
-            core.control.ring_over(cell, job.terms.has(JobTerms::ATTENDED));
+            core.control
+                .ring_bell(cell, key, job.terms.has(JobTerms::ATTENDED));
         }
-        core.control.wake_for_runs();
+        if awake == 0 {
+            core.control.wake_for_runs();
+        }
     }
 
-    /// About one run, of equal length, for each lookout, or for each worker if there is none; the others will steal.
+    /// About one run, of equal length, for each that is awake, or for each worker if none is; the others will steal.
     fn push_runs(
         &mut self,
         core: &Core,
@@ -609,11 +617,11 @@ impl State {
         epoch: u32,
         runs: &[Range<u32>],
         chunks: u32,
-        lookouts: usize,
+        awake: usize,
     ) {
-        let workers = match lookouts {
+        let workers = match awake {
             0 => self.target.max(1) as u64,
-            lookouts => lookouts as u64,
+            awake => awake as u64,
         };
         for run in runs {
             let len = u64::from(run.end - run.start);
@@ -662,6 +670,7 @@ impl State {
             };
             self.waiting.retain(|other| !Arc::ptr_eq(other, job));
             self.conclude(core, job, ending);
+            core.boards.give(job.board.clone());
             return true;
         };
         let resting = job.inner.lock().rest.is_some();
@@ -681,8 +690,6 @@ impl State {
                 self.settle_round(core, job, key);
                 if job.plan_round() {
                     self.resting.push(key);
-                    // Those who wait for the job sleep on.
-                    core.control.jobs[key.index as usize].bell.reset();
                     core.event.raise();
                     return false;
                 }
@@ -727,7 +734,7 @@ impl State {
                     collect::without(std::iter::once(0..terms.positions).collect(), &inner.holes())
                 }
                 Some(_) => collect::without(
-                    collect::finals(&inner.round.status, &inner.round.terms),
+                    collect::finals(inner.round.status(), &inner.round.terms),
                     &inner.redo,
                 ),
             };
@@ -748,7 +755,7 @@ impl State {
         if let Some(key) = job.key() {
             // Those that sleep on the bell look at the job, not at the cell, when they wake.
             core.control
-                .ring_over(&core.control.jobs[key.index as usize], false);
+                .ring_bell(&core.control.jobs[key.index as usize], key, false);
         }
         let surplus_may_leave = job.terms.has(JobTerms::PINNED);
         if surplus_may_leave || (self.phase == PoolPhase::Closed && !self.has_unfinished()) {

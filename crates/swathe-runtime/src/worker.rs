@@ -498,15 +498,13 @@ impl Worker {
                 return;
             }
         }
-        let attended = terms.has(JobTerms::ATTENDED);
-        // Rung before leaving: a later ring could be heard in the cell's next job.
-        if control.complete_if_counted(key, cell, seen) {
-            control.ring_over(cell, attended);
-        }
+        // Left first: the parent need not wait until it may use the cell again. From here on that may happen at any time;
+        // then the gate is not as it was seen, and the bell is deaf to this generation.
         self.slot().leave();
-        if cell.gate.state().phase == JobPhase::Stopped {
-            // Whoever waits for the last to leave must look again; a nudge means nothing to a later job.
-            control.nudge(cell, attended);
+        let completed = control.complete_if_counted(key, cell, seen);
+        // Somebody may wait for the last to leave a job that was stopped.
+        if completed || cell.gate.state().phase == JobPhase::Stopped {
+            control.ring_bell(cell, key, terms.has(JobTerms::ATTENDED));
         }
         self.slot().set_phase(SlotPhase::Idle);
     }

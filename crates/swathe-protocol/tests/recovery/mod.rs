@@ -7,7 +7,7 @@ use std::{
 
 use swathe_protocol::{
     ChunkStatus, Descriptor, GateState, Hand, JobCell, JobKey, JobPhase, Lane, RingCell, RingEnds, RingView,
-    SlotPhase, Span, StatusWord, WorkerSlot, lane,
+    SlotPhase, Span, StatusWord, Tag, WorkerSlot, lane,
     sync::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -36,6 +36,8 @@ pub(crate) struct Pool {
     overflow: Mutex<VecDeque<Descriptor>>,
     /// Positions a chunk, at most 2.
     chunk_len: u32,
+    /// What the bell's word says while a caller waits, as one does from the beginning.
+    waited: u32,
     pub(crate) notes: Mutex<Notes>,
 }
 
@@ -44,7 +46,7 @@ fn value(chunk: usize, position: usize) -> u64 {
 }
 
 impl Pool {
-    fn ring(&self) -> RingView<'_> {
+    fn runs(&self) -> RingView<'_> {
         RingView::new(&self.ends, &self.cells)
     }
 
@@ -58,7 +60,7 @@ impl Pool {
                 careful,
             };
             // Full of runs of an old epoch, say: they wait until there is room.
-            if let Err(run) = self.ring().push(run) {
+            if let Err(run) = self.runs().push(run) {
                 self.overflow.lock().unwrap().push_back(run);
             }
         }
@@ -66,16 +68,21 @@ impl Pool {
 
     /// The parent opens the job. The gate comes before the runs: a run found behind a gate that is not open is dropped.
     pub(crate) fn open(chunk_len: u32, runs: &[Span]) -> Arc<Self> {
-        let pool = Self {
+        let mut pool = Self {
             chunk_len,
             ..Self::default()
         };
+        pool.cell.bell.reset(KEY.generation);
+        pool.waited = pool.cell.bell.prepare(KEY.generation).unwrap();
         pool.cell
             .target
             .store(runs.iter().map(|run| u64::from(run.len())).sum(), Relaxed);
         // What no run covers is no part of the scenario.
         let all = runs.iter().map(|run| run.end as usize).max().unwrap();
-        pool.status.iter().skip(all).for_each(StatusWord::publish_final);
+        pool.status
+            .iter()
+            .skip(all)
+            .for_each(|word| word.publish_final(Tag::NONE));
         pool.cell.gate.set(GateState {
             generation: KEY.generation,
             epoch: 0,
@@ -92,17 +99,19 @@ impl Pool {
     /// Takes a run from the ring and mows it. `false`: there was none.
     pub(crate) fn pop_and_mow(&self, me: usize) -> bool {
         let slot = &self.slots[me];
-        if self.ring().is_empty() {
+        if self.runs().is_empty() {
             return false;
         }
         slot.set_phase(SlotPhase::Popping);
-        if let Some(run) = self.ring().pop()
+        if let Some(run) = self.runs().pop()
             && let Some(seen) = self.cell.gate.enter(slot, run.job)
         {
-            if seen.epoch == run.epoch {
-                self.mow(me, seen, Span::new(run.first, run.first + run.chunks));
-            }
+            let counted =
+                seen.epoch == run.epoch && self.mow(me, seen, Span::new(run.first, run.first + run.chunks));
             slot.leave();
+            if counted {
+                self.complete_if_counted(seen);
+            }
         }
         slot.set_phase(SlotPhase::Idle);
         true
@@ -118,17 +127,22 @@ impl Pool {
         slot.set_phase(SlotPhase::Stealing);
         let mut stolen = false;
         if let Some(seen) = self.cell.gate.enter(slot, key) {
+            let mut counted = false;
             if let Some(loot) = self.lanes[victim].steal() {
                 stolen = true;
-                self.mow(me, seen, loot);
+                counted = self.mow(me, seen, loot);
             }
             slot.leave();
+            if counted {
+                self.complete_if_counted(seen);
+            }
         }
         slot.set_phase(SlotPhase::Idle);
         stolen
     }
 
-    fn mow(&self, me: usize, seen: GateState, run: Span) {
+    /// `false`: the gate changed.
+    fn mow(&self, me: usize, seen: GateState, run: Span) -> bool {
         let lane = &self.lanes[me];
         lane.fill(run);
         self.slots[me].set_phase(SlotPhase::Working);
@@ -136,31 +150,31 @@ impl Pool {
             && let Some(hand) = lane.take(1)
         {
             if !self.run_chunk(me, seen, hand.first as usize) {
-                return;
+                return false;
             }
             lane.count(hand);
         }
-        self.complete_if_counted(seen);
+        true
     }
 
     /// Runs a chunk from its published progress on. `false`: the gate changed, the chunk is not final.
     fn run_chunk(&self, me: usize, seen: GateState, chunk: usize) -> bool {
         self.note_start(me, chunk);
-        let from = match self.status[chunk].load() {
+        let from = match self.status[chunk].load(Tag::NONE) {
             ChunkStatus::Progress(n) => n,
             ChunkStatus::Final => panic!("chunk {chunk} is run, but is final"),
         };
         for position in from..self.chunk_len {
             self.slab[chunk][position as usize].store(value(chunk, position as usize), Relaxed);
             if position + 1 < self.chunk_len {
-                self.status[chunk].publish_progress(position + 1);
+                self.status[chunk].publish_progress(Tag::NONE, position + 1);
                 if !self.cell.gate.still(seen) {
                     self.note_end(chunk);
                     return false;
                 }
             }
         }
-        self.status[chunk].publish_final();
+        self.status[chunk].publish_final(Tag::NONE);
         self.notes.lock().unwrap().finals[chunk] += 1;
         self.note_end(chunk);
         true
@@ -170,8 +184,12 @@ impl Pool {
         if lane::counted(&self.lanes) == self.cell.target.load(Relaxed)
             && self.cell.gate.advance(seen, JobPhase::Complete)
         {
-            let _ = self.cell.bell.ring();
+            self.ring();
         }
+    }
+
+    fn ring(&self) {
+        let _ = self.cell.bell.ring(KEY.generation);
     }
 
     fn note_start(&self, me: usize, chunk: usize) {
@@ -213,8 +231,13 @@ impl Pool {
                 self.rebuild();
             }
         }
-        if self.cell.gate.state().phase == JobPhase::Complete {
-            let _ = self.cell.bell.ring();
+        // It leaves a job before it looks whether that is complete.
+        let seen = self.cell.gate.state();
+        if seen.phase == JobPhase::Open {
+            self.complete_if_counted(seen);
+        }
+        if seen.phase == JobPhase::Complete {
+            self.ring();
         }
         slot.renew();
     }
@@ -225,8 +248,8 @@ impl Pool {
         let hand = lane.hand();
         let rest = lane.drain();
         if let Hand::Held(hand) = hand {
-            let (finals, others): (Vec<u32>, Vec<u32>) =
-                (hand.first..hand.end).partition(|&c| self.status[c as usize].load() == ChunkStatus::Final);
+            let (finals, others): (Vec<u32>, Vec<u32>) = (hand.first..hand.end)
+                .partition(|&c| self.status[c as usize].load(Tag::NONE) == ChunkStatus::Final);
             lane.settle(finals.len() as u32);
             for chunk in others {
                 self.push(seen.epoch, Span::new(chunk, chunk + 1), true);
@@ -256,7 +279,7 @@ impl Pool {
         *self.rebuilding.lock().unwrap() = None;
         self.lanes.iter().for_each(Lane::reset);
         let open: Vec<u32> = (0..CHUNKS as u32)
-            .filter(|&c| self.status[c as usize].load() != ChunkStatus::Final)
+            .filter(|&c| self.status[c as usize].load(Tag::NONE) != ChunkStatus::Final)
             .collect();
         self.cell.target.store(open.len() as u64, Relaxed);
         let phase = if open.is_empty() {
@@ -269,7 +292,7 @@ impl Pool {
                 self.push(closed.epoch, Span::new(chunk, chunk + 1), true);
             }
             if open.is_empty() {
-                let _ = self.cell.bell.ring();
+                self.ring();
             }
         }
         true
@@ -282,14 +305,15 @@ impl Pool {
             let Some(run) = self.overflow.lock().unwrap().pop_front() else {
                 break;
             };
-            self.ring().push(run).unwrap();
+            self.runs().push(run).unwrap();
         }
         assert_eq!(
             self.cell.gate.state().phase,
             JobPhase::Complete,
             "the job is not complete"
         );
-        assert!(self.cell.bell.has_rung(), "nobody rang");
+        let word = self.cell.bell.word().load(Relaxed);
+        assert_ne!(word, self.waited, "nobody rang");
         let notes = self.notes.lock().unwrap();
         for (chunk, values) in self
             .slab
@@ -297,7 +321,7 @@ impl Pool {
             .enumerate()
             .filter(|&(chunk, _)| notes.finals[chunk] > 0)
         {
-            assert_eq!(self.status[chunk].load(), ChunkStatus::Final);
+            assert_eq!(self.status[chunk].load(Tag::NONE), ChunkStatus::Final);
             for (position, found) in values.iter().enumerate().take(self.chunk_len as usize) {
                 assert_eq!(found.load(Relaxed), value(chunk, position));
             }

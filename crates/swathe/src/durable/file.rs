@@ -21,7 +21,7 @@ use std::{
 use bytemuck::Zeroable;
 use swathe_memory::{Segment, SharedSlice};
 use swathe_os::file::{reserve, sync_directory_of};
-use swathe_protocol::{ChunkStatus, StatusWord};
+use swathe_protocol::{ChunkStatus, StatusWord, Tag};
 
 use super::{
     error::OutputError,
@@ -353,7 +353,7 @@ impl Ledger {
     fn check(&self) -> Result<Vec<u64>, OutputError> {
         for (chunk, word) in self.status.iter().enumerate() {
             let positions = self.layout.positions_of(chunk);
-            if let ChunkStatus::Progress(done) = word.load()
+            if let ChunkStatus::Progress(done) = word.load(Tag::NONE)
                 && u64::from(done) >= positions.end - positions.start
             {
                 return Err(self.files.progress_damaged(format!(
@@ -392,7 +392,7 @@ impl Ledger {
         chunks
             .map(|(chunk, word)| {
                 let positions = self.layout.positions_of(chunk);
-                match word.load() {
+                match word.load(Tag::NONE) {
                     ChunkStatus::Final => positions.end - positions.start,
                     ChunkStatus::Progress(done) => done.into(),
                 }
@@ -402,7 +402,7 @@ impl Ledger {
 
     fn says_done(&self, position: u64) -> bool {
         let chunk = position / self.layout.chunk_len;
-        match self.status[chunk as usize].load() {
+        match self.status[chunk as usize].load(Tag::NONE) {
             ChunkStatus::Final => true,
             ChunkStatus::Progress(done) => position < chunk * self.layout.chunk_len + u64::from(done),
         }
@@ -417,8 +417,8 @@ impl Ledger {
             let positions = self.layout.positions_of(chunk);
             match done {
                 0 => word.reset(),
-                done if u64::from(done) >= positions.end - positions.start => word.publish_final(),
-                done => word.publish_progress(done),
+                done if u64::from(done) >= positions.end - positions.start => word.publish_final(Tag::NONE),
+                done => word.publish_progress(Tag::NONE, done),
             }
         }
     }

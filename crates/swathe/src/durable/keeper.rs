@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use swathe_protocol::ChunkStatus;
+use swathe_protocol::{ChunkStatus, Tag};
 use swathe_runtime::{End, Outcome};
 
 use super::{
@@ -54,7 +54,7 @@ impl Ledger {
             .map(|(chunk, word)| {
                 let positions = self.layout.positions_of(chunk);
                 // SYNC publish: bits and values that belong to this status are visible.
-                let end = match word.load() {
+                let end = match word.load(Tag::NONE) {
                     ChunkStatus::Final => positions.end,
                     ChunkStatus::Progress(done) => (positions.start + u64::from(done)).min(positions.end),
                 };
