@@ -25,12 +25,8 @@ fn nobody_sleeps(c: &mut Criterion) {
         });
     });
     let bell = Bell::default();
-    c.bench_function("doorbell: ring and reset, nobody waits", |b| {
-        b.iter(|| {
-            let owed = black_box(&bell).ring(0);
-            bell.reset(0);
-            owed
-        });
+    c.bench_function("doorbell: ring, nobody waits", |b| {
+        b.iter(|| black_box(&bell).ring());
     });
 }
 
@@ -44,7 +40,7 @@ struct Event {
 impl Event {
     fn ring(&self) {
         self.happened.store(true, Release);
-        if self.bell.ring(0) {
+        if self.bell.ring() {
             futex::wake(self.bell.word(), u32::MAX);
         }
     }
@@ -52,8 +48,8 @@ impl Event {
     /// Waits asleep, as a caller does whose job takes long.
     fn sleep(&self) {
         while !self.happened.load(Acquire) {
-            let waited = self.bell.prepare(0);
-            if let (Some(waited), false) = (waited, self.happened.load(Acquire)) {
+            let waited = self.bell.prepare();
+            if !self.happened.load(Acquire) {
                 futex::wait(self.bell.word(), waited, Duration::from_secs(1));
             }
         }

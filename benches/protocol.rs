@@ -56,7 +56,7 @@ fn publish(c: &mut Criterion) {
         b.iter(|| {
             black_box(&words)
                 .iter()
-                .for_each(|word| word.publish_final(Tag::NONE))
+                .for_each(|word| word.publish_final(Tag::NONE));
         });
     });
 }

@@ -145,7 +145,7 @@ impl Ground {
                 futex::wake(self.park.word(), u32::MAX);
             }
             Kind::Bell if self.has_happened(kind) => {
-                let _ = self.bell.ring(0);
+                let _ = self.bell.ring();
                 futex::wake(self.bell.word(), u32::MAX);
             }
             _ => {}
@@ -159,10 +159,7 @@ impl Ground {
             (Kind::Park, Act::Reset) => {}
             (Kind::Bell, Act::Wait) => self.listen(),
             (Kind::Bell, Act::Wake) => self.ring(),
-            (Kind::Bell, Act::Reset) => {
-                self.happened.store(0, Relaxed);
-                self.bell.reset(0);
-            }
+            (Kind::Bell, Act::Reset) => self.happened.store(0, Relaxed),
             (Kind::RawEvent, _) => raw::event(&self.segment, RAW, act)?,
             (Kind::RawMutex, Act::Wait) => raw::locked(&self.segment, RAW, || {
                 self.counter.store(self.counter.load(Relaxed) + 1, Relaxed);
@@ -203,8 +200,8 @@ impl Ground {
 
     fn listen(&self) {
         while !self.has_happened(Kind::Bell) {
-            let waited = self.bell.prepare(0);
-            if let (Some(waited), false) = (waited, self.has_happened(Kind::Bell)) {
+            let waited = self.bell.prepare();
+            if !self.has_happened(Kind::Bell) {
                 futex::wait(self.bell.word(), waited, FOR_EVER);
             }
         }
@@ -212,7 +209,7 @@ impl Ground {
 
     fn ring(&self) {
         self.happened.store(1, Release);
-        if self.bell.ring(0) {
+        if self.bell.ring() {
             futex::wake(self.bell.word(), u32::MAX);
         }
     }

@@ -75,59 +75,37 @@ pub fn publish_fence() {
 }
 
 /// Where any number of threads of the parent wait for something. It does not say whether that has happened: who waits
-/// looks there. So who makes it happen writes nothing here while nobody sleeps.
+/// looks there. So who makes it happen writes nothing here while nobody sleeps, and may ring late, or once too often.
 ///
-/// It belongs to one generation of whatever it hangs at, and is deaf to those that ring late for an earlier one. Zero
-/// is generation 0, with nobody waiting.
+/// Counts how often it rang to sleepers, so that who was about to sleep before notices, whoever came to wait since. The
+/// last bit says whether somebody sleeps. Any value is a good first one.
 #[repr(transparent)]
 #[derive(Debug, Default)]
 pub struct Bell(AtomicU32);
 
 impl Bell {
-    const fn silent(generation: u32) -> u32 {
-        generation << 1
-    }
-
-    const fn waited(generation: u32) -> u32 {
-        generation << 1 | 1
-    }
-
-    /// The parent hangs it up for the next generation. (Of numbers that differ by 2^31 it cannot tell.)
-    pub fn reset(&self, generation: u32) {
-        self.0.store(Self::silent(generation), Ordering::Release);
-    }
+    const WAITED: u32 = 1;
 
     /// The waiter says that it is going to sleep. It must then look once more, and wait while the word holds the value
-    /// that is returned. `None`: the bell is another generation's, and what the caller waits for is long over.
+    /// that is returned.
     #[must_use]
-    pub fn prepare(&self, generation: u32) -> Option<u32> {
-        let waited = Self::waited(generation);
-        let before = self.0.compare_exchange(
-            Self::silent(generation),
-            waited,
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        );
+    pub fn prepare(&self) -> u32 {
+        let waited = self.0.fetch_or(Self::WAITED, Ordering::AcqRel) | Self::WAITED;
         // The announcement before the last look; pairs with the fence in `ring`.
         fence(Ordering::SeqCst);
-        (before.is_ok() || before == Err(waited)).then_some(waited)
+        waited
     }
 
     /// After it has happened, or when those who wait should look again. `true`: a futex wake of all waiters is owed.
     #[inline]
     #[must_use]
-    pub fn ring(&self, generation: u32) -> bool {
+    pub fn ring(&self) -> bool {
         fence(Ordering::SeqCst);
-        let waited = Self::waited(generation);
-        self.0.load(Ordering::Relaxed) == waited
+        let word = self.0.load(Ordering::Relaxed);
+        word & Self::WAITED != 0
             && self
                 .0
-                .compare_exchange(
-                    waited,
-                    Self::silent(generation),
-                    Ordering::AcqRel,
-                    Ordering::Relaxed,
-                )
+                .compare_exchange(word, word.wrapping_add(1), Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
     }
 

@@ -316,7 +316,7 @@ pub struct JobCell {
     pub failed: AtomicU64,
     /// Bytes of the first heap block that are given away, by `fetch_add`.
     pub heap_used: AtomicU64,
-    /// Rung when the job is over; of the gate's generation.
+    /// Rung when the job is over. Who rings late rings for the cell's next job, whose waiters look and wait on.
     pub bell: Bell,
     /// Not 0: among the chunks that are still to be taken some may have progress. Set before their runs are pushed, so
     /// whoever takes one of them sees it.

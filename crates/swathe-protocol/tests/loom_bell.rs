@@ -124,22 +124,16 @@ struct Event {
 }
 
 impl Event {
-    fn new() -> Arc<Self> {
-        let event = Self::default();
-        event.bell.reset(1);
-        Arc::new(event)
-    }
-
     fn ring(&self) {
         self.value.store(7, Release);
-        if self.bell.ring(1) {
+        if self.bell.ring() {
             self.futex.wake(self.bell.word());
         }
     }
 
     fn wait(&self) {
         while self.value.load(Acquire) != 7 {
-            let waited = self.bell.prepare(1).expect("it is of this generation");
+            let waited = self.bell.prepare();
             if self.value.load(Acquire) != 7 {
                 self.futex.wait(self.bell.word(), waited);
             }
@@ -150,7 +144,7 @@ impl Event {
 #[test]
 fn all_who_wait_hear_the_bell() {
     explore(2, || {
-        let event = Event::new();
+        let event = Arc::new(Event::default());
         let waiters = [(); 2].map(|()| {
             let event = Arc::clone(&event);
             thread::spawn(move || event.wait())
@@ -165,7 +159,7 @@ fn all_who_wait_hear_the_bell() {
 #[test]
 fn a_bell_whose_ringer_died_is_heard() {
     explore_deaths(2, |nth| {
-        let event = Event::new();
+        let event = Arc::new(Event::default());
         let waiter = thread::spawn({
             let event = Arc::clone(&event);
             move || event.wait()
@@ -178,7 +172,7 @@ fn a_bell_whose_ringer_died_is_heard() {
         if died {
             // The supervisor: it cannot know whether the dead still owed the wake, so it wakes in any case.
             event.value.store(7, Release);
-            let _ = event.bell.ring(1);
+            let _ = event.bell.ring();
             event.futex.wake(event.bell.word());
         }
         waiter.join().unwrap();

@@ -125,7 +125,7 @@ impl Pool {
         if lane::counted(&job.lanes) == job.cell.target.load(Relaxed)
             && job.cell.gate.advance(seen, JobPhase::Complete)
         {
-            let _ = job.cell.bell.ring(seen.generation);
+            let _ = job.cell.bell.ring();
         }
     }
 
@@ -156,7 +156,6 @@ impl Pool {
             ..JobTerms::default()
         });
         job.cell.target.store(chunks.into(), Relaxed);
-        job.cell.bell.reset(key.generation);
         job.lanes.iter().for_each(Lane::reset);
         job.status.iter().for_each(StatusWord::reset);
         job.runs.iter().for_each(|runs| runs.store(0, Relaxed));

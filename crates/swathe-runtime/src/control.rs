@@ -219,8 +219,8 @@ impl Control {
     }
 
     /// Makes those who wait for a job look at it: it is over, or nearly. The courier too, if the job asks for it.
-    pub(crate) fn ring_bell(&self, cell: &JobCell, key: JobKey, attended: bool) {
-        if cell.bell.ring(key.generation) {
+    pub(crate) fn ring_bell(&self, cell: &JobCell, attended: bool) {
+        if cell.bell.ring() {
             swathe_os::futex::wake(cell.bell.word(), u32::MAX);
         }
         if attended {
@@ -229,8 +229,8 @@ impl Control {
     }
 
     /// Wakes those who wait for a job whatever its bell says: a dead worker may have rung, and owe the wake.
-    pub(crate) fn wake_waiters(&self, cell: &JobCell, key: JobKey) {
-        let _ = cell.bell.ring(key.generation);
+    pub(crate) fn wake_waiters(&self, cell: &JobCell) {
+        let _ = cell.bell.ring();
         swathe_os::futex::wake(cell.bell.word(), u32::MAX);
     }
 

@@ -661,9 +661,7 @@ impl JobHandle {
             }
             return;
         };
-        let Some(waited) = cell.bell.prepare(key.generation) else {
-            return; // The cell is another job's by now.
-        };
+        let waited = cell.bell.prepare();
         if self.try_end() {
             return;
         }

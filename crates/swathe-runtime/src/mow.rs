@@ -377,7 +377,7 @@ impl<'w> Mowing<'w> {
         }
         call.reporter.stop_if_fast().then(|| {
             self.control
-                .ring_bell(self.cell, self.key, self.terms.has(JobTerms::ATTENDED));
+                .ring_bell(self.cell, self.terms.has(JobTerms::ATTENDED));
         });
         if let (Some(pick), Some(bits), false) = (pick, &ground.failed_bits, call.reporter.failed) {
             (pick.first..pick.first + pick.len).for_each(|i| report::mark_done(bits, i));

@@ -85,8 +85,8 @@ pub(crate) fn bury(core: &Core, state: &mut State, death: Death) -> Verdict {
             complete_for_the_dead(core, key, cell);
         }
         state.finalize(core, &job);
-        if let Some((key, cell)) = place {
-            core.control.wake_waiters(cell, key);
+        if let Some((_, cell)) = place {
+            core.control.wake_waiters(cell);
         }
     }
     core.control.wake_courier_anyway();
@@ -166,8 +166,7 @@ fn hand_on(core: &Core, state: &mut State, death: Death, key: JobKey, left: bool
         give(core, state, &round, key, seen.epoch, rest.first..rest.end, false);
     }
     if core.control.complete_if_counted(key, cell, seen) {
-        core.control
-            .ring_bell(cell, key, job.terms.has(JobTerms::ATTENDED));
+        core.control.ring_bell(cell, job.terms.has(JobTerms::ATTENDED));
     }
 }
 
@@ -415,8 +414,7 @@ fn rebuild(core: &Core, state: &mut State, job: &Arc<JobState>, key: JobKey) {
         give(core, state, &round, key, seen.epoch, run, false);
     }
     if core.control.complete_if_counted(key, cell, opened) {
-        core.control
-            .ring_bell(cell, key, job.terms.has(JobTerms::ATTENDED));
+        core.control.ring_bell(cell, job.terms.has(JobTerms::ATTENDED));
         state.finalize(core, job);
     }
     core.control.wake_all();

@@ -575,9 +575,6 @@ impl State {
         };
         let chunks: u32 = runs.iter().map(|run| run.end - run.start).sum();
         cell.target.store(u64::from(chunks), Ordering::Relaxed);
-        if !again {
-            cell.bell.reset(key.generation);
-        }
         cell.write_terms(round.terms);
         let opened = match again {
             // Runs of the last round that still lie in the ring are of another epoch, and are dropped.
@@ -601,8 +598,7 @@ impl State {
         };
         self.push_runs(core, key, opened.epoch, &runs, chunks, awake);
         if chunks == 0 && core.control.complete_if_counted(key, cell, opened) {
-            core.control
-                .ring_bell(cell, key, job.terms.has(JobTerms::ATTENDED));
+            core.control.ring_bell(cell, job.terms.has(JobTerms::ATTENDED));
         }
         if awake == 0 {
             core.control.wake_for_runs();
@@ -755,7 +751,7 @@ impl State {
         if let Some(key) = job.key() {
             // Those that sleep on the bell look at the job, not at the cell, when they wake.
             core.control
-                .ring_bell(&core.control.jobs[key.index as usize], key, false);
+                .ring_bell(&core.control.jobs[key.index as usize], false);
         }
         let surplus_may_leave = job.terms.has(JobTerms::PINNED);
         if surplus_may_leave || (self.phase == PoolPhase::Closed && !self.has_unfinished()) {

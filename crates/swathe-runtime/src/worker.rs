@@ -499,12 +499,12 @@ impl Worker {
             }
         }
         // Left first: the parent need not wait until it may use the cell again. From here on that may happen at any time;
-        // then the gate is not as it was seen, and the bell is deaf to this generation.
+        // then the gate is not as it was seen, and those who hear the bell look and wait on.
         self.slot().leave();
         let completed = control.complete_if_counted(key, cell, seen);
         // Somebody may wait for the last to leave a job that was stopped.
         if completed || cell.gate.state().phase == JobPhase::Stopped {
-            control.ring_bell(cell, key, terms.has(JobTerms::ATTENDED));
+            control.ring_bell(cell, terms.has(JobTerms::ATTENDED));
         }
         self.slot().set_phase(SlotPhase::Idle);
     }

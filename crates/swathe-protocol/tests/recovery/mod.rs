@@ -72,8 +72,7 @@ impl Pool {
             chunk_len,
             ..Self::default()
         };
-        pool.cell.bell.reset(KEY.generation);
-        pool.waited = pool.cell.bell.prepare(KEY.generation).unwrap();
+        pool.waited = pool.cell.bell.prepare();
         pool.cell
             .target
             .store(runs.iter().map(|run| u64::from(run.len())).sum(), Relaxed);
@@ -189,7 +188,7 @@ impl Pool {
     }
 
     fn ring(&self) {
-        let _ = self.cell.bell.ring(KEY.generation);
+        let _ = self.cell.bell.ring();
     }
 
     fn note_start(&self, me: usize, chunk: usize) {
