@@ -7,6 +7,7 @@ mod cell;
 mod errors;
 mod everywhere;
 mod hung;
+mod rebuilt;
 mod shape;
 mod stages;
 mod table;
