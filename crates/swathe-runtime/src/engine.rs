@@ -641,11 +641,10 @@ impl JobHandle {
             // Those that were awake may have fallen asleep, or be busy.
             self.core.control.wake_for_runs();
         }
-        if !a_core_is_mine {
-            return;
+        if a_core_is_mine {
+            let start = Instant::now();
+            while self.core.control.spares_a_core() && !watch(64) && start.elapsed() < WATCH {}
         }
-        let start = Instant::now();
-        while self.core.control.spares_a_core() && !watch(64) && start.elapsed() < WATCH {}
     }
 
     fn sleep(&self, patience: Duration) {
