@@ -1,6 +1,6 @@
 //! One cell: a pool in which one thing goes wrong once, and what must become of its jobs.
 
-use std::{fs::File, thread, time::Duration};
+use std::{cell::Cell, fs::File, thread, time::Duration};
 
 use swathe::{
     Builder, ChunkSize, ExitCause, ItemError, Pool, Result, Status, Value,
@@ -208,8 +208,13 @@ pub(crate) fn zygote<S>(pool: &Pool<S>) -> u32 {
             .map(|worker| worker.parent)
             .find(|pid| *pid > 1)
     };
-    until("a worker is there", || parent().is_some());
-    parent().expect("a worker was there")
+    // Kept when it is seen: that worker may be the one that dies.
+    let seen = Cell::new(None);
+    until("a worker is there", || {
+        seen.set(parent());
+        seen.get().is_some()
+    });
+    seen.get().expect("a worker was there")
 }
 
 /// Whether an idle process does not sleep as it should.
