@@ -122,6 +122,9 @@ pub(crate) fn summary(all: &[(&str, usize, Measured)]) {
         judged.map(move |(verdict, met)| (*case, *workers, verdict, met))
     });
     let (met, missed): (Vec<_>, Vec<_>) = judged.partition(|(.., met)| *met);
+    if met.is_empty() && missed.is_empty() {
+        return; // Cases without a target.
+    }
     println!("\n{} of {} targets met", met.len(), met.len() + missed.len());
     for (case, workers, verdict, _) in missed {
         println!("  missed: {case} ({workers} workers): {}", sentence(verdict));

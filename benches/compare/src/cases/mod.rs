@@ -3,6 +3,7 @@
 mod compute;
 mod flow;
 mod footprint;
+mod growth;
 mod latency;
 mod lives;
 mod matched;
@@ -116,5 +117,21 @@ pub(crate) const ALL: &[Case] = &[
         "memory",
         "what a pool keeps while nothing happens",
         footprint::memory,
+    ),
+    case("growth_elements", "map of so many f64", growth::elements),
+    case(
+        "growth_chunks",
+        "map of 10^6 empty tasks in so many chunks",
+        growth::chunks,
+    ),
+    case(
+        "growth_workers",
+        "map of 1000 f64 by so many workers",
+        growth::workers,
+    ),
+    case(
+        "growth_workers_at_work",
+        "map of 10^6 elements of about 70 ns by so many workers",
+        growth::workers_at_work,
     ),
 ];
