@@ -3,7 +3,8 @@
 
 use std::{
     env, io,
-    process::Child,
+    os::unix::process::CommandExt,
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{
@@ -16,10 +17,7 @@ use std::{
 };
 
 use swathe_memory::{Access, MemoryError, Segment, SegmentId, Shared};
-use swathe_os::{
-    futex,
-    process::{self, spawn_self},
-};
+use swathe_os::{descriptors, futex, process};
 use swathe_protocol::{Bell, ParkWord, bell};
 
 use crate::{
@@ -117,8 +115,9 @@ impl Ground {
             std::process::id()
         );
         let stdin = self.segment.fd().try_clone_to_owned()?;
-        let child = spawn_self("stress-role", stdin, &[(ROLE.to_owned(), role)])?;
-        Ok(Role(child))
+        let mut command = Command::new("/proc/self/exe");
+        let command = command.arg0("stress-role").env(ROLE, role);
+        Ok(Role(command.stdin(Stdio::from(stdin)).spawn()?))
     }
 
     /// Lets the role that waits go.
@@ -288,7 +287,12 @@ fn play(role: &str) -> io::Result<()> {
     }
     let kind = [Kind::Park, Kind::Bell, Kind::RawEvent, Kind::RawMutex][kind as usize & 3];
     let act = [Act::Wait, Act::Wake, Act::Reset][act as usize % 3];
-    let fd = process::take_stdin_and_close_rest()?;
+    #[expect(
+        unsafe_code,
+        reason = "descriptors that nobody owns yet are closed, and descriptor 0 is taken"
+    )]
+    // SAFETY: this is the first line of `main`: what is open was inherited, and has no owner.
+    let fd = unsafe { descriptors::take_stdin_and_close_rest() }?;
     let segment = Segment::attach(SegmentId::from_bits(id), fd, GROUND, Access::ReadWrite);
     let ground = segment.and_then(Ground::lay).map_err(io::Error::other)?;
     while ground.go.load(Acquire) == 0 {

@@ -5,7 +5,7 @@
 //! live as long as their users. A segment that is not here is asked for: a worker's runtime installs a resolver that
 //! fetches its descriptor from the parent.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, LazyLock, Weak};
 
@@ -24,7 +24,8 @@ const KEPT: usize = 64;
 
 #[derive(Default)]
 struct Registry {
-    known: HashMap<SegmentId, Weak<Segment>>,
+    // Not a hash map: its random keys are the thread's, and every worker that is forked after they were drawn has the same.
+    known: BTreeMap<SegmentId, Weak<Segment>>,
     kept: VecDeque<Arc<Segment>>,
 }
 

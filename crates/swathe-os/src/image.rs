@@ -90,6 +90,12 @@ pub fn build_id() -> [u8; BUILD_ID_LEN] {
     })
 }
 
+/// An address inside the main program, whatever else is loaded.
+pub(crate) fn main_program_address() -> Option<usize> {
+    let main = main_executable();
+    Some(main.base.wrapping_add(main.code.first()?.start))
+}
+
 /// Where the code of one loaded object lies.
 #[derive(Debug)]
 struct Object {

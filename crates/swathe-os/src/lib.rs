@@ -4,6 +4,7 @@
 #![expect(unsafe_code, reason = "system calls that have no safe wrapper elsewhere")]
 
 pub mod cores;
+pub mod descriptors;
 pub mod faults;
 pub mod file;
 pub mod futex;
@@ -13,7 +14,10 @@ pub mod memfd;
 pub mod memory_limits;
 pub mod numa;
 pub mod process;
+pub mod signals;
 pub mod socket;
+pub mod spawn;
+pub mod surroundings;
 pub mod thread_caps;
 
 pub use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

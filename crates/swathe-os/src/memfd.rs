@@ -12,6 +12,8 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
+use crate::descriptors::above_standard;
+
 /// Why a memory file could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -85,12 +87,13 @@ pub fn create(name: &str, len: u64) -> Result<OwnedFd, MemfdError> {
     }
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // Kernels before 6.3 do not know NOEXEC_SEAL and answer EINVAL.
-    let fd = rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL)
-        .or_else(|errno| match errno {
+    let make = || {
+        rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL).or_else(|errno| match errno {
             Errno::INVAL => rustix::fs::memfd_create(name, flags),
             other => Err(other),
         })
-        .map_err(|errno| failed(Step::Create, errno))?;
+    };
+    let fd = above_standard(make).map_err(|errno| failed(Step::Create, errno))?;
     rustix::fs::ftruncate(&fd, len).map_err(|errno| failed(Step::Size, errno))?;
     rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
         .map_err(|errno| failed(Step::Seal, errno))?;

@@ -1,16 +1,12 @@
 //! Starting, naming, watching and ending processes.
 //!
-//! A user's process is never forked: it spawns its own executable anew (`posix_spawn`). Forking is for a process with
+//! A user's process is never forked: it spawns its own executable anew ([`crate::spawn`]). Forking is for a process with
 //! one thread, and [`fork`] checks that.
 
 use std::{
     ffi::CString,
     io,
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::process::CommandExt,
-    },
-    process::{Child, Command, Stdio},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     sync::{
         Once,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -23,31 +19,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal},
 };
 
-/// Spawns the running executable once more: the very file that runs now, even if its path was replaced. `stdin` becomes
-/// its descriptor 0, `environment` is added to its environment; output and error are shared.
-///
-/// No code of this process runs in the child: `Command` without a `pre_exec` hook is `posix_spawn`.
-pub fn spawn_self(name: &str, stdin: OwnedFd, environment: &[(String, String)]) -> io::Result<Child> {
-    Command::new("/proc/self/exe")
-        .arg0(name)
-        .envs(environment.iter().map(|(key, value)| (key, value)))
-        .stdin(Stdio::from(stdin))
-        .spawn()
-}
-
-/// Takes descriptor 0 away (it is replaced by `/dev/null`) and closes every other descriptor above 2: what a spawned
-/// process inherited by accident must not outlive its owner in there.
-pub fn take_stdin_and_close_rest() -> io::Result<OwnedFd> {
-    // SAFETY: closes descriptors 3 and up. The caller does this first thing in a process that just started, which owns
-    // none of them yet.
-    unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) };
-    // SAFETY: descriptor 0 is open (it carried the marker's socket), and is only borrowed here.
-    let stdin = unsafe { BorrowedFd::borrow_raw(0) };
-    let taken = rustix::io::fcntl_dupfd_cloexec(stdin, 3)?;
-    let null = std::fs::OpenOptions::new().read(true).open("/dev/null")?;
-    rustix::stdio::dup2_stdin(&null)?;
-    Ok(taken)
-}
+use crate::{descriptors::above_standard, signals::Mask};
 
 /// Removes a variable from the environment of this process, which must have one thread.
 pub fn remove_variable(name: &str) {
@@ -62,6 +34,63 @@ fn thread_count() -> Option<usize> {
     Some(std::fs::read_dir("/proc/self/task").ok()?.count())
 }
 
+/// The names of the threads of this process, the main one first. Empty if the kernel does not tell.
+pub fn thread_names() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut tasks: Vec<(u32, String)> = tasks
+        .filter_map(|task| {
+            let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+            Some((
+                task.file_name().to_str()?.parse().ok()?,
+                name.trim_end().to_owned(),
+            ))
+        })
+        .collect();
+    tasks.sort_unstable();
+    tasks.into_iter().map(|(_, name)| name).collect()
+}
+
+/// Whether this process has one thread, and may be forked.
+///
+/// Some libraries end their threads when their process is forked (OpenBLAS does, in a handler of `pthread_atfork`). So if
+/// there are others, a child is forked that ends at once, and the threads are counted again.
+pub fn has_one_thread() -> bool {
+    if thread_count() == Some(1) {
+        return true;
+    }
+    // SAFETY: the child calls nothing but `_exit`, which is allowed with any number of threads.
+    let child = unsafe { libc::fork() };
+    match child {
+        -1 => return false,
+        // SAFETY: ends the child without running anything of the program's.
+        0 => unsafe { libc::_exit(0) },
+        _ => {}
+    }
+    while reap(child as u32).is_none() {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    // A thread that ends is in the list for a moment.
+    (0..20).any(|_| {
+        let alone = thread_count() == Some(1);
+        if !alone {
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        alone
+    })
+}
+
+/// Whether this process may do more than whoever started it: it is set-uid or set-gid, or its file has capabilities
+/// (AT_SECURE), or its user or group is not its real one.
+pub fn has_raised_privileges() -> bool {
+    use rustix::process::{getegid, geteuid, getgid, getuid};
+    // SAFETY: only reads the auxiliary vector.
+    let secure = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+    secure || geteuid() != getuid() || getegid() != getgid()
+}
+
 /// Which side of a fork this is.
 #[derive(Debug)]
 pub enum Forked {
@@ -72,6 +101,9 @@ pub enum Forked {
 }
 
 /// Forks this process, which must have exactly one thread; refuses otherwise.
+///
+/// # Errors
+/// `EAGAIN` or `ENOMEM` when there is no room for another process; or that there are several threads.
 pub fn fork() -> io::Result<Forked> {
     if thread_count() != Some(1) {
         return Err(io::Error::other(
@@ -96,6 +128,28 @@ pub fn parent_pid() -> u32 {
     rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get() as u32)
 }
 
+/// The effective user and group of this process.
+pub fn user_and_group() -> (u32, u32) {
+    use rustix::process::{getegid, geteuid};
+    (geteuid().as_raw(), getegid().as_raw())
+}
+
+/// Kills a child that was not reaped, so that its id is still its own.
+pub fn kill_child(pid: u32) {
+    signal_child(pid, Signal::KILL);
+}
+
+/// Asks such a child to end (SIGTERM).
+pub fn terminate_child(pid: u32) {
+    signal_child(pid, Signal::TERM);
+}
+
+fn signal_child(pid: u32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid as i32) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
 /// Names this process in `ps` and `top` (15 bytes count).
 pub fn set_name(name: &str) {
     if let Ok(name) = CString::new(name) {
@@ -103,24 +157,24 @@ pub fn set_name(name: &str) {
     }
 }
 
-/// Ctrl-C at the terminal reaches the whole foreground group; the pool's own processes leave it to the parent.
-pub fn ignore_interrupt() {
-    use nix::sys::signal::{SigHandler, Signal, signal};
-    // SAFETY: ignoring a signal installs no handler, so no code can run in signal context.
-    let _ = unsafe { signal(Signal::SIGINT, SigHandler::SigIgn) };
-}
-
-/// From now on this process gets no private memory (heap, stacks, private mappings) beyond so many bytes: allocations
-/// fail. Shared segments do not count. (RLIMIT_DATA, which counts private writable mappings since Linux 4.7.)
+/// From now on this process gets no private memory (heap, threads' stacks, private mappings) beyond so many bytes:
+/// allocations fail. Nor does its main stack grow beyond that: then it is ended by SIGSEGV. Shared segments do not count.
+/// (RLIMIT_DATA, which counts private writable mappings since Linux 4.7, and RLIMIT_STACK.)
 pub fn limit_private_memory(bytes: u64) -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let before = getrlimit(Resource::Data);
-    let bytes = before.maximum.map_or(bytes, |maximum| maximum.min(bytes));
-    let limit = Rlimit {
-        current: Some(bytes),
-        maximum: Some(bytes),
-    };
-    Ok(setrlimit(Resource::Data, limit)?)
+    // The main thread's stack is no private mapping to the kernel: it has a limit of its own, asked whenever it grows.
+    for resource in [Resource::Data, Resource::Stack] {
+        let before = getrlimit(resource);
+        let less = |limit: Option<u64>| Some(limit.map_or(bytes, |limit| limit.min(bytes)));
+        setrlimit(
+            resource,
+            Rlimit {
+                current: less(before.current),
+                maximum: less(before.maximum),
+            },
+        )?;
+    }
+    Ok(())
 }
 
 /// Bytes of private memory that are resident in this process. `None`: the kernel does not say.
@@ -143,12 +197,29 @@ impl Pidfd {
     /// Opens a handle. Without a race only for a child that was not reaped, or for the parent.
     pub fn open(pid: u32) -> io::Result<Self> {
         let pid = Pid::from_raw(pid as i32).ok_or_else(|| io::Error::other("no such process id"))?;
-        Ok(Self(rustix::process::pidfd_open(pid, PidfdFlags::empty())?))
+        let open = || rustix::process::pidfd_open(pid, PidfdFlags::empty());
+        Ok(Self(above_standard(open)?))
     }
 
-    /// Sends a signal; a process that is gone already is no error.
-    pub fn kill(&self) {
-        let _ = rustix::process::pidfd_send_signal(&self.0, Signal::KILL);
+    /// Kills the process. `false` if this one may not, or a filter of system calls does not let it; one that is gone
+    /// already is no error.
+    pub fn kill(&self) -> bool {
+        let sent = rustix::process::pidfd_send_signal(&self.0, Signal::KILL);
+        matches!(sent, Ok(()) | Err(rustix::io::Errno::SRCH))
+    }
+
+    /// Reaps the process if it is a child of this one and has ended.
+    pub fn reap(&self) {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+        let _ = waitid(
+            WaitId::PidFd(self.as_fd()),
+            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+        );
+    }
+
+    /// Whether the process has ended.
+    pub fn is_gone(&self) -> bool {
+        self.wait_gone(Duration::ZERO)
     }
 
     /// Asks the process to end (SIGTERM).
@@ -200,6 +271,96 @@ pub fn poll(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<Vec
     }
 }
 
+/// As [`poll`], with only `blocked` blocked meanwhile: a signal that is not ends the wait, and no flag is set then. No
+/// signal is lost that comes before the wait.
+pub fn poll_or_signal(
+    fds: &[BorrowedFd<'_>],
+    timeout: Option<Duration>,
+    blocked: Mask,
+) -> io::Result<Vec<bool>> {
+    let mut polled: Vec<_> = fds
+        .iter()
+        .map(|fd| libc::pollfd {
+            fd: fd.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        })
+        .collect();
+    let timeout = timeout.map(|t| libc::timespec {
+        tv_sec: t.as_secs().min(1 << 30) as i64,
+        tv_nsec: i64::from(t.subsec_nanos()),
+    });
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: list, time and set are live until the call returns.
+    let ready = unsafe {
+        libc::ppoll(
+            polled.as_mut_ptr(),
+            polled.len() as u64,
+            timeout,
+            blocked.as_raw(),
+        )
+    };
+    match ready {
+        -1 => match io::Error::last_os_error() {
+            e if e.kind() == io::ErrorKind::Interrupted => Ok(vec![false; fds.len()]),
+            e => Err(e),
+        },
+        _ => Ok(polled.iter().map(|polled| polled.revents != 0).collect()),
+    }
+}
+
+/// Several descriptors that are waited for again and again: the kernel keeps the list, of any length.
+#[derive(Debug)]
+pub struct Watch(OwnedFd);
+
+impl Watch {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// If no descriptor is left.
+    pub fn new() -> io::Result<Self> {
+        use rustix::event::epoll::{CreateFlags, create};
+        Ok(Self(above_standard(|| create(CreateFlags::CLOEXEC))?))
+    }
+
+    /// From now on waits for this one too, until it is closed; `mark` is what [`Watch::wait`] says of it.
+    ///
+    /// # Errors
+    /// What the kernel says, for want of memory.
+    pub fn add(&self, fd: impl AsFd, mark: u64) -> io::Result<()> {
+        use rustix::event::epoll::{EventData, EventFlags, add};
+        Ok(add(&self.0, fd, EventData::new_u64(mark), EventFlags::IN)?)
+    }
+
+    /// No longer waits for this one.
+    pub fn remove(&self, fd: impl AsFd) {
+        let _ = rustix::event::epoll::delete(&self.0, fd);
+    }
+
+    /// Waits until something can be read (or has hung up), or the time is over. Gives the marks of what is ready, of some of
+    /// them if there are very many.
+    ///
+    /// # Errors
+    /// If the descriptor was closed behind our back.
+    pub fn wait(&self, timeout: Option<Duration>) -> io::Result<Vec<u64>> {
+        use rustix::event::epoll::{Event, EventData, EventFlags, wait};
+        let none = Event {
+            flags: EventFlags::empty(),
+            data: EventData::new_u64(0),
+        };
+        let mut events = [none; 64];
+        // `epoll_wait` itself counts milliseconds.
+        if !poll(&[self.0.as_fd()], timeout)?[0] {
+            return Ok(Vec::new());
+        }
+        match wait(&self.0, &mut events[..], Some(&Timespec::default())) {
+            Ok(ready) => Ok(events[..ready].iter().map(|event| event.data.u64()).collect()),
+            Err(rustix::io::Errno::INTR) => Ok(Vec::new()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit {
@@ -233,25 +394,101 @@ impl std::fmt::Display for ExitCause {
     }
 }
 
+/// A child that has ended and was reaped just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reaped {
+    /// Its process id.
+    pub pid: u32,
+    /// How it ended.
+    pub exit: Exit,
+}
+
 /// Reaps a child if it has ended.
 pub fn reap(pid: u32) -> Option<Exit> {
+    reap_any(pid as i32).ok().flatten().map(|reaped| reaped.exit)
+}
+
+/// Reaps one of all children, if any has ended.
+///
+/// # Errors
+/// If there are no children at all.
+pub fn reap_one() -> io::Result<Option<Reaped>> {
+    reap_any(-1)
+}
+
+fn reap_any(pid: i32) -> io::Result<Option<Reaped>> {
     let mut status = 0;
     // SAFETY: all zero is a valid rusage; the kernel overwrites it.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: both pointers are to live variables of the right types.
-    let reaped = unsafe { libc::wait4(pid as i32, &raw mut status, libc::WNOHANG, &raw mut usage) };
-    if reaped != pid as i32 {
-        return None;
+    let reaped = unsafe { libc::wait4(pid, &raw mut status, libc::WNOHANG, &raw mut usage) };
+    match reaped {
+        -1 => return Err(io::Error::last_os_error()),
+        0 => return Ok(None),
+        _ => {}
     }
     let cause = if libc::WIFSIGNALED(status) {
         ExitCause::Signal(libc::WTERMSIG(status))
     } else {
         ExitCause::Code(libc::WEXITSTATUS(status))
     };
-    Some(Exit {
-        cause,
-        peak_kib: usage.ru_maxrss.max(0) as u64,
-    })
+    Ok(Some(Reaped {
+        pid: reaped as u32,
+        exit: Exit {
+            cause,
+            peak_kib: usage.ru_maxrss.max(0) as u64,
+        },
+    }))
+}
+
+/// Whether orphans of this process's descendants become its children: it is PID 1, or a subreaper.
+pub fn adopts_orphans() -> bool {
+    let mut on: libc::c_int = 0;
+    // SAFETY: the kernel writes one int to a live variable.
+    let asked = unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut on) };
+    std::process::id() == 1 || (asked == 0 && on != 0)
+}
+
+/// Reaps those children that have ended and whose name says that they were a pool's.
+pub fn reap_named(is_ours: impl Fn(&str) -> bool) {
+    let tasks = std::fs::read_dir("/proc/self/task")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    for pids in children {
+        for pid in pids
+            .split_ascii_whitespace()
+            .filter_map(|pid| pid.parse::<u32>().ok())
+        {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            if is_ours(name.trim_end()) && is_zombie(pid) {
+                let _ = reap(pid);
+            }
+        }
+    }
+}
+
+/// Whether a process has ended and was not reaped.
+fn is_zombie(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name may contain anything, also brackets and spaces.
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| rest.trim_start().starts_with('Z'))
+}
+
+/// Whether there is a process with this id that has not ended.
+pub fn is_running(pid: u32) -> bool {
+    exists(pid) && !is_zombie(pid)
+}
+
+/// Whether a process has a memory file of this name mapped. `None` if it may not be asked.
+pub fn maps_memory_file(pid: u32, name: &str) -> Option<bool> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let file = format!("/memfd:{name} ");
+    // A process that is ending has no maps any more.
+    (!maps.is_empty()).then(|| maps.lines().any(|line| line.contains(&file)))
 }
 
 /// Whether there is a process with this id: also one that has ended and was not reaped, or that may not be signalled.
@@ -274,7 +511,8 @@ impl Event {
     /// Makes one.
     pub fn new() -> io::Result<Self> {
         use rustix::event::{EventfdFlags, eventfd};
-        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+        let make = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        Ok(Self(above_standard(make)?))
     }
 
     /// Raises it.
@@ -332,15 +570,4 @@ pub fn fork_generation() -> u64 {
 pub fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
-
-/// Raises a signal in this process, for tests and fault injection.
-pub fn raise(signal: i32) {
-    // SAFETY: sending a signal to oneself touches no memory of this program.
-    unsafe { libc::raise(signal) };
-}
-
-/// The raw number of a descriptor, for messages.
-pub fn number(fd: impl AsFd) -> i32 {
-    fd.as_fd().as_raw_fd()
 }

@@ -4,13 +4,15 @@ use std::{
     io,
     io::{IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
+
+use crate::descriptors::{Both, above_standard, moved_above_standard};
 
 /// The largest packet, bytes.
 pub const MAX_PACKET: usize = 8192;
@@ -22,6 +24,17 @@ pub const MAX_FDS: usize = 4;
 #[derive(Debug)]
 pub struct Socket(OwnedFd);
 
+/// A process at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its process id, 0 if it is outside of this process's namespace.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
 /// What was received.
 #[derive(Debug, Default)]
 pub struct Packet {
@@ -31,20 +44,64 @@ pub struct Packet {
     pub fds: Vec<OwnedFd>,
 }
 
+/// Who made the pair that this is an end of.
+///
+/// # Errors
+/// If this is no socket, or none that knows.
+pub fn peer_of(socket: impl AsFd) -> io::Result<Peer> {
+    let mut peer = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    // Not through rustix: its type cannot hold the process id 0.
+    // SAFETY: the kernel writes at most `len` bytes to a live variable of that size, any bytes of which are valid.
+    let asked = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut len,
+        )
+    };
+    match asked {
+        0 => Ok(Peer {
+            pid: peer.pid as u32,
+            uid: peer.uid,
+            gid: peer.gid,
+        }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 impl Socket {
     /// Makes a pair, both ends close-on-exec.
     pub fn pair() -> io::Result<(Self, Self)> {
-        let (a, b) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
+        let Both(a, b) = above_standard(|| {
+            rustix::net::socketpair(
+                AddressFamily::UNIX,
+                SocketType::SEQPACKET,
+                SocketFlags::CLOEXEC,
+                None,
+            )
+            .map(|(a, b)| Both(a, b))
+        })?;
         Ok((Self(a), Self(b)))
     }
 
     /// Sends one packet, waiting for room. A peer that is gone is `BrokenPipe`.
     pub fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.send_with(bytes, fds, SendFlags::NOSIGNAL)
+    }
+
+    /// Sends one packet if there is room; `WouldBlock` if there is none.
+    pub fn try_send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.send_with(bytes, fds, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+    }
+
+    fn send_with(&self, bytes: &[u8], fds: &[BorrowedFd<'_>], flags: SendFlags) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if fds.len() > MAX_FDS || bytes.len() > MAX_PACKET {
@@ -54,12 +111,7 @@ impl Socket {
             ancillary.push(SendAncillaryMessage::ScmRights(fds));
         }
         loop {
-            match rustix::net::sendmsg(
-                &self.0,
-                &[IoSlice::new(bytes)],
-                &mut ancillary,
-                SendFlags::NOSIGNAL,
-            ) {
+            match rustix::net::sendmsg(&self.0, &[IoSlice::new(bytes)], &mut ancillary, flags) {
                 Ok(_) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => {}
                 // Gone as well, and it had not read everything.
@@ -67,6 +119,11 @@ impl Socket {
                 Err(e) => return Err(e.into()),
             }
         }
+    }
+
+    /// Ends the connection for whoever holds either end, also under another number or in another process.
+    pub fn shut_down(&self) {
+        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
     }
 
     /// Receives one packet, waiting for it. `None`: the peer is gone.
@@ -95,7 +152,9 @@ impl Socket {
         let mut fds = Vec::new();
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {
-                fds.extend(rights);
+                for fd in rights {
+                    fds.push(moved_above_standard(fd)?);
+                }
             }
         }
         if received.bytes == 0 && fds.is_empty() {

@@ -47,7 +47,9 @@ impl Strikes {
             && let Some((_, process)) = victim(processes, slots, draws)
         {
             process.struck = true;
-            process.pidfd.iter().for_each(|pidfd| pidfd.kill());
+            process.pidfd.iter().for_each(|pidfd| {
+                pidfd.kill();
+            });
         }
         if self.stops.is_due(now, draws)
             && let Some((_, process)) = victim(processes, slots, draws)

@@ -1,18 +1,23 @@
 //! What the supervisor does by the clock: deadlines of elements and jobs, workers that do not come to an end, rounds of
 //! retries. It reads the workers' slots; they make no system call for it.
+//!
+//! Time in which the supervisor itself did not run counts for nobody: a group that was stopped and goes on (Ctrl-Z, a
+//! batch system that suspends, a frozen container, a laptop's lid) is not late. The deadline of a whole call goes on counting.
 
 use std::{
+    collections::VecDeque,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
-use swathe_os::process::monotonic_ns;
+use swathe_os::process::{self, monotonic_ns};
 use swathe_protocol::{JobPhase, SlotPhase, WorkerSlot};
 
 use crate::{
     job::End,
     state::{Core, State},
     supervisor::Supervisor,
+    wire::{Kind, Message},
     worker::RETIRE,
 };
 
@@ -20,8 +25,14 @@ use crate::{
 const DEADLINE_GRACE: Duration = Duration::from_millis(3);
 /// How long a worker may be between two strips of a job whose elements have deadlines, beyond such a deadline.
 const STUCK: Duration = Duration::from_secs(1);
-/// How long the zygote may take to report a worker that has hung up, or to fork one.
-const ZYGOTE_SILENCE: Duration = Duration::from_secs(5);
+/// How long the zygote may take to report a worker that has ended, or to start one, before it is asked whether it answers.
+const ZYGOTE_QUESTION: Duration = Duration::from_secs(1);
+/// How long it may take to answer that.
+const ZYGOTE_SILENCE: Duration = Duration::from_secs(4);
+/// How often a worker whose line is closed is looked at: it may have become another program.
+const LOOK_AT_PROGRAM: Duration = Duration::from_secs(1);
+/// The longest sleep while anything is timed: so exactly is known how long the whole group was stopped.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Names one strip of one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +75,64 @@ pub(crate) enum Doom {
     Setup,
     /// It was to leave, and did not come to an end.
     Exit,
+    /// Its task has turned it into another program.
+    Exec,
+}
+
+impl Doom {
+    /// Whether it died of what its task did, and not of what the pool wanted.
+    pub(crate) fn is_own_fault(self) -> bool {
+        self == Self::Exec
+    }
+}
+
+/// Pauses in which the supervisor did not run.
+#[derive(Debug)]
+pub(crate) struct Pauses {
+    looked: Instant,
+    /// When each ended, nanoseconds of the monotonic clock, and what was granted for it.
+    list: VecDeque<(u64, Duration)>,
+}
+
+impl Pauses {
+    /// More than this late is a pause.
+    const LATE: Duration = Duration::from_millis(50);
+    /// What the supervisor does between two waits takes less, unless memory is short.
+    pub(crate) const TURN: Duration = Duration::from_millis(500);
+    const KEPT: usize = 64;
+
+    pub(crate) fn new() -> Self {
+        Self {
+            looked: Instant::now(),
+            list: VecDeque::new(),
+        }
+    }
+
+    /// Called before and after each wait; `meant` is how long it was to take, `None` for as long as it likes, or for a turn.
+    /// Gives what everybody is to be granted, if that is anything.
+    pub(crate) fn pass(&mut self, meant: Option<Duration>) -> Option<Duration> {
+        let now = Instant::now();
+        let passed = now.duration_since(std::mem::replace(&mut self.looked, now));
+        let lost = granted(passed, meant?)?;
+        if self.list.len() == Self::KEPT {
+            self.list.pop_front();
+        }
+        self.list.push_back((monotonic_ns(), lost));
+        Some(lost)
+    }
+
+    /// What is granted to somebody who began then.
+    fn since(&self, began: u64) -> Duration {
+        let pauses = self.list.iter().rev().take_while(|(end, _)| *end > began);
+        pauses.map(|(_, lost)| *lost).sum()
+    }
+}
+
+/// A little late is late by the difference. Much later than was meant means that the whole group stood still, for as long
+/// as that: when it began is not known.
+fn granted(passed: Duration, meant: Duration) -> Option<Duration> {
+    let late = passed.checked_sub(meant).filter(|late| *late > Pauses::LATE)?;
+    Some(if late > meant { passed } else { late })
 }
 
 /// What the clock has seen of a process.
@@ -77,6 +146,8 @@ pub(crate) struct Watch {
     leaving: Option<Instant>,
     /// What it did when it was last looked at, and since when it does.
     still: ([u64; 6], Instant),
+    /// When it is to be looked at whether it still is the pool's program.
+    program: Option<Instant>,
 }
 
 impl Watch {
@@ -87,7 +158,27 @@ impl Watch {
             hung_up: None,
             leaving: None,
             still: ([u64::MAX; 6], now),
+            program: None,
         }
+    }
+
+    /// Time in which nobody watched does not count.
+    pub(crate) fn grant(&mut self, lost: Duration) {
+        let times = [Some(&mut self.born), self.hung_up.as_mut(), self.leaving.as_mut()];
+        for at in times.into_iter().flatten() {
+            *at += lost;
+        }
+        self.still.1 += lost;
+    }
+
+    /// Whether it is time to look what program a worker with a closed line runs; if not, when.
+    fn looks_at_program(&mut self, now: Instant) -> Option<Instant> {
+        self.hung_up?;
+        let due = self.program.is_none_or(|at| at <= now);
+        if due {
+            self.program = Some(now + LOOK_AT_PROGRAM);
+        }
+        self.program
     }
 
     /// Since when the worker has not moved.
@@ -159,18 +250,34 @@ impl Supervisor {
                 Look::At(at) => note(Some(at)),
                 Look::Kill(doom) => self.doom(index, doom),
             }
+            note(self.look_at_program(index, now));
         }
         note(self.look_at_zygote(now));
-        next
+        note(self.next_start());
+        next.map(|at| at.min(now + TICK))
+    }
+
+    /// A worker whose line is closed may have become another program. If it has, nobody will ever hear of its element.
+    fn look_at_program(&mut self, index: usize, now: Instant) -> Option<Instant> {
+        let process = self.processes[index].as_mut()?;
+        if process.doom.is_some() || process.is_unborn() {
+            return None;
+        }
+        let before = process.watch.program;
+        let next = process.watch.looks_at_program(now)?;
+        if before != Some(next) && process::maps_memory_file(process.pid, crate::control::NAME) == Some(false)
+        {
+            self.doom(index, Doom::Exec);
+            return None;
+        }
+        Some(next)
     }
 
     fn doom(&mut self, index: usize, doom: Doom) {
-        if let Some(process) = &mut self.processes[index]
-            && let Some(pidfd) = &process.pidfd
-        {
+        if let Some(process) = &mut self.processes[index] {
             tracing::debug!(worker = index, pid = process.pid, ?doom, "killing a worker");
             process.doom = Some(doom);
-            pidfd.kill();
+            self.kill(index);
         }
     }
 
@@ -187,7 +294,7 @@ impl Supervisor {
         let Some(process) = &mut self.processes[index] else {
             return Look::Never;
         };
-        if process.pidfd.is_none() || process.doom.is_some() {
+        if process.is_unborn() || process.doom.is_some() {
             return Look::Never;
         }
         let slot = &core.control.slots[index];
@@ -208,23 +315,40 @@ impl Supervisor {
             SlotPhase::Idle if to_leave => {}
             _ => {
                 process.watch.leaving = None;
-                return look_at_work(core, state, slot, &mut process.watch, (now, clock), shortest);
+                let clock = (now, clock, &self.pauses);
+                return look_at_work(core, state, slot, &mut process.watch, clock, shortest);
             }
         }
         let since = *process.watch.leaving.get_or_insert(now);
         due(since + patience.exit, now, Doom::Exit)
     }
 
-    /// A zygote that is silent about what must have happened is hung: it is killed, and everything starts anew.
+    /// A zygote that is silent about what must have happened is asked whether it answers. If it does not it is hung: it is
+    /// killed, and everything starts anew.
     fn look_at_zygote(&mut self, now: Instant) -> Option<Instant> {
         let waited = |process: &crate::supervisor::Process| {
-            let unborn = process.pidfd.is_none().then_some(process.watch.born);
-            process.watch.hung_up.or(unborn)
+            let unborn = process.is_unborn().then_some(process.watch.born);
+            let unreported = process.watch.hung_up.filter(|_| process.is_gone());
+            unborn.or(unreported)
         };
-        let since = self.processes.iter().flatten().filter_map(waited).min()?;
-        let at = since + ZYGOTE_SILENCE;
+        let start = self.limits.start;
+        let zygote = self.zygote.as_mut()?;
+        let (since, patience) = match (zygote.ready, zygote.asked) {
+            (false, _) => (zygote.born, start),
+            (true, Some(asked)) => (asked, ZYGOTE_SILENCE),
+            (true, None) => (
+                self.processes.iter().flatten().filter_map(waited).min()?,
+                ZYGOTE_QUESTION,
+            ),
+        };
+        let at = since + patience;
         if at > now {
             return Some(at);
+        }
+        if zygote.ready && zygote.asked.is_none() {
+            let _ = Message::new(Kind::Ping, &[]).try_send(&zygote.socket, &[]);
+            zygote.asked = Some(now);
+            return Some(now + ZYGOTE_SILENCE);
         }
         tracing::warn!("the process that starts workers does not answer; it is replaced");
         self.kill_zygote();
@@ -241,7 +365,7 @@ fn look_at_work(
     state: &State,
     slot: &WorkerSlot,
     watch: &mut Watch,
-    (now, clock): (Instant, u64),
+    (now, clock, pauses): (Instant, u64, &Pauses),
     shortest: Option<Duration>,
 ) -> Look {
     let job = slot.inside().and_then(|key| state.job(key));
@@ -254,7 +378,11 @@ fn look_at_work(
         }
         let strip = StripId::of(slot);
         if job.terms.element_ns != 0 && strip.len != 0 {
-            let end = strip.started.saturating_add(job.terms.element_ns);
+            let granted = pauses.since(strip.started).as_nanos() as u64;
+            let end = strip
+                .started
+                .saturating_add(job.terms.element_ns)
+                .saturating_add(granted);
             return match end <= clock {
                 true => Look::Kill(Doom::Late(strip)),
                 false => Look::At(now + Duration::from_nanos(end - clock)),
@@ -275,4 +403,22 @@ fn look_at_work(
         return Look::Kill(Doom::Stuck);
     }
     Look::At(now + shortest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_is_granted_whole_and_a_delay_by_the_difference() {
+        let ms = Duration::from_millis;
+        // On time, or hardly late.
+        assert_eq!(granted(ms(100), ms(100)), None);
+        assert_eq!(granted(ms(140), ms(100)), None);
+        assert_eq!(granted(ms(3), ms(100)), None);
+        // A machine that is busy.
+        assert_eq!(granted(ms(160), ms(100)), Some(ms(60)));
+        // A group that was stopped.
+        assert_eq!(granted(ms(4100), ms(100)), Some(ms(4100)));
+    }
 }

@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     fmt,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,11 +13,10 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use swathe_memory::{Block, Memory};
+use swathe_memory::Memory;
 use swathe_os::{
-    cores, futex,
+    cores, descriptors, futex,
     process::{self, Event},
-    thread_caps,
 };
 use swathe_protocol::{JobPhase, JobTerms, status::MAX_CHUNK_LEN};
 
@@ -30,9 +30,11 @@ use crate::{
     error::EngineError,
     fault::Chaos,
     job::{Chunking, End, Job, Outcome},
+    launch::Zygote,
+    recipe::Recipe,
     round::Round,
     state::{Core, JobState, PoolPhase, State},
-    supervisor::{self, Limits, Supervisor},
+    supervisor::{Limits, Supervisor},
     task::TaskRef,
     worker::PlanWords,
     zygote,
@@ -57,6 +59,10 @@ pub struct EngineConfig {
     pub initializer_timeout: Option<Duration>,
     /// How long a worker that leaves may take, its exit hook included.
     pub exit_timeout: Option<Duration>,
+    /// How long a shortage (of processes, descriptors, memory) may last in which no worker can be started.
+    pub start_patience: Option<Duration>,
+    /// The program that workers are started from, if it is another than this one.
+    pub worker_executable: Option<PathBuf>,
     /// How many workers may die, and in which time, before the pool gives up.
     pub restarts: Option<(u32, Duration)>,
     /// Faults that are to happen. Without the feature `chaos` those at named points do not.
@@ -81,25 +87,11 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// elements needs, and an end within seconds for one in which every element is deadly.
 const RESTARTS: (u32, Duration) = (1000, Duration::from_secs(60));
 
-/// How a zygote is started, the first time and again.
-pub(crate) struct ZygoteRecipe {
-    pub(crate) plan: Arc<Block>,
-    pub(crate) plan_len: usize,
-    pub(crate) share: usize,
-    /// What the setup's arguments refer to.
-    pub(crate) _keep: Option<Box<dyn Any + Send + Sync>>,
-}
-
-impl ZygoteRecipe {
-    pub(crate) fn environment(&self) -> Vec<(String, String)> {
-        let caps = thread_caps::caps(self.share, |name| std::env::var_os(name));
-        let marker = (zygote::MARKER.to_owned(), "1".to_owned());
-        caps.into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .chain([marker])
-            .collect()
-    }
-}
+/// How long a shortage may last while a pool is built, and in which a running one has no worker, unless the pool says
+/// otherwise.
+const START_PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Descriptors that a pool needs besides two a worker.
+const DESCRIPTORS: u64 = 8;
 
 /// A pool of processes for untyped jobs. A cheap clone; the pool is terminated when the last clone is dropped.
 #[derive(Clone, Debug)]
@@ -136,6 +128,9 @@ impl Engine {
         if !zygote::is_initialized() {
             return Err(EngineError::NotInitialized);
         }
+        if process::has_raised_privileges() {
+            return Err(EngineError::RaisedPrivileges);
+        }
         let cores = cores::cores().count;
         let processes = config.processes.unwrap_or(cores);
         EngineError::check_processes(processes, MAX_PROCESSES)?;
@@ -156,20 +151,31 @@ impl Engine {
             .store(processes as u32, Ordering::Relaxed);
         control.set_lookouts(processes, cores);
         let limits = limits(&config);
-        let recipe = ZygoteRecipe {
-            plan,
-            plan_len: plan_bytes.len(),
+        let patience = config.start_patience.unwrap_or(START_PATIENCE.0);
+        // Before room is made: workers have the limits that were found.
+        let recipe = Recipe::record(
+            config.worker_executable,
             share,
-            _keep: config.setup.map(|(.., keep)| keep),
-        };
-        Self::launch(control, memory, recipe, processes, limits, &config.chaos)
+            (plan, plan_bytes.len()),
+            config.setup.map(|(.., keep)| keep),
+        )
+        .map_err(EngineError::Start)?;
+        make_room(processes)?;
+        Self::launch(
+            control,
+            memory,
+            recipe,
+            (processes, patience),
+            limits,
+            &config.chaos,
+        )
     }
 
     fn launch(
         control: Control,
         memory: Memory,
-        recipe: ZygoteRecipe,
-        processes: usize,
+        recipe: Recipe,
+        (processes, patience): (usize, Duration),
         limits: Limits,
         chaos: &Chaos,
     ) -> Result<Self, EngineError> {
@@ -184,8 +190,8 @@ impl Engine {
             event: Event::new().map_err(start)?,
             forks: process::fork_generation(),
         });
-        let zygote = supervisor::start_zygote(&core, &recipe).map_err(EngineError::Start)?;
-        let supervisor = Supervisor::new(core.clone(), recipe, zygote, limits, chaos);
+        let zygote = Zygote::start_ready(&core, &recipe, patience).map_err(EngineError::Start)?;
+        let supervisor = Supervisor::new(core.clone(), recipe, zygote, limits, chaos).map_err(start)?;
         std::thread::Builder::new()
             .name("swathe-super".into())
             .spawn(move || supervisor.run())
@@ -304,6 +310,7 @@ impl Engine {
         self.check_process()?;
         let core = self.core();
         EngineError::check_processes(processes, core.control.slots.len())?;
+        make_room(processes.saturating_sub(self.processes()))?;
         let mut state = core.state.lock();
         check_running(&state.phase)?;
         let used = core.control.header.used_slots.load(Ordering::Relaxed) as usize;
@@ -381,6 +388,17 @@ impl Drop for Owner {
     }
 }
 
+/// Room for the descriptors of so many workers: a line and a handle for each.
+fn make_room(workers: usize) -> Result<(), EngineError> {
+    descriptors::make_room_for(2 * workers as u64 + DESCRIPTORS).map_err(|short| {
+        EngineError::TooFewDescriptors {
+            workers,
+            needed: short.needed,
+            limit: short.limit,
+        }
+    })
+}
+
 fn limits(config: &EngineConfig) -> Limits {
     Limits {
         patience: Patience {
@@ -389,6 +407,7 @@ fn limits(config: &EngineConfig) -> Limits {
         },
         restarts: config.restarts.unwrap_or(RESTARTS),
         max_memory: config.max_memory,
+        start: config.start_patience.unwrap_or(START_PATIENCE.1),
     }
 }
 

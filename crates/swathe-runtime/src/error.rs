@@ -49,6 +49,25 @@ pub enum EngineError {
     /// Processes could not be started.
     #[error("the pool could not be started: {0}")]
     Start(String),
+    /// The program may do more than whoever has started it.
+    #[error(
+        "this process has raised privileges (set-uid, set-gid, file capabilities, or another effective user): nobody may \
+         have it start workers; give them up for good and start the program anew, or build the pool in a program without"
+    )]
+    RaisedPrivileges,
+    /// More workers than this process may have descriptors for.
+    #[error(
+        "{workers} workers need this process to have {needed} open files, and it may have {limit}: raise the hard limit \
+         (`ulimit -Hn`), or ask for fewer workers"
+    )]
+    TooFewDescriptors {
+        /// Workers to be started.
+        workers: usize,
+        /// Descriptors that the process would have.
+        needed: u64,
+        /// Its hard limit.
+        limit: u64,
+    },
     /// A chunk size that cannot be.
     #[error("a chunk has at least 1 element: a chunk size of 0 would never end")]
     ZeroChunk,

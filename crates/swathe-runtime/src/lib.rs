@@ -20,8 +20,10 @@ mod heap;
 #[doc(hidden)]
 pub mod hostile;
 mod job;
+mod launch;
 mod mow;
 pub mod observe;
+mod recipe;
 mod recovery;
 mod redo;
 mod report;

@@ -41,7 +41,7 @@ impl Death {
     /// Whether its element cannot be blamed: the worker was killed for another reason, or with the zygote, by its
     /// parent-death signal.
     fn is_innocent(&self) -> bool {
-        self.cause == ExitCause::Unknown || self.doom.is_some()
+        self.cause == ExitCause::Unknown || self.doom.is_some_and(|doom| !doom.is_own_fault())
     }
 }
 
@@ -312,7 +312,10 @@ fn blame(core: &Core, job: &JobState, round: &Round, death: Death, held: Span) -
 /// What there is to say of a death besides its cause.
 fn epitaph(slot: &WorkerSlot, death: Death) -> String {
     const MIB: u64 = 1 << 20;
-    let words = last_words(slot);
+    let words = match death.doom {
+        Some(Doom::Exec) => "its task has turned it into another program (exec)".to_owned(),
+        _ => last_words(slot),
+    };
     let Some(limit) = death.max_memory else {
         return words;
     };

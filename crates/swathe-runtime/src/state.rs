@@ -418,6 +418,24 @@ impl State {
         }
     }
 
+    /// The pool cannot go on.
+    pub(crate) fn break_down(&mut self, core: &Core, text: String) {
+        if !self.phase.is_stopping() {
+            tracing::error!(text, "the pool is broken");
+            self.phase = PoolPhase::Broken(text);
+        }
+        core.event.raise();
+    }
+
+    /// Who was to be killed by the clock has this much longer.
+    pub(crate) fn grant(&mut self, lost: Duration) {
+        for job in self.unfinished() {
+            if let Some(at) = &mut job.inner.lock().kill_at {
+                *at += lost;
+            }
+        }
+    }
+
     /// Whether a job is not over yet.
     pub(crate) fn has_unfinished(&self) -> bool {
         !self.waiting.is_empty() || self.jobs.iter().flatten().any(|job| !job.is_over())

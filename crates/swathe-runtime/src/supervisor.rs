@@ -4,15 +4,12 @@
 use std::{
     collections::VecDeque,
     io,
-    os::fd::OwnedFd,
-    process::Child,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use swathe_memory::{Access, registry};
 use swathe_os::{
-    AsFd, image,
     process::{self, ExitCause, Pidfd},
     socket::Socket,
 };
@@ -20,10 +17,11 @@ use swathe_protocol::{Header, JobKey};
 
 use crate::{
     chaos::Strikes,
-    deadlines::{Doom, Patience, Watch},
-    engine::ZygoteRecipe,
+    deadlines::{Doom, Patience, Pauses, Watch},
     fault::Chaos,
     job::End,
+    launch::{Backoff, Loss, Zygote, is_shortage},
+    recipe::Recipe,
     recovery::{self, Death, Verdict},
     state::{Core, PoolPhase, State},
     wire::{Kind, Message},
@@ -31,37 +29,39 @@ use crate::{
 
 /// How often in a row one slot's process may fail to come to work.
 const SETUP_TRIES: u32 = 3;
-/// How often in a row the zygote may be lost.
-const ZYGOTE_TRIES: u32 = 5;
 /// How long a stopping pool lets workers finish what they do, before SIGTERM.
 const GRACE: Duration = Duration::from_millis(50);
 /// A stopping pool's zygote kills who does not leave.
 const NEVER: Duration = Duration::MAX;
-/// How long a stopping pool waits for its zygote before it is killed.
+/// How long a stopping pool waits for its zygote before it is killed, and then for workers that the kernel cannot end.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long the supervisor sleeps when it waits for something that nobody will tell it.
 const RESTLESS: Duration = Duration::from_millis(1);
-/// How long a starting zygote may take to answer.
-const READY: Duration = Duration::from_secs(30);
+/// Orders to start a worker that may be under way at once: fewer than fill the zygote's socket, whose orders and answers
+/// would wait for each other then.
+const ORDERS: usize = 64;
+/// How long after the loss of a zygote its workers may come back to a program that adopts orphans.
+const ORPHANAGE: Duration = Duration::from_secs(2);
 
-/// A zygote that answered.
-pub(crate) struct Zygote {
-    child: Child,
-    socket: Socket,
-}
+/// What the supervisor waits for, as marks: which kind in the upper half, which slot in the lower.
+mod mark {
+    pub(super) const EVENT: u64 = 0;
+    pub(super) const ZYGOTE: u64 = 1 << 32;
+    pub(super) const LINE: u64 = 2 << 32;
+    /// The end of a worker that no zygote reports any more.
+    pub(super) const ORPHAN: u64 = 3 << 32;
 
-/// Nobody else waits for it.
-impl Drop for Zygote {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub(super) fn split(mark: u64) -> (u64, usize) {
+        (mark & !u64::from(u32::MAX), mark as u32 as usize)
     }
 }
 
 /// The process of a slot.
 pub(crate) struct Process {
-    incarnation: u32,
+    pub(crate) incarnation: u32,
+    /// 0 until the zygote has told.
     pub(crate) pid: u32,
+    /// None where it could not be had: then the zygote is asked to kill.
     pub(crate) pidfd: Option<Pidfd>,
     line: Option<Socket>,
     pub(crate) watch: Watch,
@@ -69,6 +69,8 @@ pub(crate) struct Process {
     pub(crate) doom: Option<Doom>,
     /// Whether chaos has struck it. That it does not come to work is then not the initializer's fault.
     pub(crate) struck: bool,
+    /// Its zygote is lost: its end is heard from the kernel.
+    orphan: bool,
 }
 
 /// What a pool bears before it gives up.
@@ -78,80 +80,52 @@ pub(crate) struct Limits {
     /// How many workers may die in which time.
     pub(crate) restarts: (u32, Duration),
     pub(crate) max_memory: Option<u64>,
+    /// How long there may be no worker, because none can be started.
+    pub(crate) start: Duration,
 }
 
 /// The supervisor's own view, beside the shared state.
 pub(crate) struct Supervisor {
     core: Arc<Core>,
-    recipe: ZygoteRecipe,
-    zygote: Option<Zygote>,
+    recipe: Recipe,
+    sources: process::Watch,
+    pub(crate) zygote: Option<Zygote>,
     pub(crate) processes: Vec<Option<Process>>,
     pub(crate) patience: Patience,
-    limits: Limits,
+    pub(crate) limits: Limits,
     /// When workers have died lately.
     deaths: VecDeque<Instant>,
     setup_failures: Vec<u32>,
-    zygote_failures: u32,
-    stopping: Option<Instant>,
+    /// Zygotes that crashed, one after the other.
+    crashes: u32,
+    /// When to try again to start a process.
+    backoff: Backoff,
+    /// Since when no worker lives because none could be started, and what was short.
+    nobody: Option<(Instant, String)>,
+    /// Until when orphans are looked for.
+    orphanage: Option<Instant>,
+    pub(crate) stopping: Option<Instant>,
+    told_to_stop: bool,
     pub(crate) draining: bool,
     /// When to look at the clock again.
     next_look: Option<Instant>,
+    pub(crate) pauses: Pauses,
     strikes: Strikes,
-}
-
-/// Spawns a zygote and greets it.
-pub(crate) fn start_zygote(core: &Core, recipe: &ZygoteRecipe) -> Result<Zygote, String> {
-    let (ours, theirs) = Socket::pair().map_err(|e| format!("no socket could be made: {e}"))?;
-    let environment = recipe.environment();
-    let mut child = process::spawn_self("swathe-zygote", OwnedFd::from(theirs), &environment)
-        .map_err(|e| format!("this program's own executable could not be started: {e}"))?;
-    let (control, data) = (&core.control.segment, core.memory.segment());
-    let words = [
-        control.id().to_bits(),
-        control.len() as u64,
-        data.id().to_bits(),
-        data.len() as u64,
-        core.control.slots.len() as u64,
-        recipe.plan.offset() as u64,
-        recipe.plan_len as u64,
-    ];
-    let answer = Message::new(Kind::Hello, &words)
-        .send(&ours, &[control.fd(), data.fd()])
-        .and_then(|()| await_message(&ours, READY));
-    let refused = match answer {
-        Ok(Some(ready)) if ready.kind == Kind::Ready && ready.text == image::build_id() => {
-            return Ok(Zygote { child, socket: ours });
-        }
-        Ok(Some(ready)) if ready.kind == Kind::Ready => {
-            "the executable was replaced by another build while it ran".to_owned()
-        }
-        Ok(Some(_)) => "the process that starts workers gave an answer that is none".to_owned(),
-        Ok(None) => "the process that starts workers ended before it was ready".to_owned(),
-        Err(e) => format!("the process that starts workers did not answer: {e}"),
-    };
-    let _ = child.kill();
-    let _ = child.wait();
-    Err(refused)
-}
-
-fn await_message(socket: &Socket, patience: Duration) -> io::Result<Option<Message>> {
-    if process::poll(&[socket.as_fd()], Some(patience))?[0] {
-        Message::receive(socket)
-    } else {
-        Err(io::ErrorKind::TimedOut.into())
-    }
 }
 
 impl Supervisor {
     pub(crate) fn new(
         core: Arc<Core>,
-        recipe: ZygoteRecipe,
+        recipe: Recipe,
         zygote: Zygote,
         limits: Limits,
         chaos: &Chaos,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let slots = core.control.slots.len();
-        Self {
+        let sources = process::Watch::new()?;
+        sources.add(&core.event, mark::EVENT)?;
+        sources.add(&zygote.socket, mark::ZYGOTE)?;
+        Ok(Self {
             patience: limits.patience,
             limits,
             deaths: VecDeque::new(),
@@ -159,51 +133,88 @@ impl Supervisor {
             strikes: Strikes::new(chaos),
             core,
             recipe,
+            sources,
             zygote: Some(zygote),
             processes: (0..slots).map(|_| None).collect(),
             setup_failures: vec![0; slots],
-            zygote_failures: 0,
+            crashes: 0,
+            backoff: Backoff::default(),
+            nobody: None,
+            orphanage: None,
             stopping: None,
+            told_to_stop: false,
             draining: false,
-        }
+            pauses: Pauses::new(),
+        })
     }
 
     /// Until the pool has stopped and no process is left.
     pub(crate) fn run(mut self) {
         while self.turn() {
-            let ready = self.wait();
-            self.core.event.lower();
-            self.hear_zygote();
-            for (slot, _) in ready.iter().enumerate().filter(|(_, ready)| **ready) {
-                self.hear_worker(slot);
+            let timeout = self.timeout();
+            self.pass_time(Some(Pauses::TURN));
+            let ready = self.sources.wait(timeout);
+            self.pass_time(timeout);
+            match ready {
+                Ok(marks) => marks.into_iter().for_each(|mark| self.hear(mark)),
+                Err(e) => {
+                    self.give_up(format!(
+                        "the program has closed a descriptor that the pool waits with: {e}"
+                    ));
+                    self.kill_zygote();
+                    // Nothing is heard any more: what has ended is looked for.
+                    std::thread::sleep(RESTLESS);
+                    self.hear_zygote();
+                    self.bury_orphans();
+                }
             }
         }
         self.finish();
     }
 
-    /// Waits for the event, the zygote or a worker; gives a flag for each slot.
-    fn wait(&self) -> Vec<bool> {
-        let restless = self.core.state.lock().is_restless();
-        let restless = restless || self.stopping.is_some();
+    fn hear(&mut self, mark: u64) {
+        match mark::split(mark) {
+            (mark::EVENT, _) => self.core.event.lower(),
+            (mark::ZYGOTE, _) => self.hear_zygote(),
+            (mark::LINE, slot) => self.hear_worker(slot),
+            _ => self.bury_orphans(),
+        }
+    }
+
+    /// How long to wait for the event, the zygote or a worker.
+    fn timeout(&self) -> Option<Duration> {
+        let unwatched = |process: &Process| process.orphan && process.pidfd.is_none();
+        let restless = self.core.state.lock().is_restless()
+            || self.stopping.is_some()
+            || self.processes.iter().flatten().any(unwatched);
         let next_look = self
             .next_look
             .map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = next_look.into_iter().chain(restless.then_some(RESTLESS)).min();
-        let lines: Vec<_> = self
-            .processes
-            .iter()
-            .enumerate()
-            .filter_map(|(slot, p)| Some((slot, p.as_ref()?.line.as_ref()?)))
-            .collect();
-        let mut fds = vec![self.core.event.as_fd()];
-        fds.extend(lines.iter().map(|(_, line)| line.as_fd()));
-        fds.extend(self.zygote.iter().map(|zygote| zygote.socket.as_fd()));
-        let ready = process::poll(&fds, timeout).unwrap_or_else(|_| vec![true; fds.len()]);
-        let mut flags = vec![false; self.processes.len()];
-        for ((slot, _), ready) in lines.iter().zip(&ready[1..]) {
-            flags[*slot] = *ready;
+        next_look.into_iter().chain(restless.then_some(RESTLESS)).min()
+    }
+
+    /// Time in which this thread did not run, though it meant to, is granted to everybody whom it watches over.
+    fn pass_time(&mut self, meant: Option<Duration>) {
+        let Some(lost) = self.pauses.pass(meant) else {
+            return;
+        };
+        tracing::debug!(
+            ?lost,
+            "the supervisor did not run, and grants everybody that time"
+        );
+        for process in self.processes.iter_mut().flatten() {
+            process.watch.grant(lost);
         }
-        flags
+        if let Some(zygote) = &mut self.zygote {
+            zygote.grant(lost);
+        }
+        for at in [&mut self.stopping, &mut self.orphanage].into_iter().flatten() {
+            *at += lost;
+        }
+        if let Some((since, _)) = &mut self.nobody {
+            *since += lost;
+        }
+        self.core.state.lock().grant(lost);
     }
 
     /// Does what the state asks for; `false` when there is nothing left to supervise.
@@ -235,16 +246,42 @@ impl Supervisor {
         if self.draining && empty && self.stopping.is_none() {
             self.stop(&core, &mut state);
         }
-        if self.stopping.is_some_and(|since| since.elapsed() > PATIENCE) {
+        drop(state);
+        self.look_for_orphans();
+        let Some(since) = self.stopping else { return true };
+        self.tell_to_stop();
+        if since.elapsed() > PATIENCE {
             self.kill_zygote();
         }
-        self.stopping.is_none() || self.zygote.is_some()
+        if since.elapsed() > 2 * PATIENCE && !empty {
+            // The kernel cannot end them now, and may still write where they were told to: that memory is nobody's.
+            tracing::error!(
+                "workers of a pool cannot be ended; what they may still write to is never used again"
+            );
+            std::mem::forget(core);
+            return self.zygote.is_some();
+        }
+        self.zygote.is_some() || !empty
     }
 
     /// The workers die with it. The end of its socket tells the rest.
     pub(crate) fn kill_zygote(&mut self) {
         if let Some(zygote) = &mut self.zygote {
-            let _ = zygote.child.kill();
+            zygote.kill();
+        }
+    }
+
+    /// A program that adopts orphans (PID 1, a subreaper) gets a lost zygote's workers as children: they are reaped, also
+    /// those that it has never heard of.
+    fn look_for_orphans(&mut self) {
+        let Some(until) = self.orphanage else { return };
+        let now = Instant::now();
+        process::reap_named(|name| name == crate::zygote::NAME || crate::task::is_worker_name(name));
+        let next = now + Duration::from_millis(50);
+        if until <= now {
+            self.orphanage = None;
+        } else {
+            self.next_look = self.next_look.into_iter().chain([next]).min();
         }
     }
 
@@ -263,18 +300,32 @@ impl Supervisor {
             state.stop(core, &job, ending.clone(), NEVER);
         }
         core.control.wake_all();
-        if let Some(zygote) = &self.zygote {
+    }
+
+    fn tell_to_stop(&mut self) {
+        if let (false, Some(zygote)) = (self.told_to_stop, &self.zygote) {
             let grace = Message::new(Kind::Stop, &[GRACE.as_millis() as u64]);
-            let _ = grace.send(&zygote.socket, &[]);
+            self.told_to_stop = grace.try_send(&zygote.socket, &[]).is_ok();
         }
     }
 
-    /// Starts the workers that should be there, asks those to leave that should not.
+    /// Starts the processes that should be there, asks those to leave that should not.
     fn staff(&mut self, core: &Core, state: &mut State) {
+        self.replace_zygote(core, state);
+        let mut orders = self
+            .processes
+            .iter()
+            .flatten()
+            .filter(|process| process.is_unborn())
+            .count();
         for slot in 0..self.processes.len() {
             let wanted = slot < state.target || state.has_errand(core, slot);
             match (&self.processes[slot], wanted) {
-                (None, true) => self.start_worker(core, state, slot),
+                (None, true) if orders < ORDERS => {
+                    if self.start_worker(core, slot) {
+                        orders += 1;
+                    }
+                }
                 (Some(_), false) => {
                     core.control.slots[slot]
                         .errand
@@ -286,22 +337,73 @@ impl Supervisor {
                 _ => {}
             }
         }
+        self.despair(state);
     }
 
-    fn start_worker(&mut self, core: &Core, state: &mut State, slot: usize) {
-        let Some(zygote) = &self.zygote else { return };
+    /// Starts another zygote if there is none and it is time.
+    fn replace_zygote(&mut self, core: &Core, state: &mut State) {
+        if self.zygote.is_some() || self.backoff.must_wait() {
+            return;
+        }
+        let started = Zygote::start(core, &self.recipe).and_then(|zygote| {
+            self.sources.add(&zygote.socket, mark::ZYGOTE)?;
+            Ok(zygote)
+        });
+        match started {
+            Ok(zygote) => self.zygote = Some(zygote),
+            Err(e) if is_shortage(&e) => self.fall_short(Loss::at_start(&e).to_string()),
+            Err(e) => state.break_down(core, Loss::at_start(&e).to_string()),
+        }
+    }
+
+    /// Something that processes are made of is short. That may pass.
+    fn fall_short(&mut self, what: String) {
+        tracing::debug!(what, "a process could not be started, and is tried again");
+        self.backoff.fail();
+        let living = |process: &Process| process.pid != 0 && !process.orphan;
+        if !self.processes.iter().flatten().any(living) {
+            let since = self.nobody.take().map_or_else(Instant::now, |(since, _)| since);
+            self.nobody = Some((since, what));
+        }
+    }
+
+    fn despair(&mut self, state: &mut State) {
+        if let Some((since, what)) = &self.nobody
+            && since.elapsed() > self.limits.start
+        {
+            let text = format!("no worker could be started for {:?}: {what}", self.limits.start);
+            state.break_down(&self.core, text);
+        }
+    }
+
+    /// When those processes are tried again that could not be started.
+    pub(crate) fn next_start(&self) -> Option<Instant> {
+        let wanted = self.stopping.is_none() && !self.draining;
+        let waits = self.zygote.is_none() || self.processes.iter().any(Option::is_none);
+        self.backoff.next().filter(|_| wanted && waits)
+    }
+
+    /// Gives whether an order is under way.
+    fn start_worker(&mut self, core: &Core, slot: usize) -> bool {
+        let ready = self.zygote.as_ref().filter(|zygote| zygote.ready);
+        let (Some(zygote), false) = (ready, self.backoff.must_wait()) else {
+            return false;
+        };
         let words = &core.control.slots[slot];
-        words.renew();
-        let _ = words
-            .errand
-            .compare_exchange(crate::worker::RETIRE, 0, Ordering::AcqRel, Ordering::Relaxed);
-        let incarnation = words.incarnation.load(Ordering::Relaxed);
         let sent = Socket::pair().and_then(|(line, theirs)| {
+            self.sources.add(&line, mark::LINE | slot as u64)?;
+            words.renew();
+            let _ =
+                words
+                    .errand
+                    .compare_exchange(crate::worker::RETIRE, 0, Ordering::AcqRel, Ordering::Relaxed);
+            let incarnation = words.incarnation.load(Ordering::Relaxed);
             let order = Message::new(Kind::Fork, &[slot as u64, u64::from(incarnation)]);
-            order.send(&zygote.socket, &[theirs.as_fd()]).map(|()| line)
+            order.try_send(&zygote.socket, &[swathe_os::AsFd::as_fd(&theirs)])?;
+            Ok((line, incarnation))
         });
         match sent {
-            Ok(line) => {
+            Ok((line, incarnation)) => {
                 self.processes[slot] = Some(Process {
                     incarnation,
                     pid: 0,
@@ -310,13 +412,15 @@ impl Supervisor {
                     watch: Watch::new(),
                     doom: None,
                     struck: false,
+                    orphan: false,
                 });
+                true
             }
             // A zygote that is gone is heard of soon, and replaced.
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => false,
             Err(e) => {
-                state.phase = PoolPhase::Broken(format!("a worker could not be started: {e}"));
-                core.event.raise();
+                self.fall_short(format!("a worker could not be started: {e}"));
+                false
             }
         }
     }
@@ -326,14 +430,27 @@ impl Supervisor {
         while let Some(zygote) = &self.zygote {
             match Message::try_receive(&zygote.socket) {
                 Ok(Some(message)) => self.obey_zygote(message),
-                Ok(None) => return self.lose_zygote(),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => return self.lose_zygote(),
+                // No room for a descriptor that came with a message: the next look may find some.
+                Err(e) if is_shortage(&e) => {
+                    return self.fall_short(format!("the zygote cannot be heard: {e}"));
+                }
+                Ok(None) | Err(_) => return self.lose_zygote(),
             }
         }
     }
 
     fn obey_zygote(&mut self, mut message: Message) {
+        let Some(zygote) = &mut self.zygote else { return };
+        zygote.asked = None;
+        match message.kind {
+            Kind::Ready => match zygote.hear_ready(&message) {
+                Ok(()) => self.core.event.raise(),
+                Err(text) => self.give_up(text),
+            },
+            Kind::Pong => self.bury_unreported(),
+            _ => {}
+        }
         let [slot, incarnation, pid, by, number, peak_kib, ..] = message.words;
         let slot = slot as usize;
         let Some(Some(process)) = self.processes.get_mut(slot) else {
@@ -346,18 +463,16 @@ impl Supervisor {
             Kind::Forked => {
                 process.pid = pid as u32;
                 process.pidfd = message.fds.pop().map(Pidfd::from);
-                let watched = process.pidfd.is_some();
+                self.backoff.succeed();
+                self.nobody = None;
                 self.core.state.lock().pids[slot] = Some(pid as u32);
-                if !watched {
-                    self.give_up(
-                        "a worker cannot be watched over: this process may open no more files".to_owned(),
-                    );
-                }
+                // More orders may be sent.
+                self.core.event.raise();
             }
             Kind::ForkFailed => {
                 let text = String::from_utf8_lossy(&message.text).into_owned();
-                self.processes[slot] = None;
-                self.give_up(text);
+                self.forget(slot);
+                self.fall_short(text);
             }
             Kind::Died => {
                 let cause = match by {
@@ -371,10 +486,28 @@ impl Supervisor {
         }
     }
 
+    /// The slot has no process. Gives what it had.
+    fn forget(&mut self, slot: usize) -> Option<Process> {
+        let mut process = self.processes[slot].take()?;
+        self.hang_up(&mut process);
+        if let (true, Some(pidfd)) = (process.orphan, &process.pidfd) {
+            self.sources.remove(pidfd);
+            pidfd.reap();
+        }
+        Some(process)
+    }
+
+    /// What a closed line is part of is not closed with it where a forked child of the host holds another name of it.
+    fn hang_up(&self, process: &mut Process) {
+        if let Some(line) = process.line.take() {
+            self.sources.remove(&line);
+        }
+    }
+
     /// A worker is gone: its work is handed on, its slot is free.
     fn bury(&mut self, slot: usize, pid: u32, cause: ExitCause, peak_memory: Option<u64>) {
         // What it still asked for is answered by nobody, and it waits no more.
-        let process = self.processes[slot].take();
+        let process = self.forget(slot);
         let (doom, struck) = process.map_or((None, false), |process| (process.doom, process.struck));
         let core = self.core.clone();
         let mut state = core.state.lock();
@@ -394,7 +527,7 @@ impl Supervisor {
         core.changed.notify_all();
         if self.stopping.is_none()
             && verdict != Verdict::Left
-            && doom.is_none()
+            && doom.is_none_or(Doom::is_own_fault)
             && cause != ExitCause::Unknown
         {
             self.count_death(&core, &mut state, slot, pid, cause);
@@ -421,7 +554,7 @@ impl Supervisor {
             }
             _ => {
                 self.setup_failures[slot] = 0;
-                self.zygote_failures = 0;
+                self.crashes = 0;
             }
         }
     }
@@ -452,58 +585,102 @@ impl Supervisor {
              {cause}{words}",
             self.deaths.len()
         );
-        tracing::error!(text, "the pool is broken");
-        state.phase = PoolPhase::Broken(text);
-        core.event.raise();
+        state.break_down(core, text);
     }
 
-    /// The zygote is gone, and with it, by their parent-death signal, all workers.
+    /// The zygote is gone, and with it, by their parent-death signal, all workers. Their work is handed on when they have
+    /// really ended.
     fn lose_zygote(&mut self) {
-        self.zygote = None;
+        let Some(mut zygote) = self.zygote.take() else {
+            return;
+        };
+        self.sources.remove(&zygote.socket);
+        let loss = zygote.end();
+        if process::adopts_orphans() {
+            self.orphanage = Some(Instant::now() + ORPHANAGE);
+        }
         for slot in 0..self.processes.len() {
-            let Some(process) = &self.processes[slot] else {
+            let Some(process) = &mut self.processes[slot] else {
                 continue;
             };
-            let pid = process.pid;
+            if process.is_unborn() {
+                // It was never told that it may begin, and has ended, or is about to.
+                self.bury(slot, 0, ExitCause::Unknown, None);
+                continue;
+            }
+            process.orphan = true;
             if let Some(pidfd) = &process.pidfd {
                 pidfd.kill();
-                pidfd.wait_gone(PATIENCE);
+                let _ = self.sources.add(pidfd, mark::ORPHAN | slot as u64);
             }
-            self.bury(slot, pid, ExitCause::Unknown, None);
         }
+        self.bury_orphans();
         if self.stopping.is_some() {
             return;
         }
-        self.zygote_failures += 1;
-        if self.zygote_failures > ZYGOTE_TRIES {
-            return self
-                .give_up("the process that starts workers was lost several times in a row".to_owned());
+        if loss.is_crash() {
+            self.crashes += 1;
         }
-        match start_zygote(&self.core, &self.recipe) {
-            Ok(zygote) => self.zygote = Some(zygote),
-            Err(text) => self.give_up(text),
+        match loss.is_final(self.crashes) {
+            true => self.give_up(loss.to_string()),
+            false => self.fall_short(loss.to_string()),
+        }
+    }
+
+    /// Those that have ended and whose zygote is lost.
+    fn bury_orphans(&mut self) {
+        for slot in 0..self.processes.len() {
+            if let Some(process) = &self.processes[slot]
+                && process.orphan
+                && process.is_gone()
+            {
+                let pid = process.pid;
+                self.bury(slot, pid, ExitCause::Unknown, None);
+            }
+        }
+    }
+
+    /// The zygote answers, and has not reported some that have ended: somebody else has reaped them.
+    fn bury_unreported(&mut self) {
+        for slot in 0..self.processes.len() {
+            if let Some(process) = &self.processes[slot]
+                && process.watch.hung_up.is_some()
+                && process.pid != 0
+                && process.is_gone()
+            {
+                let pid = process.pid;
+                self.bury(slot, pid, ExitCause::Unknown, None);
+            }
+        }
+    }
+
+    /// Kills a worker; where this process may not, its zygote does.
+    pub(crate) fn kill(&self, slot: usize) {
+        let Some(process) = &self.processes[slot] else {
+            return;
+        };
+        if process.pidfd.as_ref().is_some_and(Pidfd::kill) {
+            return;
+        }
+        if let Some(zygote) = &self.zygote {
+            let order = Message::new(Kind::Kill, &[slot as u64, u64::from(process.incarnation)]);
+            let _ = order.try_send(&zygote.socket, &[]);
         }
     }
 
     fn give_up(&self, text: String) {
-        let mut state = self.core.state.lock();
-        if !state.phase.is_stopping() {
-            tracing::error!(text, "the pool is broken");
-            state.phase = PoolPhase::Broken(text);
-        }
-        self.core.event.raise();
+        self.core.state.lock().break_down(&self.core, text);
     }
 
     /// A worker asks for memory.
     fn hear_worker(&mut self, slot: usize) {
         let Some(line) = self.line(slot) else { return };
-        let Ok(Some(question)) = Message::try_receive(line) else {
-            // Gone, or talking nonsense. Not polled again: a line that hung up would be ready for ever.
-            if let Some(process) = &mut self.processes[slot] {
-                process.line = None;
-                process.watch.hung_up.get_or_insert_with(Instant::now);
-            }
-            return;
+        let question = match Message::try_receive(line) {
+            Ok(Some(question)) => question,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+            // Gone, or talking nonsense, or a task has closed it. It is not heard again: a line that hung up would be ready
+            // for ever.
+            Ok(None) | Err(_) => return self.lose_line(slot),
         };
         let answer = match question.kind {
             Kind::WantBlock => self.grant_block(question.words[0], question.words[1]),
@@ -513,7 +690,21 @@ impl Supervisor {
             _ => Err("the parent does not understand the question".to_owned()),
         };
         let answer = answer.unwrap_or_else(|why| Message::new(Kind::Refused, &[]).with_text(why.as_bytes()));
-        let _ = answer.send(line, &[]);
+        // It waits for its answer, so there is room, unless it asks and never reads: then it is not heard any more.
+        if answer.try_send(line, &[]).is_err() {
+            self.lose_line(slot);
+        }
+    }
+
+    fn lose_line(&mut self, slot: usize) {
+        let Some(mut process) = self.processes[slot].take() else {
+            return;
+        };
+        self.hang_up(&mut process);
+        process.watch.hung_up.get_or_insert_with(Instant::now);
+        self.processes[slot] = Some(process);
+        // Whether it still is a worker is looked at in the next turn.
+        self.next_look = Some(Instant::now());
     }
 
     fn line(&self, slot: usize) -> Option<&Socket> {
@@ -533,19 +724,20 @@ impl Supervisor {
         Ok(answer)
     }
 
-    fn send_segment(&self, slot: usize, id: u64) {
+    fn send_segment(&mut self, slot: usize, id: u64) {
         let Some(line) = self.line(slot) else { return };
         let answer = match registry::find(swathe_memory::SegmentId::from_bits(id)) {
             Some(segment) => {
                 let writable = u64::from(segment.access() == Access::ReadWrite);
-                Message::new(Kind::Segment, &[segment.len() as u64, writable]).send(line, &[segment.fd()])
+                Message::new(Kind::Segment, &[segment.len() as u64, writable]).try_send(line, &[segment.fd()])
             }
             None => Message::new(Kind::Refused, &[])
                 .with_text(b"the array it belongs to no longer exists in the parent")
-                .send(line, &[]),
+                .try_send(line, &[]),
         };
         if let Err(e) = answer {
-            tracing::debug!(slot, %e, "a worker went away while it was answered");
+            tracing::debug!(slot, %e, "a worker went away while it was answered, or does not read");
+            self.lose_line(slot);
         }
     }
 
@@ -558,6 +750,21 @@ impl Supervisor {
         state.finished = true;
         core.changed.notify_all();
         core.control.wake_courier();
+    }
+}
+
+impl Process {
+    /// Ordered, and not yet reported.
+    pub(crate) fn is_unborn(&self) -> bool {
+        self.pid == 0
+    }
+
+    /// Whether it has ended, as far as can be told.
+    pub(crate) fn is_gone(&self) -> bool {
+        match &self.pidfd {
+            Some(pidfd) => pidfd.is_gone(),
+            None => !process::is_running(self.pid),
+        }
     }
 }
 

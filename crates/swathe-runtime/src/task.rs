@@ -58,6 +58,12 @@ impl WorkerFacts {
     }
 }
 
+/// Whether a process of this name is a worker.
+pub(crate) fn is_worker_name(name: &str) -> bool {
+    name.strip_prefix("swathe-w")
+        .is_some_and(|index| !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// What a setup function is given.
 pub struct SetupCall<'a> {
     /// The encoded arguments.

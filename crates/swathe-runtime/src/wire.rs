@@ -14,11 +14,11 @@ pub(crate) enum Kind {
     Hello = 1,
     /// Zygote to parent: I am the same program, and listen.
     Ready,
-    /// Parent to zygote: fork a worker. Descriptor: the worker's socket.
+    /// Parent to zygote: start a worker. Descriptor: the worker's socket.
     Fork,
-    /// Zygote to parent: forked. Descriptor: pidfd.
+    /// Zygote to parent: started. Descriptor: pidfd, if it could be had.
     Forked,
-    /// Zygote to parent: could not fork.
+    /// Zygote to parent: there was no room for another process; the text says what was short.
     ForkFailed,
     /// Zygote to parent: a worker has ended and is reaped.
     Died,
@@ -36,6 +36,14 @@ pub(crate) enum Kind {
     Refused,
     /// Worker to parent: I go of my own accord; see that I come to an end.
     Leaving,
+    /// Parent to zygote: do you still answer?
+    Ping,
+    /// Zygote to parent: yes.
+    Pong,
+    /// Parent to zygote: kill this worker, for I may not.
+    Kill,
+    /// Zygote to a worker that it started by exec, first of all: as `Hello`, with the worker's socket.
+    Employ,
 }
 
 impl Kind {
@@ -55,6 +63,10 @@ impl Kind {
             Block,
             Refused,
             Leaving,
+            Ping,
+            Pong,
+            Kill,
+            Employ,
         ]
         .into_iter()
         .find(|kind| *kind as u64 == word)
@@ -92,15 +104,24 @@ impl Message {
         self
     }
 
-    /// Sends it, with borrowed descriptors.
+    /// Sends it, with borrowed descriptors, waiting for room.
     pub(crate) fn send(&self, socket: &Socket, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        socket.send(&self.to_bytes(), fds)
+    }
+
+    /// Sends it if there is room; `WouldBlock` if the other side does not read.
+    pub(crate) fn try_send(&self, socket: &Socket, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        socket.try_send(&self.to_bytes(), fds)
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(8 * (WORDS + 1) + self.text.len());
         bytes.extend((self.kind as u64).to_le_bytes());
         for word in self.words {
             bytes.extend(word.to_le_bytes());
         }
         bytes.extend(&self.text);
-        socket.send(&bytes, fds)
+        bytes
     }
 
     /// Waits for one. `None`: the peer is gone.

@@ -161,6 +161,8 @@ pub(crate) struct Worker {
     pub(crate) heap: WorkerHeap,
     pub(crate) tasks_left: u64,
     growth: Growth,
+    /// Its parent's process id.
+    zygote: u32,
 }
 
 /// Watches what a worker's private memory gains: for tasks that leak.
@@ -195,7 +197,7 @@ impl Growth {
 }
 
 /// The life of a worker. Does not return.
-pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket) -> ! {
+pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket, zygote: u32) -> ! {
     let facts = WorkerFacts {
         index: index as u32,
         incarnation,
@@ -224,6 +226,8 @@ pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket) -> 
         process::flush_c_output();
         std::process::exit(SETUP_FAILED)
     });
+    // Whoever changes its user is no longer ended with its parent (prctl(2)).
+    stay_bound_to(zygote);
     lease::count_from_now();
     let growth = Growth::of_at_most(plan.words.max_growth);
     let heap = WorkerHeap::new(line.clone(), plan.data.clone());
@@ -240,6 +244,7 @@ pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket) -> 
         heap,
         tasks_left,
         growth,
+        zygote,
     };
     worker.slot().set_phase(SlotPhase::Idle);
     // A panic of the engine's own must not get to the program's `main`, which would go on as if this were the parent.
@@ -261,6 +266,13 @@ fn await_announcement(slot: &WorkerSlot) {
             return;
         }
         futex::wait(&slot.pid, announced, NAP);
+    }
+}
+
+/// Makes sure that this process ends with its zygote, whatever a task has made of that; ends it if the zygote is gone.
+fn stay_bound_to(zygote: u32) {
+    if !process::die_with_parent(zygote) {
+        std::process::exit(1);
     }
 }
 
@@ -551,6 +563,9 @@ impl Worker {
         while !park.is_awake() {
             let before = Instant::now();
             futex::wait(park.word(), swathe_protocol::ParkWord::PARKED, NAP);
+            if before.elapsed() >= NAP {
+                stay_bound_to(self.zygote);
+            }
             if before.elapsed() >= NAP && something(self) {
                 park.unpark_self();
             }

@@ -1,9 +1,16 @@
-//! The zygote: a small process with one thread that forks workers, reaps them, and reports both.
+//! The zygote: a small process that starts workers, reaps them, and reports both.
 //!
 //! It is the program's own executable, started anew, so that it knows the same tasks; it never gets past
 //! [`init`]. Workers die with it (parent-death signal), it dies with the parent (the parent's pidfd and the socket).
+//! Before it goes of its own accord it kills those that are left: a worker that has changed its user, or has disarmed the
+//! signal, would outlive it.
+//!
+//! It forks workers while it has one thread. Where a library has started threads before `main` it starts each worker by
+//! exec instead: the same program once more, which gets its place in the pool over descriptor 0.
 
 use std::{
+    io,
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,35 +21,53 @@ use std::{
 use swathe_memory::{Access, Segment, SegmentId};
 use swathe_os::{
     AsFd, futex, image,
-    process::{self, ExitCause, Forked, Pidfd},
+    process::{self, ExitCause, Forked, Pidfd, Reaped},
+    signals::{self, Mask},
     socket::Socket,
+    spawn::{self, Program},
 };
 
 use crate::{
     control::Control,
+    recipe::Greeting,
     wire::{Kind, Message},
     worker,
 };
 
-/// Set in a zygote's environment, and nowhere else.
+/// Set in the environment of a process that a pool starts: the id of the process that started it.
 pub(crate) const MARKER: &str = "SWATHE_ZYGOTE";
+/// What a zygote is called.
+pub(crate) const NAME: &str = "swathe-zygote";
 
 static INITIALIZED: AtomicBool = AtomicBool::new(false);
 
 /// Makes this program able to start workers. Call it on the first line of `main`: in a worker it never returns.
 ///
-/// Calling it twice does no harm.
+/// Calling it twice does no harm. It serves nobody but the process that has started this one, if that is of the same user
+/// and group and runs the same build; in a program with raised privileges (set-uid, set-gid, file capabilities) it serves
+/// nobody at all.
 pub fn init() {
-    if INITIALIZED.swap(true, Ordering::SeqCst) || std::env::var_os(MARKER).is_none() {
+    if INITIALIZED.swap(true, Ordering::SeqCst) {
         return;
     }
-    process::remove_variable(MARKER);
-    let code = match serve() {
-        Ok(()) => 0,
-        Err(e) => {
-            eprintln!("swathe: the process that starts workers cannot go on: {e}");
+    let Some(value) = std::env::var_os(MARKER) else {
+        return;
+    };
+    let named = value.to_str().and_then(|value| value.parse().ok());
+    let code = match named.map_or(Caller::Nobody, caller) {
+        Caller::Nobody => return,
+        Caller::Gone => 0,
+        Caller::Stranger(why) => {
+            eprintln!("swathe: this process starts no workers for whoever started it: {why}");
             1
         }
+        Caller::Parent => match serve() {
+            Ok(()) => 0,
+            Err(e) => {
+                eprintln!("swathe: the process that starts workers cannot go on: {e}");
+                1
+            }
+        },
     };
     std::process::exit(code);
 }
@@ -52,24 +77,97 @@ pub fn is_initialized() -> bool {
     INITIALIZED.load(Ordering::SeqCst)
 }
 
-/// A forked worker.
+/// Who has started this process, and may want to be served.
+enum Caller {
+    /// Not a pool: the marker was left over in the environment.
+    Nobody,
+    /// The process that greets.
+    Parent,
+    /// A pool's process that is gone already.
+    Gone,
+    /// Somebody who has no right to it.
+    Stranger(&'static str),
+}
+
+/// The marker names a process. Descriptor 0 must be a socket that this very process has made, and it must be the parent.
+fn caller(named: u32) -> Caller {
+    let Ok(peer) = begin::stdin_peer() else {
+        return Caller::Nobody;
+    };
+    let parent = process::parent_pid();
+    // Across process namespaces ids do not agree; both are 0 for a parent outside of this one.
+    if peer.pid != named && (peer.pid, parent) != (0, 0) {
+        return Caller::Nobody;
+    }
+    if process::has_raised_privileges() {
+        return Caller::Stranger("it has raised privileges (set-uid, set-gid or capabilities)");
+    }
+    if (peer.uid, peer.gid) != process::user_and_group() {
+        return Caller::Stranger("that process belongs to another user or group");
+    }
+    if peer.pid != parent {
+        return Caller::Gone;
+    }
+    Caller::Parent
+}
+
+/// The first acts of a process that a pool has started, when nothing of the program has run and no descriptor has an owner.
+mod begin {
+    #![expect(
+        unsafe_code,
+        reason = "descriptors that nobody owns yet are closed, and descriptor 0 is taken"
+    )]
+
+    use std::{io, os::fd::BorrowedFd};
+
+    use swathe_os::{
+        descriptors,
+        socket::{Peer, Socket, peer_of},
+    };
+
+    /// Who made the socket on descriptor 0, if it is one.
+    pub(super) fn stdin_peer() -> io::Result<Peer> {
+        // SAFETY: borrowed for this call; if it is not open that is an error.
+        peer_of(unsafe { BorrowedFd::borrow_raw(0) })
+    }
+
+    /// The socket on descriptor 0. No other descriptor above 2 is open afterwards, and 0 to 2 are.
+    pub(super) fn only_socket() -> io::Result<Socket> {
+        // SAFETY: this is the first line of the program, or a constructor: what is open was inherited, and has no owner.
+        unsafe { descriptors::take_stdin_and_close_rest() }.map(Socket::from)
+    }
+}
+
+/// A worker of this zygote.
 struct Child {
     slot: u64,
     incarnation: u64,
     pid: u32,
-    pidfd: Pidfd,
+}
+
+/// A worker's place in its pool.
+struct Place {
+    slot: u64,
+    incarnation: u64,
+    line: Socket,
 }
 
 struct Zygote {
-    control: Arc<Control>,
+    plan: worker::Plan,
+    greeting: [u64; 7],
     socket: Socket,
-    parent: Pidfd,
+    parent: Option<Pidfd>,
+    parent_id: u32,
     children: Vec<Child>,
     stopping: Option<Instant>,
+    /// How to start a worker where forking is not allowed.
+    program: Option<Program>,
 }
 
 /// How long after SIGTERM a worker gets SIGKILL.
 const TERM_PATIENCE: Duration = Duration::from_millis(200);
+/// How often a zygote that cannot watch its parent asks who it is.
+const LOOK_FOR_PARENT: Duration = Duration::from_millis(100);
 
 /// What a turn of the zygote's loop leads to.
 enum Turn {
@@ -78,44 +176,106 @@ enum Turn {
     /// The end: the parent is gone, or wants it.
     End,
     /// This process is a new worker.
-    Worker {
-        slot: u64,
-        incarnation: u64,
-        line: Socket,
-    },
+    Worker(Place),
 }
 
-fn serve() -> std::io::Result<()> {
-    let socket = Socket::from(process::take_stdin_and_close_rest()?);
-    let parent = Pidfd::open(process::parent_pid())?;
-    process::set_name("swathe-zygote");
-    process::ignore_interrupt();
-    let other = |text: String| std::io::Error::other(text);
-    let mut hello = match Message::receive(&socket)? {
-        Some(hello) if hello.kind == Kind::Hello && hello.fds.len() == 2 => hello,
-        Some(_) => return Err(other("the first message is no greeting".into())),
-        None => return Ok(()),
+fn serve() -> io::Result<()> {
+    // Signals first: they are blocked since the start, and some may be waiting.
+    signals::reset();
+    signals::leave_group_signals_to_parent();
+    let socket = begin::only_socket()?;
+    let parent_id = process::parent_pid();
+    process::remove_variable(MARKER);
+    let other = |text: String| io::Error::other(text);
+    let Some(mut hello) = Message::receive(&socket)? else {
+        return Ok(());
     };
+    let employed = match (hello.kind, hello.fds.len()) {
+        (Kind::Hello, 2 | 3) => false,
+        (Kind::Employ, 3) => true,
+        _ => return Err(other("the first message is no greeting".into())),
+    };
+    let last = (hello.fds.len() == 3).then(|| hello.fds.pop()).flatten();
     let data = attach(&mut hello, 2).map_err(other)?;
     let control = attach(&mut hello, 0).map_err(other)?;
     let control = Control::lay(control, hello.words[4] as usize).map_err(|e| other(e.to_string()))?;
     let plan =
         worker::Plan::decode(Arc::new(control), data, hello.words[5], hello.words[6]).map_err(other)?;
+    if employed {
+        let place = place(&hello.text, last).ok_or_else(|| other("a worker was given no place".into()))?;
+        drop(socket);
+        become_worker(plan, place, parent_id);
+    }
+    let greeting = Greeting::decode(&hello.text).ok_or_else(|| other("the greeting is cut short".into()))?;
+    if greeting.build != image::build_id() {
+        return Err(other("the parent runs another build of this program".into()));
+    }
+    greeting.surroundings.restore();
+    process::set_name(NAME);
+    let program = match process::has_one_thread() {
+        true => None,
+        false => Some(own_program()),
+    };
+    signals::notice_children();
+    signals::block_only(Mask::empty().with(signals::CHILD));
+    let threads = match program {
+        Some(_) => process::thread_names().split_off(1).join("\n"),
+        None => String::new(),
+    };
+    let ready = [&image::build_id()[..], threads.as_bytes()].concat();
     Message::new(Kind::Ready, &[])
-        .with_text(&image::build_id())
+        .with_text(&ready)
         .send(&socket, &[])?;
     let zygote = Zygote {
-        control: plan.control.clone(),
+        plan,
+        greeting: hello.words,
         socket,
-        parent,
+        parent: last.map(Pidfd::from),
+        parent_id,
         children: Vec::new(),
         stopping: None,
+        program,
     };
-    // A new worker has dropped the zygote's descriptors by then: held, they would hide the zygote's death.
-    match zygote.run()? {
-        Some((slot, incarnation, line)) => worker::main(plan, slot as usize, incarnation as u32, line),
-        None => Ok(()),
+    zygote.run()
+}
+
+/// This program once more, as it was started, with a mark for a process that this one starts.
+fn own_program() -> Program {
+    let add = [(MARKER.to_owned(), std::process::id().to_string())];
+    Program {
+        file: c"/proc/self/exe".to_owned(),
+        args: spawn::own_arguments(),
+        env: spawn::environment(|_| false, &add),
     }
+}
+
+/// Slot, incarnation and line of a worker that is started by exec.
+fn place(text: &[u8], line: Option<OwnedFd>) -> Option<Place> {
+    let ([slot, incarnation], []) = text.as_chunks::<8>() else {
+        return None;
+    };
+    Some(Place {
+        slot: u64::from_le_bytes(*slot),
+        incarnation: u64::from_le_bytes(*incarnation),
+        line: Socket::from(line?),
+    })
+}
+
+/// From here on this process is a worker, of the zygote that is its parent now.
+fn become_worker(plan: worker::Plan, place: Place, zygote: u32) -> ! {
+    signals::forget_children();
+    signals::end_on_parents_sigterm();
+    signals::block_only(Mask::empty());
+    if !process::die_with_parent(zygote) {
+        std::process::exit(1);
+    }
+    worker::main(
+        plan,
+        place.slot as usize,
+        place.incarnation as u32,
+        place.line,
+        zygote,
+    )
 }
 
 /// Maps the last descriptor of the greeting; its id and length are the words at `at`.
@@ -129,123 +289,162 @@ fn attach(hello: &mut Message, at: usize) -> Result<Arc<Segment>, String> {
 }
 
 impl Zygote {
-    /// `Some` in a new worker: its slot, incarnation and line to the parent.
-    fn run(mut self) -> std::io::Result<Option<(u64, u64, Socket)>> {
+    /// Until the parent is gone or wants the end. In a new worker it does not return.
+    fn run(mut self) -> io::Result<()> {
         loop {
-            if self.stopping.is_some() && self.children.is_empty() {
-                return Ok(None);
-            }
-            let timeout = self.stopping.map(|_| Duration::from_millis(5));
-            let ready = {
-                let mut fds = vec![self.socket.as_fd(), self.parent.as_fd()];
-                fds.extend(self.children.iter().map(|child| child.pidfd.as_fd()));
-                process::poll(&fds, timeout)?
-            };
-            if ready[1] {
-                return Ok(None); // The workers' parent-death signal does the rest.
-            }
-            self.reap(&ready[2..])?;
-            if ready[0] {
-                match self.obey()? {
-                    Turn::Again => {}
-                    Turn::End => return Ok(None),
-                    Turn::Worker {
-                        slot,
-                        incarnation,
-                        line,
-                    } => return Ok(Some((slot, incarnation, line))),
+            match self.turn() {
+                Ok(Turn::Again) => {}
+                Ok(Turn::End) => {
+                    self.kill_all();
+                    return Ok(());
+                }
+                Ok(Turn::Worker(place)) => {
+                    let zygote = process::parent_pid();
+                    // A worker must not hold the zygote's descriptors: they would hide the zygote's death.
+                    let Self {
+                        plan, socket, parent, ..
+                    } = self;
+                    drop((socket, parent));
+                    become_worker(plan, place, zygote);
+                }
+                Err(e) => {
+                    self.kill_all();
+                    return Err(e);
                 }
             }
-            self.hurry();
         }
     }
 
-    fn reap(&mut self, ended: &[bool]) -> std::io::Result<()> {
-        let mut index = 0;
-        let mut flags = ended.iter();
-        while index < self.children.len() {
-            let child = &self.children[index];
-            let exit = flags
-                .next()
-                .copied()
-                .unwrap_or(false)
-                .then(|| process::reap(child.pid))
-                .flatten();
-            let Some(exit) = exit else {
-                index += 1;
-                continue;
-            };
-            let (by_signal, number) = match exit.cause {
-                ExitCause::Code(code) => (0, code as u64),
-                ExitCause::Signal(signal) => (1, signal as u64),
-                ExitCause::Unknown => (2, 0),
-            };
-            let words = [
-                child.slot,
-                child.incarnation,
-                u64::from(child.pid),
-                by_signal,
-                number,
-                exit.peak_kib,
-            ];
-            Message::new(Kind::Died, &words).send(&self.socket, &[])?;
-            self.children.remove(index);
+    fn turn(&mut self) -> io::Result<Turn> {
+        if self.stopping.is_some() && self.children.is_empty() {
+            return Ok(Turn::End);
+        }
+        let hurry = self.stopping.map(|_| Duration::from_millis(5));
+        let look = self.parent.is_none().then_some(LOOK_FOR_PARENT);
+        let fds: Vec<_> = [self.socket.as_fd()]
+            .into_iter()
+            .chain(self.parent.iter().map(AsFd::as_fd))
+            .collect();
+        // The end of a child comes as a signal, which is let in only here.
+        let ready = process::poll_or_signal(&fds, hurry.into_iter().chain(look).min(), Mask::empty())?;
+        let parent_is_gone = match ready.get(1) {
+            Some(gone) => *gone,
+            None => process::parent_pid() != self.parent_id,
+        };
+        if parent_is_gone {
+            return Ok(Turn::End);
+        }
+        self.reap()?;
+        let turn = match ready[0] {
+            true => self.obey()?,
+            false => Turn::Again,
+        };
+        self.hurry();
+        Ok(turn)
+    }
+
+    fn reap(&mut self) -> io::Result<()> {
+        loop {
+            match process::reap_one() {
+                // A child that is none of ours was a constructor's.
+                Ok(Some(reaped)) => self.report(reaped)?,
+                Ok(None) => return Ok(()),
+                Err(_) => break,
+            }
+        }
+        // There are no children at all. Whom this process still counts among them somebody else has reaped.
+        while let Some(child) = self.children.pop() {
+            self.tell_death(&child, (2, 0), 0)?;
         }
         Ok(())
     }
 
+    fn report(&mut self, reaped: Reaped) -> io::Result<()> {
+        let Some(at) = self.children.iter().position(|child| child.pid == reaped.pid) else {
+            return Ok(());
+        };
+        let child = self.children.swap_remove(at);
+        let how = match reaped.exit.cause {
+            ExitCause::Code(code) => (0, code as u64),
+            ExitCause::Signal(signal) => (1, signal as u64),
+            ExitCause::Unknown => (2, 0),
+        };
+        self.tell_death(&child, how, reaped.exit.peak_kib)
+    }
+
+    fn tell_death(&self, child: &Child, (by, number): (u64, u64), peak_kib: u64) -> io::Result<()> {
+        let words = [
+            child.slot,
+            child.incarnation,
+            u64::from(child.pid),
+            by,
+            number,
+            peak_kib,
+        ];
+        Message::new(Kind::Died, &words).send(&self.socket, &[])
+    }
+
     /// One message from the parent.
-    fn obey(&mut self) -> std::io::Result<Turn> {
+    fn obey(&mut self) -> io::Result<Turn> {
         let Some(mut message) = Message::receive(&self.socket)? else {
             return Ok(Turn::End);
         };
+        let [slot, incarnation, ..] = message.words;
         match message.kind {
             Kind::Fork => {
                 let Some(line) = message.fds.pop() else {
-                    return Err(std::io::Error::other(
-                        "an order to fork lacks the worker's socket",
-                    ));
+                    return Err(io::Error::other("an order to start a worker lacks its socket"));
                 };
-                self.fork(message.words[0], message.words[1], Socket::from(line))
+                return self.start(Place {
+                    slot,
+                    incarnation,
+                    line: Socket::from(line),
+                });
             }
+            Kind::Kill => self
+                .children
+                .iter()
+                .filter(|child| (child.slot, child.incarnation) == (slot, incarnation))
+                .for_each(|child| process::kill_child(child.pid)),
+            Kind::Ping => Message::new(Kind::Pong, &[]).send(&self.socket, &[])?,
             Kind::Stop => {
                 self.stopping
                     .get_or_insert(Instant::now() + Duration::from_millis(message.words[0]));
-                Ok(Turn::Again)
             }
-            _ => Err(std::io::Error::other(
-                "the parent sent what a zygote does not understand",
-            )),
+            _ => {
+                return Err(io::Error::other(
+                    "the parent sent what a zygote does not understand",
+                ));
+            }
         }
+        Ok(Turn::Again)
     }
 
-    fn fork(&mut self, slot: u64, incarnation: u64, line: Socket) -> std::io::Result<Turn> {
-        let zygote = std::process::id();
-        match process::fork() {
-            Ok(Forked::Child) => {
-                if !process::die_with_parent(zygote) {
-                    std::process::exit(1);
-                }
-                return Ok(Turn::Worker {
-                    slot,
-                    incarnation,
-                    line,
-                });
-            }
-            Ok(Forked::Parent(pid)) => {
-                let pidfd = Pidfd::open(pid)?;
-                Message::new(Kind::Forked, &[slot, incarnation, u64::from(pid)])
-                    .send(&self.socket, &[pidfd.as_fd()])?;
+    /// Starts a worker, and tells the parent. What is short now may be there a moment later: that is the parent's business.
+    fn start(&mut self, place: Place) -> io::Result<Turn> {
+        let (slot, incarnation) = (place.slot, place.incarnation);
+        let started = match &self.program {
+            None => match process::fork() {
+                Ok(Forked::Child) => return Ok(Turn::Worker(place)),
+                Ok(Forked::Parent(pid)) => Ok(pid),
+                Err(e) => Err(e),
+            },
+            Some(program) => self.exec(program, &place),
+        };
+        match started {
+            Ok(pid) => {
+                let pidfd = Pidfd::open(pid).ok();
+                let fds: Vec<_> = pidfd.iter().map(AsFd::as_fd).collect();
+                Message::new(Kind::Forked, &[slot, incarnation, u64::from(pid)]).send(&self.socket, &fds)?;
                 self.announce(slot, pid);
                 self.children.push(Child {
                     slot,
                     incarnation,
                     pid,
-                    pidfd,
                 });
             }
             Err(e) => {
-                let text = format!("a worker could not be forked: {e}");
+                let text = format!("a worker could not be started: {e}");
                 Message::new(Kind::ForkFailed, &[slot, incarnation])
                     .with_text(text.as_bytes())
                     .send(&self.socket, &[])?;
@@ -254,12 +453,29 @@ impl Zygote {
         Ok(Turn::Again)
     }
 
+    /// The program once more. What it must know waits for it in its socket.
+    fn exec(&self, program: &Program, place: &Place) -> io::Result<u32> {
+        let (ours, theirs) = Socket::pair()?;
+        let (control, data) = (&self.plan.control.segment, &self.plan.data);
+        let text = [place.slot.to_le_bytes(), place.incarnation.to_le_bytes()].concat();
+        Message::new(Kind::Employ, &self.greeting)
+            .with_text(&text)
+            .send(&ours, &[control.fd(), data.fd(), place.line.as_fd()])?;
+        Ok(program.start(&theirs, None)?.pid())
+    }
+
     /// The parent will hear of this worker, whatever happens to the zygote now: it may begin.
     fn announce(&self, slot: u64, pid: u32) {
-        if let Some(slot) = self.control.slots.get(slot as usize) {
+        if let Some(slot) = self.plan.control.slots.get(slot as usize) {
             slot.pid.store(pid, Ordering::Release);
             futex::wake(&slot.pid, 1);
         }
+    }
+
+    fn kill_all(&self) {
+        self.children
+            .iter()
+            .for_each(|child| process::kill_child(child.pid));
     }
 
     /// Ends the workers that have not ended in time: SIGTERM first, SIGKILL after some patience.
@@ -270,12 +486,12 @@ impl Zygote {
         else {
             return;
         };
-        for child in &self.children {
-            if late < TERM_PATIENCE {
-                child.pidfd.terminate();
-            } else {
-                child.pidfd.kill();
-            }
+        if late < TERM_PATIENCE {
+            self.children
+                .iter()
+                .for_each(|child| process::terminate_child(child.pid));
+        } else {
+            self.kill_all();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How a pool is made.
 
-use std::{any::Any, fmt, marker::PhantomData, time::Duration};
+use std::{any::Any, fmt, marker::PhantomData, path::PathBuf, time::Duration};
 
 use swathe_memory::Memory;
 use swathe_runtime::{Engine, EngineConfig, TaskRef};
@@ -93,6 +93,21 @@ impl<S: 'static> Builder<S> {
     /// closed pool are over, all of its workers are to leave, whatever they do.
     pub fn exit_timeout(mut self, limit: Duration) -> Self {
         self.config.exit_timeout = Some(limit);
+        self
+    }
+
+    /// How long there may be no worker because none can be started, for want of processes, descriptors or memory; 30 s unless
+    /// set. While others work a shortage is waited for as long as it takes. A pool that is built waits 1 s unless set.
+    pub fn start_patience(mut self, patience: Duration) -> Self {
+        self.config.start_patience = Some(patience);
+        self
+    }
+
+    /// The program that workers are started from, if it cannot be this one: where this program was started by a loader, an
+    /// emulator or an interpreter. Its first act must be [`init`](crate::init), and it must have loaded the same library
+    /// that holds Swathe's code here. The environment variable `SWATHE_WORKER` does the same for every pool of a program.
+    pub fn worker_executable(mut self, path: impl Into<PathBuf>) -> Self {
+        self.config.worker_executable = Some(path.into());
         self
     }
 

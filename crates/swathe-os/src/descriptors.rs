@@ -1,0 +1,229 @@
+//! Descriptor numbers: none of ours is one that the host writes text to, and none of the host's gets into our processes.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+use rustix::{
+    io::{Errno, FdFlags},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
+
+/// Standard input, output and error.
+const STANDARD: u32 = 3;
+
+/// Makes a descriptor, or several together, whose numbers are all above 2.
+///
+/// In a program that has closed its standard descriptors the kernel hands their numbers out again, and what the program
+/// prints would go into whatever we opened. Such a number is kept taken while another one is made.
+///
+/// # Errors
+/// What `make` says.
+pub fn above_standard<T: Descriptors, E>(mut make: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    let mut low = Vec::new();
+    loop {
+        let made = make()?;
+        if made.lowest() >= STANDARD as i32 {
+            return Ok(made);
+        }
+        low.push(made);
+    }
+}
+
+/// What [`above_standard`] can make.
+pub trait Descriptors {
+    /// The smallest of the numbers.
+    fn lowest(&self) -> i32;
+}
+
+impl<F: AsFd> Descriptors for F {
+    fn lowest(&self) -> i32 {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+/// Two descriptors that are made together.
+#[derive(Debug)]
+pub struct Both<A, B>(pub A, pub B);
+
+impl<A: AsFd, B: AsFd> Descriptors for Both<A, B> {
+    fn lowest(&self) -> i32 {
+        self.0.lowest().min(self.1.lowest())
+    }
+}
+
+/// A received descriptor, moved above 2 if the kernel gave it a standard number.
+///
+/// # Errors
+/// If there is no other number left.
+pub fn moved_above_standard(fd: OwnedFd) -> io::Result<OwnedFd> {
+    if fd.as_raw_fd() >= STANDARD as i32 {
+        return Ok(fd);
+    }
+    Ok(rustix::io::fcntl_dupfd_cloexec(&fd, STANDARD as i32)?)
+}
+
+/// Closes every descriptor above 2 of this process. Where the kernel refuses `close_range` (a seccomp filter may), the
+/// list in `/proc` is walked.
+///
+/// # Safety
+/// Nobody in this process may own any of them.
+pub unsafe fn close_above_standard() {
+    // SAFETY: the caller promises that nobody owns what is closed.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, STANDARD, u32::MAX, 0u32) };
+    if closed == 0 {
+        return;
+    }
+    // The list is read whole first: its own descriptor is among them, and closed by then.
+    for number in open_numbers() {
+        if number >= STANDARD as i32 {
+            // SAFETY: as above; a number that is closed already is an error without effect.
+            unsafe { libc::close(number) };
+        }
+    }
+}
+
+/// The numbers of the descriptors that are open in this process; one of them may be the list's own.
+fn open_numbers() -> Vec<i32> {
+    let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// Those above 2 that a program started now would inherit.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn inheritable() -> Vec<i32> {
+    open_numbers()
+        .into_iter()
+        .filter(|number| *number >= STANDARD as i32 && is_inherited(*number))
+        .collect()
+}
+
+/// Whether a program that this process starts gets this number: it is open, and not close-on-exec.
+pub fn is_inherited(number: i32) -> bool {
+    // SAFETY: the number is only asked about; if it is not open the answer is an error.
+    let flags = rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) });
+    flags.is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC))
+}
+
+/// Opens the standard descriptors that are closed, on `/dev/null` (or, where there is none, on memory of nobody).
+///
+/// # Errors
+/// If nothing can be opened at all.
+pub fn fill_standard() -> io::Result<()> {
+    for number in 0..STANDARD as i32 {
+        // SAFETY: only asked about, as above.
+        if rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) }) != Err(Errno::BADF) {
+            continue;
+        }
+        let nothing: OwnedFd = match fs::OpenOptions::new().read(true).write(true).open("/dev/null") {
+            Ok(null) => null.into(),
+            Err(_) => rustix::fs::memfd_create("swathe-null", rustix::fs::MemfdFlags::CLOEXEC)?,
+        };
+        put_at(&nothing, number)?;
+        if nothing.as_raw_fd() == number {
+            // It stays open as that number.
+            std::mem::forget(nothing);
+        }
+    }
+    Ok(())
+}
+
+/// Makes `number` another name of a descriptor, inherited by programs that are started.
+fn put_at(fd: &OwnedFd, number: i32) -> io::Result<()> {
+    if fd.as_raw_fd() == number {
+        rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
+        return Ok(());
+    }
+    // SAFETY: the number is one of the standard descriptors, which belong to the process and to no owner in it.
+    match unsafe { libc::dup2(fd.as_raw_fd(), number) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Takes descriptor 0 away from a process that has just started (`/dev/null` takes its place), and closes every other
+/// above 2: what it inherited by accident must not outlive its owner in there.
+///
+/// # Safety
+/// Nobody in this process may own a descriptor yet.
+///
+/// # Errors
+/// If descriptor 0 is not open, or no other number is left.
+pub unsafe fn take_stdin_and_close_rest() -> io::Result<OwnedFd> {
+    // SAFETY: the caller promises that nobody owns what is closed.
+    unsafe { close_above_standard() };
+    // SAFETY: only borrowed, for the duplication; if it is not open that is an error.
+    let taken = rustix::io::fcntl_dupfd_cloexec(unsafe { BorrowedFd::borrow_raw(0) }, STANDARD as i32)?;
+    // SAFETY: nobody owns descriptor 0 (as above), and what it stood for was duplicated.
+    drop(unsafe { OwnedFd::from_raw_fd(0) });
+    fill_standard()?;
+    Ok(taken)
+}
+
+/// What is short when more descriptors are needed than this process may open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooMany {
+    /// Descriptors that the process would have.
+    pub needed: u64,
+    /// Its hard limit (`ulimit -Hn`).
+    pub limit: u64,
+}
+
+/// Makes room for so many descriptors besides those that are open: the soft limit is raised if it has to be.
+///
+/// # Errors
+/// If the hard limit is too low.
+pub fn make_room_for(more: u64) -> Result<(), TooMany> {
+    /// For what the program itself opens meanwhile.
+    const SPARE: u64 = 32;
+    let limit = getrlimit(Resource::Nofile);
+    let Some(soft) = limit.current else { return Ok(()) };
+    let needed = open_numbers().len() as u64 + more + SPARE;
+    if needed <= soft {
+        return Ok(());
+    }
+    if let Some(hard) = limit.maximum.filter(|hard| *hard < needed) {
+        return Err(TooMany { needed, limit: hard });
+    }
+    let raised = Rlimit {
+        current: Some(needed),
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).map_err(|_| TooMany { needed, limit: soft })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn low_numbers_are_made_again_and_given_back() {
+        // A descriptor stands for a low number if it is the first that is made.
+        struct Fake(i32);
+        impl AsFd for Fake {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                // SAFETY: the number is only compared.
+                unsafe { BorrowedFd::borrow_raw(self.0) }
+            }
+        }
+        let mut next = 1;
+        let made = above_standard(|| {
+            next += 1;
+            Ok::<_, io::Error>(Fake(next - 1))
+        });
+        assert_eq!(made.unwrap().0, 3);
+    }
+
+    #[test]
+    fn room_is_refused_with_both_numbers() {
+        let hard = getrlimit(Resource::Nofile).maximum;
+        let Some(hard) = hard else { return };
+        let refused = make_room_for(hard).unwrap_err();
+        assert_eq!(refused.limit, hard);
+        assert!(refused.needed > hard);
+        make_room_for(0).unwrap();
+    }
+}
