@@ -309,7 +309,11 @@ impl Zygote {
                 }
                 Err(e) => {
                     self.kill_all();
-                    return Err(e);
+                    // A parent that is gone need not be told anything.
+                    return match e.kind() {
+                        io::ErrorKind::BrokenPipe => Ok(()),
+                        _ => Err(e),
+                    };
                 }
             }
         }
