@@ -1,24 +1,31 @@
 //! How many cores this process may really use, and who decided.
 //!
-//! A pool that starts one worker a core must not count cores that it will not be given. Five parties can narrow
-//! the number: the machine (cores online), the scheduler affinity of the calling thread, a cgroup CPU quota
-//! (version 1 or 2, at any level above the process), Slurm's `SLURM_CPUS_PER_TASK`, and, inside a worker, the
-//! share that its pool gave it. [`cores`] takes the smallest and names the party, so that a surprising number can
-//! be explained to whoever reads the log.
+//! A pool that starts one worker a core must not count cores that it will not be given. Several parties can narrow
+//! the number: the machine (cores online), the affinity of the process, a cgroup CPU quota (version 1 or 2, at any level
+//! above the process), a batch system, a launcher that started several ranks on the same cores, the user
+//! ([`VARIABLE`]), and, inside a worker, the share that its pool gave it. [`cores`] takes the smallest and names the
+//! party, so that a surprising number can be explained to whoever reads the log.
 
-use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use cgroup::{Group, Version};
+use grants::Grant;
 
-mod cgroup;
+pub(crate) mod cgroup;
+mod grants;
+mod openmp;
 #[cfg(test)]
 mod tests;
+
+/// The environment variable by which a user says how many cores a program may take to be its own. It replaces what batch
+/// system and launcher say; affinity and quotas hold all the same.
+pub const VARIABLE: &str = "SWATHE_CORES";
 
 /// Upper bound on a CPU number that a kernel list may name; a damaged list must not make us allocate without end.
 /// Linux itself stops at 8192 on the largest configurations.
@@ -48,10 +55,11 @@ impl fmt::Display for Cores {
 
 /// The party that limits the number of cores, from the widest to the closest.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CoreSource {
     /// All cores that are online on this machine: nobody asked for less.
     Online,
-    /// The affinity mask of the calling thread (`taskset`, a cpuset, a batch system that binds).
+    /// The affinity of this process (`taskset`, a cpuset, a batch system or launcher that binds).
     Affinity,
     /// A CPU bandwidth limit of a control group that this process is in, directly or through a parent group.
     CgroupQuota {
@@ -62,8 +70,24 @@ pub enum CoreSource {
         /// The file that says so: `cpu.max` (v2) or `cpu.cfs_quota_us` (v1).
         file: PathBuf,
     },
-    /// The environment variable `SLURM_CPUS_PER_TASK`.
-    Slurm,
+    /// A batch system, through the environment.
+    BatchSystem {
+        /// Its name.
+        system: &'static str,
+        /// The variables that say so, with their values.
+        says: String,
+    },
+    /// A launcher that started several ranks on this node, which share their cores.
+    LocalRanks {
+        /// The ranks.
+        ranks: usize,
+        /// The cores that they share.
+        shared: usize,
+        /// The environment variable that counts the ranks.
+        variable: &'static str,
+    },
+    /// The user, by the environment variable [`VARIABLE`].
+    Variable,
     /// The share that a pool gave to this worker with [`set_worker_share`].
     WorkerShare,
 }
@@ -73,7 +97,7 @@ impl fmt::Display for CoreSource {
         match self {
             Self::Online => f.write_str("the number of cores online on this machine"),
             Self::Affinity => {
-                f.write_str("the CPU affinity of this thread (taskset, cpuset or batch system)")
+                f.write_str("the CPU affinity of this process (taskset, cpuset, batch system or launcher)")
             }
             Self::CgroupQuota {
                 quota_us,
@@ -85,7 +109,16 @@ impl fmt::Display for CoreSource {
                 let noun = if cores == 1.0 { "core" } else { "cores" };
                 write!(f, "the cgroup CPU quota of {cores} {noun} in {}", file.display())
             }
-            Self::Slurm => f.write_str("Slurm (the environment variable SLURM_CPUS_PER_TASK)"),
+            Self::BatchSystem { system, says } => write!(f, "{system} ({says})"),
+            Self::LocalRanks {
+                ranks,
+                shared,
+                variable,
+            } => write!(
+                f,
+                "the {ranks} ranks on this node that share {shared} cores ({variable}={ranks})"
+            ),
+            Self::Variable => write!(f, "the environment variable {VARIABLE}"),
             Self::WorkerShare => f.write_str("the share of cores that the pool gave to this worker"),
         }
     }
@@ -93,21 +126,42 @@ impl fmt::Display for CoreSource {
 
 /// The number of cores that this process may use, and who decided.
 ///
-/// The smallest of all limits that could be read, and at least 1. A fractional quota is rounded *down* (2.5 cores
-/// give 2 workers, since a third would only make all three wait for the next period), but never below 1. A limit
-/// that is missing or unreadable is no limit: bad contents of a system file or of `SLURM_CPUS_PER_TASK` are
-/// skipped.
+/// The smallest of all [`limits`], and at least 1. A fractional quota is rounded *down* (2.5 cores give 2 workers,
+/// since a third would only make all three wait for the next period), but never below 1. A limit that is missing or
+/// unreadable is no limit: bad contents of a system file or of a variable are skipped (see [`check_variable`]).
 ///
 /// Reads a few small files of `/proc` and `/sys`: call it when a pool is built, not for every job.
 pub fn cores() -> Cores {
+    smallest(limits())
+}
+
+/// All limits on the number of cores that could be read, in the order of [`CoreSource`].
+pub fn limits() -> Vec<Cores> {
     Host {
         root: Path::new("/"),
-        affinity: affinity().len(),
-        slurm: std::env::var_os("SLURM_CPUS_PER_TASK"),
+        affinity: &process_affinity(),
+        get: &|name| std::env::var_os(name),
+        node: &rustix::system::uname().nodename().to_string_lossy(),
         // Relaxed: the number stands alone, nothing is published with it.
         worker_share: WORKER_SHARE.load(Ordering::Relaxed),
     }
-    .cores()
+    .limits()
+}
+
+/// Checks what the user has put into the environment variable [`VARIABLE`].
+///
+/// # Errors
+/// `InvalidInput`, with a sentence, if it is set to anything but a positive number.
+pub fn check_variable() -> io::Result<()> {
+    match std::env::var_os(VARIABLE) {
+        Some(value) if grants::positive(&value).is_none() => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "the environment variable {VARIABLE} is {value:?}: it must be a number of cores, 1 or more"
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Sets the share of cores of this whole process, for workers whose tasks build pools of their own; 0 removes it.
@@ -122,10 +176,35 @@ pub fn set_worker_share(cores: usize) {
 /// Empty only if the kernel refuses to tell.
 pub fn affinity() -> Vec<usize> {
     match sched_getaffinity(None) {
-        Ok(set) => (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect(),
+        Ok(set) => members(&set),
         // The kernel refuses a mask shorter than its own: a machine of more CPUs than the mask can hold.
         Err(_) => allowed_list(Path::new("/")).unwrap_or_default(),
     }
+}
+
+/// The CPUs on which this process may run, whatever its threads are bound to, ascending.
+///
+/// A thread that OpenMP, hwloc or the program itself has bound to one core (the main thread, as a rule) says nothing about
+/// its process, and a pool that inherits its mask is on one core. So this is what all threads together may use, and what
+/// an OpenMP runtime found before it bound the main thread.
+pub fn process_affinity() -> Vec<usize> {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten();
+    let mut cpus: Vec<usize> = threads
+        .filter_map(|entry| {
+            let thread: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            sched_getaffinity(Some(Pid::from_raw(thread)?)).ok()
+        })
+        .flat_map(|set| members(&set))
+        .chain(affinity())
+        .chain(openmp::places())
+        .collect();
+    cpus.sort_unstable();
+    cpus.dedup();
+    cpus
+}
+
+fn members(set: &CpuSet) -> Vec<usize> {
+    (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
 }
 
 /// Lets the calling thread run on these CPUs only; threads and processes that it starts later inherit that.
@@ -191,55 +270,81 @@ fn numa_nodes_under(root: &Path) -> Vec<NumaNode> {
     nodes
 }
 
-/// All that [`cores`] decides from, so that tests can put a made-up machine in its place.
+/// All that [`limits`] come from, so that tests can put a made-up machine in its place.
 struct Host<'a> {
     /// Where `proc` and `sys` are found.
     root: &'a Path,
-    /// Number of CPUs in the affinity mask; 0 when unknown.
-    affinity: usize,
-    /// `SLURM_CPUS_PER_TASK`.
-    slurm: Option<OsString>,
+    /// CPUs that this process may use; none when unknown.
+    affinity: &'a [usize],
+    /// Looks an environment variable up.
+    get: &'a grants::Lookup<'a>,
+    /// The name of this machine.
+    node: &'a str,
     /// 0 when this process is no worker.
     worker_share: usize,
 }
 
 impl Host<'_> {
-    fn cores(&self) -> Cores {
+    fn limits(&self) -> Vec<Cores> {
         let online = std::fs::read_to_string(self.root.join("sys/devices/system/cpu/online"));
-        let online = online
-            .ok()
-            .and_then(|list| cpu_list(&list))
-            .map_or(0, |cpus| cpus.len());
-        let quota = tightest_quota(self.root);
-        let limits = [
-            (online, CoreSource::Online),
-            (self.affinity, CoreSource::Affinity),
-            quota.map_or((0, CoreSource::Online), |quota| {
-                (quota.whole_cores(), quota.into_source())
-            }),
-            (
-                self.slurm.as_deref().and_then(positive).unwrap_or(0),
-                CoreSource::Slurm,
-            ),
-            (self.worker_share, CoreSource::WorkerShare),
+        let online = online.ok().and_then(|list| cpu_list(&list));
+        let mut limits = vec![
+            (online.map_or(0, |cpus| cpus.len()), CoreSource::Online),
+            (self.affinity.len(), CoreSource::Affinity),
         ];
-        // `min_by_key` returns the first of equal minima: who did not lower the number is not named.
+        limits.extend(tightest_quota(self.root).map(|quota| (quota.whole_cores(), quota.into_source())));
+        match (self.get)(VARIABLE).as_ref().and_then(grants::positive) {
+            Some(asked) => limits.push((asked, CoreSource::Variable)),
+            None => self.add_grants(&mut limits),
+        }
+        limits.push((self.worker_share, CoreSource::WorkerShare));
         limits
             .into_iter()
             .filter(|(count, _)| *count > 0)
-            .min_by_key(|(count, _)| *count)
-            .map_or(
-                Cores {
-                    count: 1,
-                    decided_by: CoreSource::Online,
-                },
-                |(count, decided_by)| Cores { count, decided_by },
-            )
+            .map(|(count, decided_by)| Cores { count, decided_by })
+            .collect()
+    }
+
+    /// What batch system and launcher say.
+    fn add_grants(&self, limits: &mut Vec<(usize, CoreSource)>) {
+        let by_system = |Grant { cores, system, says }| (cores, CoreSource::BatchSystem { system, says });
+        limits.extend(grants::of_node(self.get, self.node).map(by_system));
+        // Each rank has an equal part of all that the job has on this node, however its launcher binds it: one that is
+        // bound to its part is bound by no more, and one that is not leaves the parts of the others alone.
+        if let Some((ranks, variable)) = grants::local_ranks(self.get) {
+            let smallest = limits
+                .iter()
+                .filter(|(count, source)| *count > 0 && *source != CoreSource::Affinity);
+            let node = smallest.map(|(count, _)| *count).min().unwrap_or(usize::MAX);
+            let shared = node.min(self.launchers_cores(variable).unwrap_or(usize::MAX));
+            if shared < usize::MAX {
+                let source = CoreSource::LocalRanks {
+                    ranks,
+                    shared,
+                    variable,
+                };
+                limits.push(((shared / ranks).max(1), source));
+            }
+        }
+        limits.extend(grants::of_task(self.get).map(by_system));
+    }
+
+    /// How many cores the launcher has, if it has all that this process has: one that the system keeps apart from its
+    /// jobs, on a core of its own, tells nothing about them.
+    fn launchers_cores(&self, variable: &str) -> Option<usize> {
+        let cpus = grants::launcher_cpus(self.root, variable)?;
+        let has_ours = self.affinity.iter().all(|cpu| cpus.contains(cpu));
+        has_ours.then_some(cpus.len())
     }
 }
 
-fn positive(value: &OsStr) -> Option<usize> {
-    value.to_str()?.trim().parse().ok().filter(|&number| number > 0)
+/// The first of the smallest: who did not lower the number is not named.
+fn smallest(limits: Vec<Cores>) -> Cores {
+    let first = limits.into_iter().min_by_key(|cores| cores.count);
+    first.unwrap_or(Cores {
+        count: 1,
+        decided_by: CoreSource::Online,
+    })
 }
 
 /// Parses the kernel's CPU list format, `0-3,8`; an empty list is valid, anything malformed is `None`.

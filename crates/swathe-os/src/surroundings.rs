@@ -44,7 +44,8 @@ const NO_LIMIT: u64 = u64::MAX;
 const UNKNOWN: u64 = u64::MAX;
 
 impl Surroundings {
-    /// Those of the calling thread now.
+    /// Those of this process now. Its cores are those of all of its threads: one that is bound to a core of its own, as
+    /// OpenMP does with the main thread, binds no worker.
     pub fn of_this_process() -> Self {
         Self {
             umask: umask(),
@@ -54,7 +55,7 @@ impl Surroundings {
                 .map(|resource| getrlimit(*resource))
                 .map(|limit| (limit.current, limit.maximum))
                 .collect(),
-            cores: cores::affinity(),
+            cores: cores::process_affinity(),
         }
     }
 

@@ -131,6 +131,7 @@ impl Engine {
         if process::has_raised_privileges() {
             return Err(EngineError::RaisedPrivileges);
         }
+        cores::check_variable().map_err(|e| EngineError::Start(e.to_string()))?;
         let cores = cores::cores().count;
         let processes = config.processes.unwrap_or(cores);
         EngineError::check_processes(processes, MAX_PROCESSES)?;

@@ -55,7 +55,8 @@ impl Builder {
 }
 
 impl<S: 'static> Builder<S> {
-    /// How many worker processes, at least 1. Unless set, one for each core that this process may use.
+    /// How many worker processes, at least 1. Unless set, one for each core that this process may use: see
+    /// [`cores`](crate::cores()), and the environment variable `SWATHE_CORES` that bounds them.
     pub fn processes(mut self, processes: usize) -> Self {
         self.config.processes = Some(processes);
         self

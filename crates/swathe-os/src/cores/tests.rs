@@ -1,5 +1,7 @@
 //! The limits of made-up machines, and affinity on the real one.
 
+use std::ffi::OsString;
+
 use super::*;
 
 /// A made-up file system, removed when dropped.
@@ -18,17 +20,22 @@ impl Tree {
         tree
     }
 
-    fn host(&self) -> Host<'_> {
-        Host {
+    /// What a process that may use so many CPUs finds with this environment.
+    fn cores_with(&self, cpus: usize, environment: &[(&str, &str)], worker_share: usize) -> Cores {
+        let affinity: Vec<usize> = (0..cpus).collect();
+        let value = |name: &str| environment.iter().find(|(key, _)| *key == name);
+        let host = Host {
             root: &self.0,
-            affinity: 64,
-            slurm: None,
-            worker_share: 0,
-        }
+            affinity: &affinity,
+            get: &|name| value(name).map(|(_, value)| OsString::from(value)),
+            node: "node7.cluster",
+            worker_share,
+        };
+        smallest(host.limits())
     }
 
     fn cores(&self) -> Cores {
-        self.host().cores()
+        self.cores_with(64, &[], 0)
     }
 }
 
@@ -198,20 +205,22 @@ fn a_period_left_out_is_the_kernels_default() {
 #[test]
 fn the_smallest_party_decides_and_the_widest_wins_a_tie() {
     let tree = v2("0::/\n", &[("sys/fs/cgroup/cpu.max", "800000 100000\n")]);
-    let decide = |affinity, slurm: Option<&str>, worker_share| {
-        let host = Host {
-            affinity,
-            slurm: slurm.map(OsString::from),
-            worker_share,
-            ..tree.host()
-        };
-        let cores = host.cores();
+    let slurm = |cpus: &str| CoreSource::BatchSystem {
+        system: "Slurm",
+        says: format!("SLURM_CPUS_PER_TASK={cpus}"),
+    };
+    let decide = |affinity, cpus: Option<&str>, worker_share| {
+        let environment: Vec<_> = cpus
+            .into_iter()
+            .map(|cpus| ("SLURM_CPUS_PER_TASK", cpus))
+            .collect();
+        let cores = tree.cores_with(affinity, &environment, worker_share);
         (cores.count, cores.decided_by)
     };
     let cgroup = quota(800_000, 100_000, "/sys/fs/cgroup/cpu.max");
     assert_eq!(decide(64, None, 0), (8, cgroup.clone()));
     assert_eq!(decide(8, None, 0), (8, CoreSource::Affinity));
-    assert_eq!(decide(64, Some(" 4 "), 0), (4, CoreSource::Slurm));
+    assert_eq!(decide(64, Some(" 4 "), 0), (4, slurm("4")));
     assert_eq!(decide(64, Some("4"), 2), (2, CoreSource::WorkerShare));
     assert_eq!(decide(1, Some("4"), 2), (1, CoreSource::Affinity));
     for bad in ["", "0", "-3", "four", "99999999999999999999999"] {
@@ -226,15 +235,7 @@ fn the_smallest_party_decides_and_the_widest_wins_a_tie() {
 #[test]
 fn a_machine_that_tells_nothing_has_one_core() {
     let tree = Tree::new(&[]);
-    assert_eq!(
-        Host {
-            affinity: 0,
-            ..tree.host()
-        }
-        .cores()
-        .count,
-        1
-    );
+    assert_eq!(tree.cores_with(0, &[], 0).count, 1);
     assert_eq!(
         tree.cores(),
         Cores {
@@ -293,12 +294,13 @@ fn the_fallback_of_affinity_agrees_with_the_call() {
 
 /// In a thread of its own, which takes its mask away with it.
 #[test]
-fn pinning_to_one_cpu_is_seen_by_affinity_and_cores() {
-    std::thread::spawn(|| {
+fn a_thread_that_is_bound_does_not_bind_its_process() {
+    let all = process_affinity();
+    std::thread::spawn(move || {
         let last = *affinity().last().unwrap();
         pin_to(&[last]).unwrap();
         assert_eq!(affinity(), [last]);
-        assert_eq!(cores().count, 1);
+        assert_eq!(process_affinity(), all);
     })
     .join()
     .unwrap();
@@ -328,4 +330,127 @@ fn a_worker_share_narrows_the_process_until_removed() {
     assert_eq!(cores().count, 1);
     set_worker_share(0);
     assert_ne!(cores().decided_by, CoreSource::WorkerShare);
+}
+
+/// On a machine of 64 cores: the CPUs of the process, the environment, the cores, and a part of who decided.
+type Case<'a> = (usize, &'a [(&'a str, &'a str)], usize, &'a str);
+
+fn assert_heard(table: &[Case<'_>]) {
+    let tree = Tree::new(&[ONLINE]);
+    for (cpus, environment, count, says) in table {
+        let found = tree.cores_with(*cpus, environment, 0);
+        assert_eq!(found.count, *count, "{cpus} CPUs, {environment:?}: {found}");
+        assert!(found.to_string().contains(says), "{environment:?}: {found}");
+    }
+}
+
+#[test]
+fn batch_systems_are_heard() {
+    const PBS: [(&str, &str); 2] = [("PBS_NP", "24"), ("PBS_NUM_NODES", "4")];
+    const LSF: [(&str, &str); 2] = [("LSB_DJOB_NUMPROC", "12"), ("LSB_MCPU_HOSTS", "node6 4 node7 8")];
+    const SLURM: [(&str, &str); 2] = [("SLURM_CPUS_ON_NODE", "12"), ("SLURM_CPUS_PER_TASK", "3")];
+    assert_heard(&[
+        (64, &SLURM[1..], 3, "Slurm (SLURM_CPUS_PER_TASK=3)"),
+        (64, &SLURM[..1], 12, "Slurm (SLURM_CPUS_ON_NODE=12)"),
+        (64, &SLURM, 3, "PER_TASK=3"),
+        (2, &SLURM, 2, "affinity"),
+        (64, &[("NSLOTS", "8")], 8, "Grid Engine (NSLOTS=8)"),
+        (64, &[("NSLOTS", "8"), ("NHOSTS", "1")], 8, "(NSLOTS=8)"),
+        (64, &[("NSLOTS", "24"), ("NHOSTS", "3")], 8, "24 on NHOSTS=3"),
+        (64, &[("NSLOTS", "2"), ("NHOSTS", "3")], 1, "2 on NHOSTS=3"),
+        (64, &[("PBS_NUM_PPN", "6")], 6, "PBS (PBS_NUM_PPN=6)"),
+        (64, &PBS[..1], 24, "PBS (PBS_NP=24)"),
+        (64, &PBS, 6, "24 on PBS_NUM_NODES=4"),
+        (64, &[("NCPUS", "5")], 5, "PBS (NCPUS=5)"),
+        (64, &LSF[..1], 12, "LSF (LSB_DJOB_NUMPROC=12)"),
+        (64, &LSF, 8, "LSF (LSB_MCPU_HOSTS: 8 on node7)"),
+        (64, &[("LSB_MCPU_HOSTS", "a.x 4 b.x 3")], 3, "3 on b.x"),
+        (
+            64,
+            &[("NSLOTS", "0"), ("NCPUS", "-1"), ("PBS_NP", "x")],
+            64,
+            "online",
+        ),
+        (64, &[("LSB_MCPU_HOSTS", "a b c 0 d")], 64, "online"),
+    ]);
+}
+
+#[test]
+fn ranks_on_the_same_cores_are_heard() {
+    const OPEN_MPI: (&str, &str) = ("OMPI_COMM_WORLD_LOCAL_SIZE", "4");
+    const STEP: [(&str, &str); 3] = [
+        ("SLURM_STEP_TASKS_PER_NODE", "2(x3),4"),
+        ("SLURM_NODEID", "3"),
+        ("SLURM_CPUS_ON_NODE", "8"),
+    ];
+    const ASKED: [(&str, &str); 2] = [("SLURM_NTASKS_PER_NODE", "4"), ("SLURM_STEP_ID", "0")];
+    assert_heard(&[
+        (64, &[OPEN_MPI], 16, "4 ranks on this node that share 64 cores"),
+        (64, &[("MPI_LOCALNRANKS", "3")], 21, "MPI_LOCALNRANKS=3"),
+        (64, &[("MV2_COMM_WORLD_LOCAL_SIZE", "64")], 1, "MV2"),
+        (64, &[("PMI_LOCAL_SIZE", "100")], 1, "PMI_LOCAL_SIZE=100"),
+        (64, &[("OMPI_COMM_WORLD_LOCAL_SIZE", "1")], 64, "online"),
+        (8, &[OPEN_MPI], 8, "affinity"),
+        (32, &[OPEN_MPI], 16, "4 ranks"),
+        (64, &[("NSLOTS", "16"), OPEN_MPI], 4, "share 16 cores"),
+        (64, &[OPEN_MPI, ("SLURM_STEP_TASKS_PER_NODE", "1")], 16, "OMPI"),
+        (
+            64,
+            &STEP,
+            2,
+            "4 ranks on this node that share 8 cores (SLURM_STEP_TASKS_PER_NODE=4)",
+        ),
+        (64, &[STEP[0], ("SLURM_NODEID", "1")], 32, "2 ranks"),
+        (64, &STEP[..1], 16, "4 ranks"),
+        (64, &[("SLURM_STEP_TASKS_PER_NODE", "2(x")], 64, "online"),
+        (
+            64,
+            &[("SLURM_STEP_TASKS_PER_NODE", "2(x99999999999)")],
+            64,
+            "online",
+        ),
+        (64, &ASKED, 16, "SLURM_NTASKS_PER_NODE=4"),
+        // In a batch script: asked for, and not started.
+        (64, &ASKED[..1], 64, "online"),
+    ]);
+}
+
+#[test]
+fn the_user_has_the_last_word_within_what_is_allowed() {
+    const JOB: [(&str, &str); 2] = [("NSLOTS", "2"), ("MPI_LOCALNRANKS", "64")];
+    assert_heard(&[
+        (64, &[(VARIABLE, "10"), JOB[0], JOB[1]], 10, "SWATHE_CORES"),
+        (8, &[(VARIABLE, "10"), JOB[0]], 8, "affinity"),
+        (64, &[(VARIABLE, "many"), JOB[0]], 2, "NSLOTS"),
+    ]);
+}
+
+#[test]
+fn ranks_share_what_their_launcher_has() {
+    const RANK: &str = "MPI_LOCALNRANKS";
+    let processes = |launcher: &'static str| {
+        Tree::new(&[
+            ONLINE,
+            ("proc/self/status", "Name:\trank\nPPid:\t20\n"),
+            // A shell of the rank's own, which is bound as the rank is.
+            ("proc/20/status", "PPid:\t10\nCpus_allowed_list:\t0-7\n"),
+            ("proc/20/environ", "HOME=/\0MPI_LOCALNRANKS=4\0"),
+            ("proc/10/status", launcher),
+            ("proc/10/environ", "HOME=/\0XMPI_LOCALNRANKS=4\0"),
+        ])
+    };
+    let cores = |launcher, cpus| processes(launcher).cores_with(cpus, &[(RANK, "4")], 0).count;
+    assert_eq!(cores("PPid:\t1\nCpus_allowed_list:\t0-7\n", 8), 2);
+    assert_eq!(cores("PPid:\t1\nCpus_allowed_list:\t0-7\n", 1), 1);
+    assert_eq!(cores("PPid:\t1\nCpus_allowed_list:\t0-31\n", 8), 8);
+    assert_eq!(cores("PPid:\t1\nCpus_allowed_list:\t0\n", 8), 8, "kept apart");
+    assert_eq!(cores("", 8), 8, "unreadable");
+}
+
+#[test]
+fn a_bad_number_of_the_user_is_quoted() {
+    // Nothing sets it in a test: what is checked is what everybody has.
+    assert!(check_variable().is_ok());
+    assert!(grants::positive(&OsString::from("0")).is_none());
+    assert_eq!(grants::positive(&OsString::from(" 3 ")), Some(3));
 }
