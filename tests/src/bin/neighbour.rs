@@ -33,6 +33,7 @@ fn main() {
         Some("later_files") => later_files(),
         Some("processes") => processes(number()),
         Some("address_space") => address_space(number()),
+        Some("sandbox") => sandbox(),
         Some("shm") => shm(),
         Some("cgroup") => cgroup(Path::new(&argument(2).expect("a directory is given"))),
         other => panic!("nothing is called {other:?}"),
@@ -192,6 +193,37 @@ fn shm() {
         .map(Iterator::count)
         .expect("it is there");
     println!("names: {names}");
+    assert_alone();
+}
+
+/// Where some system calls are answered with an error: pools, a death, a timeout, memory that goes back.
+fn sandbox() {
+    say("pools", work());
+    let jobs = || -> Result<()> {
+        let pool = Pool::builder().processes(2).build()?;
+        let die_once = |context: &swathe::Context, x: u64| {
+            if x == 3 && !context.is_rerun() {
+                std::process::abort();
+            }
+            x
+        };
+        assert!(pool.map(die_once, 0..10)?.iter().copied().eq(0..10));
+        let sleep = |x: u64| std::thread::sleep(Duration::from_secs(3600 * x));
+        let limited = pool.batch().timeout(Duration::from_millis(100));
+        println!("a timeout: {}", limited.map(sleep, 0..2).unwrap_err());
+        Ok(())
+    };
+    say("a death", jobs());
+    let arrays = || -> Result<()> {
+        for _ in 0..3 {
+            let array = Array::from_fn(4 << 20, |i| i as u64)?;
+            assert_eq!(array.iter().sum::<u64>(), (4 << 20) * ((4 << 20) - 1) / 2);
+            drop(array);
+            swathe::Memory::global()?.trim();
+        }
+        Ok(())
+    };
+    say("arrays", arrays());
     assert_alone();
 }
 

@@ -160,7 +160,7 @@ fn repeated(list: &str) -> Option<Vec<usize>> {
             Some((count, rest)) => (count, rest.strip_suffix(')')?.parse().ok()?),
             None => (part, 1),
         };
-        if all.len() + times > MOST {
+        if all.len().saturating_add(times) > MOST {
             return None;
         }
         all.extend(std::iter::repeat_n(count.parse::<usize>().ok()?, times));
