@@ -2,6 +2,7 @@
 //! is refused in words; none panics, hangs, or dies.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
@@ -10,13 +11,26 @@ use std::{
 
 use swathe_tests::{until, watch};
 
-/// Runs a program of `neighbour.rs`. Gives what it said, by what it said it of; `None` if the test cannot be made here.
-fn run(arguments: &[&str]) -> Option<Vec<(String, String)>> {
+const NEIGHBOUR: &str = env!("CARGO_BIN_EXE_neighbour");
+
+/// What a program said, by what it said it of.
+type Said = Vec<(String, String)>;
+
+/// Runs a program of `neighbour.rs`; `None` if the test cannot be made here.
+fn run(arguments: &[&str]) -> Option<Said> {
+    said_by(Command::new(NEIGHBOUR).args(arguments))
+}
+
+/// Runs one where these calls are denied: see `deny.rs`.
+fn run_denied(denied: &[&str], arguments: &[&str]) -> Option<Said> {
+    let mut sandbox = Command::new(env!("CARGO_BIN_EXE_deny"));
+    said_by(sandbox.args(denied).args(["--", NEIGHBOUR]).args(arguments))
+}
+
+fn said_by(program: &mut Command) -> Option<Said> {
     let _watch = watch();
-    let output = Command::new(env!("CARGO_BIN_EXE_neighbour"))
-        .args(arguments)
-        .output()
-        .expect("it starts");
+    let arguments: Vec<_> = program.get_args().map(OsStr::to_owned).collect();
+    let output = program.output().expect("it starts");
     let said = String::from_utf8_lossy(&output.stdout);
     let complained = String::from_utf8_lossy(&output.stderr);
     if let Some(why) = said.strip_prefix("skipped: ") {
@@ -116,6 +130,97 @@ fn a_full_dev_shm() {
     let Some(said) = run(&["shm"]) else { return };
     assert_eq!((of(&said, "pools"), of(&said, "64 MiB")), ("works", "works"));
     assert_eq!(of(&said, "names"), "1");
+}
+
+/// What a sandbox may forbid, and whether pools run all the same; if not, the call is named.
+#[test]
+fn calls_that_a_filter_forbids() {
+    let table = [
+        ("memfd_noexec_seal=EPERM", None),
+        ("memfd_noexec_seal=ENOSYS", None),
+        ("memfd_noexec_seal=EINVAL", None),
+        ("memfd_create=EPERM", Some("memfd_create failed")),
+        ("memfd_create=ENOSYS", Some("memfd_create failed")),
+        ("add_seals=EPERM", Some("fcntl(F_ADD_SEALS)")),
+        ("add_seals=EINVAL", Some("fcntl(F_ADD_SEALS)")),
+        ("get_seals=EINVAL", Some("fcntl(F_GET_SEALS)")),
+        ("punch_hole=EPERM", None),
+        ("fallocate=ENOSYS", None),
+        ("populate_write=EINVAL", None),
+        ("populate_write=EPERM", None),
+        ("collapse=EPERM", None),
+        ("madvise=ENOSYS", None),
+        ("mbind=EPERM", None),
+        ("set_affinity=EPERM", None),
+        ("get_affinity=EPERM", None),
+    ];
+    for (denied, refused) in table {
+        let Some(said) = run_denied(&[denied], &["sandbox"]) else {
+            return;
+        };
+        let all = ["pools", "a death", "arrays"].map(|what| of(&said, what));
+        match refused {
+            None => assert_eq!(all, ["works"; 3], "{denied}"),
+            Some(call) => assert!(
+                all.iter()
+                    .all(|how| how.contains(call) && how.contains("seccomp filter")),
+                "{denied}: {all:#?}"
+            ),
+        }
+    }
+    let both = run_denied(&["madvise=EPERM", "fallocate=ENOSYS"], &["sandbox"]).expect("it went before");
+    let how = of(&both, "pools");
+    assert!(
+        how.contains("both madvise(MADV_POPULATE_WRITE)") && how.contains("and fallocate"),
+        "{how}"
+    );
+}
+
+/// The kernel would take all pages of an arena that is larger than the memory.
+#[test]
+fn a_program_that_locks_all_its_memory() {
+    for who in ["root", "somebody"] {
+        let Some(said) = run(&["locked", who]) else {
+            continue;
+        };
+        assert_eq!(
+            (of(&said, "pools"), of(&said, "files")),
+            ("works", "works"),
+            "{who}"
+        );
+        let mib: u64 = of(&said, "taken MiB").parse().expect("a number");
+        assert!(mib < 128, "{who}: {mib} MiB");
+    }
+}
+
+#[test]
+fn the_arena_is_as_large_as_user_or_program_want() {
+    let run = |value: Option<&str>| {
+        let mut program = Command::new(NEIGHBOUR);
+        program.arg("arena").env_remove("SWATHE_ARENA");
+        program.envs(value.map(|value| ("SWATHE_ARENA", value)));
+        said_by(&mut program).expect("everybody can set variables")
+    };
+    for (value, mib) in [
+        (None, "80"),
+        (Some("96M"), "96"),
+        (Some("0x"), ""),
+        (Some("1k"), ""),
+    ] {
+        let said = run(value);
+        if let (Some(value), "") = (value, mib) {
+            let refused = of(&said, "pools");
+            assert!(
+                refused.contains(&format!("the environment variable SWATHE_ARENA is {value:?}")),
+                "{refused}"
+            );
+            continue;
+        }
+        assert_eq!(of(&said, "pools"), "works", "{value:?}");
+        assert_eq!((of(&said, "here MiB"), of(&said, "in a worker MiB")), (mib, mib));
+        let later = of(&said, "reserving later");
+        assert!(later.contains("has a capacity of"), "{later}");
+    }
 }
 
 /// A control group that may have so much memory, until it is dropped.

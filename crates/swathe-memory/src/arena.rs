@@ -4,6 +4,7 @@
 //! where the kernel has some. Freed ranges keep their pages (*warm*) and are handed out again, up to a limit; beyond it
 //! pages go back to the system. Only the process that made an arena allocates in it. See `README.md` in this directory.
 
+pub mod capacity;
 mod free_ranges;
 mod granules;
 mod recent;
@@ -16,13 +17,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 
 use parking_lot::{Mutex, RwLock};
-use swathe_os::mapping::{self, HUGE_PAGE};
+use swathe_os::mapping::HUGE_PAGE;
 use swathe_os::{cores, memory_limits, numa, process};
 
 use crate::error::MemoryError;
 use crate::placement::Placement;
 use crate::segment::{Origin, Segment, SegmentId};
 
+use capacity::Capacity;
 use free_ranges::FreeRanges;
 use granules::Granules;
 use recent::Recent;
@@ -33,8 +35,8 @@ pub const BLOCK_ALIGN: usize = 64;
 /// Fresh memory from this size on is checked against the limits of the system.
 const CHECKED_FROM: usize = 1 << 20;
 
-/// Smallest capacity that [`Memory::global`] settles for.
-const LEAST_CAPACITY: usize = 64 << 20;
+/// The most that is left to the heaps and stacks of the processes beside an arena.
+const RESERVE: u64 = 1 << 30;
 
 /// An arena. A cheap clone; the memory lives until the last clone and the last block are gone.
 #[derive(Clone)]
@@ -87,31 +89,60 @@ impl Memory {
     /// The arena of this process, made at first use.
     ///
     /// Its capacity is four times the physical memory and at least 16 GiB, less where the address space or the file
-    /// size is limited.
+    /// size is limited. It is address space, which each process of a pool maps, and no memory until it is used. Where
+    /// that is counted (Grid Engine's `h_vmem`, say), bound it: with the environment variable `SWATHE_ARENA` (`8G`), or
+    /// with [`reserve_global`](Self::reserve_global).
     ///
     /// # Errors
-    /// When not even 64 MiB can be mapped.
+    /// When not even 64 MiB can be mapped, or not what `SWATHE_ARENA` or the program asked for; when `SWATHE_ARENA` makes
+    /// no sense.
     pub fn global() -> Result<Memory, MemoryError> {
         let mut global = GLOBAL.lock();
-        if let Some(memory) = &*global
-            && memory.0.owner == process::id()
-        {
-            return Ok(memory.clone());
+        if let Some(memory) = own(&global) {
+            return Ok(memory);
         }
-        let mut capacity = default_capacity();
-        let memory = loop {
-            match Memory::with_capacity(capacity) {
-                Ok(memory) => break memory,
-                Err(error) if capacity / 2 < LEAST_CAPACITY => return Err(error),
-                Err(_) => capacity /= 2,
-            }
+        let memory = match capacity::choose()? {
+            Capacity::Exactly(bytes) => Memory::with_capacity(bytes)?,
+            Capacity::AtMost(bytes) => Memory::as_large_as_possible(bytes)?,
         };
-        tracing::debug!(capacity, segment = %memory.segment().id(), "arena made");
+        tracing::debug!(capacity = memory.segment().len(), segment = %memory.segment().id(), "arena made");
         // The arena that a forked child inherited stays mapped for the arrays that it inherited with it.
         if let Some(inherited) = global.replace(memory.clone()) {
             std::mem::forget(inherited);
         }
         Ok(memory)
+    }
+
+    /// Sets the capacity that [`global`](Self::global) will have, in this process and in the workers of its pools: at least
+    /// 64 MiB. Call it before the first array and the first pool. The environment variable `SWATHE_ARENA` goes before it.
+    ///
+    /// ```
+    /// use swathe_memory::Memory;
+    ///
+    /// Memory::reserve_global(1 << 30).unwrap();
+    /// assert_eq!(Memory::global().unwrap().stats().capacity, 1 << 30);
+    /// ```
+    ///
+    /// # Errors
+    /// When the arena is there already.
+    pub fn reserve_global(bytes: usize) -> Result<(), MemoryError> {
+        let global = GLOBAL.lock();
+        if let Some(memory) = own(&global) {
+            return Err(MemoryError::AlreadyReserved {
+                capacity: memory.segment().len() as u64,
+            });
+        }
+        capacity::ask(bytes);
+        Ok(())
+    }
+
+    fn as_large_as_possible(mut bytes: usize) -> Result<Memory, MemoryError> {
+        loop {
+            match Memory::with_capacity(bytes) {
+                Err(_) if bytes / 2 >= capacity::LEAST => bytes /= 2,
+                result => return result,
+            }
+        }
     }
 
     /// A separate arena for at most `bytes` bytes, rounded up to 2 MiB.
@@ -364,8 +395,8 @@ impl Arena {
         }
         let shortage = |state: &State| {
             let headroom = memory_limits::page_headroom();
-            // Processes need stacks and heaps besides: the last sixteenth, at most 64 MiB, is not ours to take.
-            let reserve = (headroom.bytes / 16).min(64 << 20);
+            // Processes need stacks and heaps besides: the last sixteenth of what is left is not ours to take.
+            let reserve = (headroom.bytes / 16).min(RESERVE);
             let available = headroom.bytes.saturating_sub(reserve + state.settling as u64);
             (available < fresh as u64).then_some(MemoryError::Shortage {
                 needed: fresh as u64,
@@ -386,11 +417,11 @@ impl Arena {
             return Ok(());
         }
         let mapping = self.segment.mapping();
-        match mapping.collapse(range.start, range.len()) {
+        match mapping.collapse(self.segment.fd(), range.start, range.len()) {
             Ok(()) => Ok(()),
             Err(error) => {
                 tracing::debug!(%error, bytes = range.len(), "no huge pages, falling back to ordinary ones");
-                mapping.populate_write(range.start, range.len())
+                mapping.populate_write(self.segment.fd(), range.start, range.len())
             }
         }
     }
@@ -409,7 +440,11 @@ impl Arena {
                 }
                 let surplus = (idle - limit).next_multiple_of(HUGE_PAGE).min(run.len());
                 let cooled = run.end - surplus..run.end;
-                match mapping::punch_hole(self.segment.fd(), cooled.start as u64, surplus as u64) {
+                match self
+                    .segment
+                    .mapping()
+                    .punch_hole(self.segment.fd(), cooled.start, surplus)
+                {
                     Ok(()) => granules.mark(&cooled, false),
                     Err(error) => tracing::warn!(%error, "free memory could not be given back"),
                 }
@@ -508,13 +543,12 @@ fn block_size(len: usize) -> Option<usize> {
     len.max(1).checked_next_multiple_of(BLOCK_ALIGN)
 }
 
-/// Four times the physical memory, at least 16 GiB, at most half of the address space that a limit leaves.
-fn default_capacity() -> usize {
-    let wanted = memory_limits::physical_memory().saturating_mul(4).max(16 << 30);
-    let allowed = memory_limits::address_space_headroom().map_or(wanted, |room| room.bytes / 2);
-    usize::try_from(wanted.min(allowed))
-        .unwrap_or(usize::MAX)
-        .max(LEAST_CAPACITY)
+/// The arena of [`Memory::global`], if this very process made it.
+fn own(global: &Option<Memory>) -> Option<Memory> {
+    global
+        .as_ref()
+        .filter(|memory| memory.0.owner == process::id())
+        .cloned()
 }
 
 impl fmt::Debug for Memory {

@@ -1,5 +1,6 @@
 //! Everything that can go wrong with memory, as sentences.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -40,15 +41,34 @@ pub enum MemoryError {
     },
     /// The kernel refused pages that the limits had promised.
     #[error(
-        "the kernel did not provide {} of new memory: {source}; free memory by ending other programs, or work on \
-         less data at a time",
-        Size(*needed)
+        "the kernel did not provide {} of new memory: {source}{}",
+        Size(*needed), pages_remedy(source)
     )]
     Pages {
         /// Bytes of new pages that the allocation needs.
         needed: u64,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// The environment variable that sets the capacity of [`Memory::global`](crate::Memory::global) makes no sense.
+    #[error(
+        "the environment variable {name} is {value:?}: it must be a number of bytes, as 8589934592, 512M, 8G or 1T \
+         (K, M, G and T are powers of 1024), and at least 64M",
+        name = crate::arena::capacity::VARIABLE
+    )]
+    CapacityVariable {
+        /// What it is set to.
+        value: OsString,
+    },
+    /// [`Memory::reserve_global`](crate::Memory::reserve_global) came too late.
+    #[error(
+        "the arena of this process has a capacity of {} already: set it before the first array and the first pool are \
+         made",
+        Size(*capacity)
+    )]
+    AlreadyReserved {
+        /// Its capacity, in bytes.
+        capacity: u64,
     },
     /// No free range of the arena is long enough.
     #[error(
@@ -230,6 +250,14 @@ pub enum MemoryError {
         /// Why not, and what to do.
         reason: String,
     },
+}
+
+/// What to do where pages are short. (Where they are forbidden, the error says it itself.)
+fn pages_remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::Unsupported => "",
+        _ => "; free memory by ending other programs, or work on less data at a time",
+    }
 }
 
 /// A number of bytes for people: exact while small, then in binary units with one decimal.

@@ -4,6 +4,7 @@
 //! page boundary: the kernel can back a range with 2 MiB pages only where address and file offset agree modulo
 //! 2 MiB, and neither `mmap` by itself nor memmap2 (which takes no address) promises that.
 
+use std::ffi::c_void;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::AsFd;
@@ -12,7 +13,7 @@ use std::ptr::{self, NonNull};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
-use rustix::mm::{Advice, MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags};
 use rustix::param::page_size;
 
 /// Size and alignment of a huge page, in bytes.
@@ -42,7 +43,7 @@ pub enum MappingError {
     /// The kernel refused.
     #[error(
         "the kernel did not map {len} bytes: {source} (with \"Cannot allocate memory\", the address space limit \
-         `ulimit -v` is too low for it)"
+         `ulimit -v` is too low for it; with \"Resource temporarily unavailable\", that of locked memory, `ulimit -l`)"
     )]
     System {
         /// Bytes to be mapped.
@@ -75,7 +76,11 @@ impl Mapping {
     /// When the file is shorter than `len`, or the kernel refuses (address space limit, write permission).
     pub fn read_write(fd: impl AsFd, len: usize) -> Result<Mapping, MappingError> {
         check_file_len(fd.as_fd(), len)?;
-        let pages = AlignedPages::map(fd, len).map_err(|errno| MappingError::System {
+        let pages = match pages_are_locked() {
+            true => AlignedPages::map_unlocked(fd, len, ProtFlags::READ | ProtFlags::WRITE),
+            false => AlignedPages::map(fd, len),
+        };
+        let pages = pages.map_err(|errno| MappingError::System {
             len,
             source: errno.into(),
         })?;
@@ -93,12 +98,20 @@ impl Mapping {
     pub fn read_only(fd: impl AsFd, len: usize) -> Result<Mapping, MappingError> {
         check_file_len(fd.as_fd(), len)?;
         let fd = fd.as_fd();
-        let raw = MmapOptions::new()
-            .len(len)
-            .map_raw_read_only(&fd)
-            .map_err(|source| MappingError::System { len, source })?;
+        let failed = |source| MappingError::System { len, source };
+        let pages = if pages_are_locked() {
+            let pages = AlignedPages::map_unlocked(fd, len, ProtFlags::READ);
+            Pages::Live(pages.map_err(|errno| failed(errno.into()))?)
+        } else {
+            Pages::Input(
+                MmapOptions::new()
+                    .len(len)
+                    .map_raw_read_only(&fd)
+                    .map_err(failed)?,
+            )
+        };
         Ok(Mapping {
-            pages: Pages::Input(raw),
+            pages,
             len,
             access: Access::ReadOnly,
         })
@@ -127,20 +140,25 @@ impl Mapping {
         self.access
     }
 
-    /// Makes sure that every page of the range is there and writable, without changing a byte.
+    /// Makes sure that every page of the range is there and writable, without changing a byte. `fd` is the file that is
+    /// mapped.
     ///
     /// A shortage of memory is an error here, where a store would have raised SIGBUS or woken the OOM killer.
     ///
     /// # Errors
-    /// When the range lies outside the mapping (`InvalidInput`) or the kernel cannot provide the pages.
-    pub fn populate_write(&self, offset: usize, len: usize) -> io::Result<()> {
+    /// When the range lies outside the mapping (`InvalidInput`), the kernel cannot provide the pages, or a filter of system
+    /// calls forbids every way of asking for them.
+    pub fn populate_write(&self, fd: impl AsFd, offset: usize, len: usize) -> io::Result<()> {
         let start = self.page_range(offset, len)?;
         // SAFETY: page_range checked that the range lies in this live mapping; populating changes no byte.
-        unsafe { rustix::mm::madvise(start.cast(), len, Advice::LinuxPopulateWrite)? };
-        Ok(())
+        match unsafe { rustix::mm::madvise(start.cast(), len, Advice::LinuxPopulateWrite) } {
+            Err(errno) if is_refusal(errno) => reserve(fd, offset, len, errno),
+            result => Ok(result?),
+        }
     }
 
-    /// Backs the range, both ends multiples of [`HUGE_PAGE`], with huge pages, without changing a byte.
+    /// Backs the range, both ends multiples of [`HUGE_PAGE`], with huge pages, without changing a byte. `fd` is the file
+    /// that is mapped.
     ///
     /// Collapsing works where huge pages for shared memory are otherwise off (`shmem_enabled` = never), but only on
     /// pages that exist, so one page in each huge page is populated first.
@@ -148,18 +166,42 @@ impl Mapping {
     /// # Errors
     /// When the range is misaligned or outside the mapping (`InvalidInput`), or the kernel has no huge pages to
     /// give. Part of the range may have been collapsed then; all of it is still usable.
-    pub fn collapse(&self, offset: usize, len: usize) -> io::Result<()> {
+    pub fn collapse(&self, fd: impl AsFd, offset: usize, len: usize) -> io::Result<()> {
         let start = self.page_range(offset, len)?;
         if !offset.is_multiple_of(HUGE_PAGE) || !len.is_multiple_of(HUGE_PAGE) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         for first_page in (offset..offset + len).step_by(HUGE_PAGE) {
-            self.populate_write(first_page, page_size())?;
+            self.populate_write(&fd, first_page, page_size())?;
         }
         // SAFETY: page_range checked that the range lies in this live mapping; collapsing changes no byte.
         match unsafe { libc::madvise(start.cast(), len, libc::MADV_COLLAPSE) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Gives the pages of a range back to the system; it reads as zeros afterwards. `fd` is the memory file that is mapped.
+    ///
+    /// # Errors
+    /// When the range lies outside the mapping (`InvalidInput`); otherwise what the kernel says.
+    pub fn punch_hole(&self, fd: impl AsFd, offset: usize, len: usize) -> io::Result<()> {
+        let start = self.page_range(offset, len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(fd, flags, offset as u64, len as u64) {
+            Err(errno) if is_refusal(errno) => {
+                // The same by another name, for filters that forbid the first.
+                // SAFETY: page_range checked that the range lies in this live mapping; its bytes are given up as by the
+                // call above, by a caller who knows that nobody uses them.
+                match unsafe { libc::madvise(start.cast(), len, libc::MADV_REMOVE) } {
+                    0 => Ok(()),
+                    _ => Err(errno.into()),
+                }
+            }
+            result => Ok(result?),
         }
     }
 
@@ -182,16 +224,29 @@ impl Mapping {
     }
 }
 
-/// Gives the pages of a range of a memory file back to the system; the range reads as zeros afterwards.
-///
-/// # Errors
-/// What the kernel says, for example when the file system has no holes.
-pub fn punch_hole(fd: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
-    if len == 0 {
-        return Ok(());
+/// Whether a call is forbidden or not known, by a filter of system calls or an old kernel, rather than in vain.
+fn is_refusal(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::INVAL | Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::OPNOTSUPP
+    )
+}
+
+/// Takes pages for a range of a file where they cannot be populated through the mapping. A first store to each page then
+/// costs a small fault, and finds the page: only a page that has to be taken could raise SIGBUS.
+fn reserve(fd: impl AsFd, offset: usize, len: usize, refused: Errno) -> io::Result<()> {
+    match rustix::fs::fallocate(fd, FallocateFlags::empty(), offset as u64, len as u64) {
+        Err(errno) if is_refusal(errno) => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!(
+                "both madvise(MADV_POPULATE_WRITE) ({}) and fallocate ({}) are refused here, as a seccomp filter does: \
+                 have it allow one of them",
+                io::Error::from(refused),
+                io::Error::from(errno)
+            ),
+        )),
+        result => Ok(result?),
     }
-    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    Ok(rustix::fs::fallocate(fd, flags, offset, len)?)
 }
 
 /// Length of the file behind `fd` at this moment, in bytes.
@@ -290,6 +345,102 @@ impl AlignedPages {
     }
 }
 
+/// For programs that have locked all memory that they will ever map (`mlockall(MCL_FUTURE)`): the kernel takes every page
+/// of a new mapping at once, and counts the mapping against `RLIMIT_MEMLOCK`. For an arena, which is larger than the
+/// memory, that is death. What cannot be accessed is not taken, and a mapping grows as what it was: so one page without
+/// access is mapped and unlocked, then grown, moved into place, and opened last.
+impl AlignedPages {
+    fn map_unlocked(fd: impl AsFd, len: usize, protection: ProtFlags) -> Result<AlignedPages, Errno> {
+        let mapped = len
+            .max(1)
+            .checked_next_multiple_of(page_size())
+            .ok_or(Errno::NOMEM)?;
+        let room = mapped.checked_add(HUGE_PAGE).ok_or(Errno::NOMEM)?;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a null hint without MAP_FIXED replaces no mapping.
+        let seed =
+            unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), page_size(), ProtFlags::empty(), flags)? };
+        let reserved = grow_unlocked(seed, room)?;
+        let head = reserved.addr().next_multiple_of(HUGE_PAGE) - reserved.addr();
+        let base = reserved.wrapping_byte_add(head);
+        // SAFETY: as above.
+        let page = unsafe {
+            rustix::mm::mmap(
+                ptr::null_mut(),
+                page_size(),
+                ProtFlags::empty(),
+                MapFlags::SHARED,
+                fd,
+                0,
+            )
+        };
+        let placed = page.and_then(|page| place_unlocked(page, base, mapped, protection));
+        if let Err(errno) = placed {
+            unmap(reserved.cast(), room);
+            return Err(errno);
+        }
+        unmap(reserved.cast(), head);
+        unmap(base.wrapping_byte_add(mapped).cast(), HUGE_PAGE - head);
+        match NonNull::new(base.cast()) {
+            Some(base) => Ok(AlignedPages { base, mapped }),
+            None => Err(Errno::NOMEM),
+        }
+    }
+}
+
+/// Unlocks a mapping of one page that nobody else knows, and lets it grow to so many bytes, wherever there is room.
+fn grow_unlocked(page: *mut c_void, len: usize) -> Result<*mut c_void, Errno> {
+    // SAFETY: the page is a mapping of the caller's, which holds nothing; nobody has its address.
+    let grown = unsafe {
+        rustix::mm::munlock(page, page_size())
+            .and_then(|()| rustix::mm::mremap(page, page_size(), len, MremapFlags::MAYMOVE))
+    };
+    if grown.is_err() {
+        unmap(page.cast(), page_size());
+    }
+    grown
+}
+
+/// Unlocks a mapping of one page and lets it grow to so many bytes at `base`, in a reservation of the caller's, then
+/// permits access.
+fn place_unlocked(
+    page: *mut c_void,
+    base: *mut c_void,
+    len: usize,
+    protection: ProtFlags,
+) -> Result<(), Errno> {
+    let protection = MprotectFlags::from_bits_retain(protection.bits());
+    // SAFETY: the page is a mapping of the caller's, the target a part of the caller's reservation, which is as long; both
+    // hold nothing and nobody else has their addresses.
+    unsafe {
+        let moved = rustix::mm::munlock(page, page_size())
+            .and_then(|()| rustix::mm::mremap_fixed(page, page_size(), len, MremapFlags::MAYMOVE, base));
+        match moved {
+            Ok(_) => rustix::mm::mprotect(base, len, protection),
+            Err(errno) => {
+                unmap(page.cast(), page_size());
+                Err(errno)
+            }
+        }
+    }
+}
+
+/// Whether the kernel takes the pages of new mappings at once, found out by asking for one: nothing tells it.
+pub fn pages_are_locked() -> bool {
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a null hint without MAP_FIXED replaces no mapping.
+    let page =
+        unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), page_size(), protection, MapFlags::PRIVATE) };
+    let Ok(page) = page else {
+        return true; // A limit on locked memory refuses even this page; any other limit will refuse again.
+    };
+    let mut resident = 0_u8;
+    // SAFETY: one page of our own is asked for, and one byte written.
+    let asked = unsafe { libc::mincore(page, page_size(), &raw mut resident) };
+    unmap(page.cast(), page_size());
+    asked == 0 && resident & 1 != 0
+}
+
 impl Drop for AlignedPages {
     fn drop(&mut self) {
         unmap(self.base.as_ptr(), self.mapped);
@@ -335,15 +486,59 @@ mod tests {
     fn a_punched_range_reads_zero_and_gives_its_pages_back() {
         let fd = memfd::create("swathe-test", HUGE_PAGE as u64).unwrap();
         let mapping = Mapping::read_write(&fd, HUGE_PAGE).unwrap();
-        mapping.populate_write(0, 16 * page_size()).unwrap();
+        mapping.populate_write(&fd, 0, 16 * page_size()).unwrap();
         // SAFETY: in bounds, single thread.
         unsafe { byte(&mapping, page_size()).write_volatile(9) };
         let blocks = || rustix::fs::fstat(&fd).unwrap().st_blocks * 512;
         assert_eq!(blocks(), 16 * page_size() as i64);
-        punch_hole(&fd, 0, 8 * page_size() as u64).unwrap();
+        mapping.punch_hole(&fd, 0, 8 * page_size()).unwrap();
         assert_eq!(blocks(), 8 * page_size() as i64);
         // SAFETY: in bounds, single thread.
         assert_eq!(unsafe { byte(&mapping, page_size()).read_volatile() }, 0);
+    }
+
+    #[test]
+    fn a_mapping_that_grew_from_an_unlocked_page_is_as_any_other() {
+        let len = 2 * HUGE_PAGE + page_size();
+        let fd = memfd::create("swathe-test", len as u64).unwrap();
+        let both = ProtFlags::READ | ProtFlags::WRITE;
+        let pages = AlignedPages::map_unlocked(&fd, len, both).unwrap();
+        assert_eq!(pages.base.addr().get() % HUGE_PAGE, 0);
+        let mapping = Mapping {
+            pages: Pages::Live(pages),
+            len,
+            access: Access::ReadWrite,
+        };
+        let other = Mapping::read_only(&fd, len).unwrap();
+        // SAFETY: in bounds, and no other thread knows these mappings.
+        unsafe {
+            byte(&mapping, len - 1).write_volatile(7);
+            assert_eq!(byte(&other, len - 1).read_volatile(), 7);
+        }
+        assert_eq!(
+            rustix::fs::fstat(&fd).unwrap().st_blocks * 512,
+            page_size() as i64
+        );
+    }
+
+    #[test]
+    fn a_reservation_that_a_filter_forbids_is_told_with_both_calls() {
+        let pipe = rustix::pipe::pipe().unwrap().0;
+        // Nothing but files has room to reserve.
+        let short = reserve(&pipe, 0, page_size(), Errno::PERM).unwrap_err();
+        assert_ne!(short.kind(), io::ErrorKind::Unsupported, "{short}");
+        let fd = memfd::create("swathe-test", page_size() as u64).unwrap();
+        reserve(&fd, 0, page_size(), Errno::PERM).unwrap();
+        assert_eq!(
+            rustix::fs::fstat(&fd).unwrap().st_blocks * 512,
+            page_size() as i64
+        );
+        let grown = reserve(&fd, 0, 2 * page_size(), Errno::PERM).unwrap_err();
+        let text = grown.to_string();
+        assert!(
+            text.contains("MADV_POPULATE_WRITE") && text.contains("fallocate"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -354,7 +549,7 @@ mod tests {
         // SAFETY: in bounds, single thread.
         unsafe { byte(&mapping, HUGE_PAGE + 5).write_volatile(42) };
         assert_eq!(mapping.huge_page_bytes().unwrap(), 0);
-        let outcome = mapping.collapse(HUGE_PAGE, 2 * HUGE_PAGE);
+        let outcome = mapping.collapse(&fd, HUGE_PAGE, 2 * HUGE_PAGE);
         // SAFETY: in bounds, single thread.
         assert_eq!(unsafe { byte(&mapping, HUGE_PAGE + 5).read_volatile() }, 42);
         match outcome {
@@ -383,11 +578,11 @@ mod tests {
             (page_size(), 1),
             (usize::MAX - page_size() + 1, page_size()),
         ] {
-            let error = mapping.populate_write(offset, len).unwrap_err();
+            let error = mapping.populate_write(&fd, offset, len).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{offset} {len}");
         }
         assert_eq!(
-            mapping.collapse(0, page_size()).unwrap_err().kind(),
+            mapping.collapse(&fd, 0, page_size()).unwrap_err().kind(),
             io::ErrorKind::InvalidInput
         );
         assert!(Mapping::read_write(&fd, usize::MAX).is_err());

@@ -30,7 +30,10 @@ pub enum MemfdError {
         limit: u64,
     },
     /// A system call failed.
-    #[error("the memory file {name:?} of {len} bytes could not be made: {step} failed: {source}")]
+    #[error(
+        "the memory file {name:?} of {len} bytes could not be made: {step} failed: {source}{}",
+        remedy(source)
+    )]
     System {
         /// Name shown in `/proc/PID/maps`.
         name: String,
@@ -53,6 +56,18 @@ pub enum Step {
     Size,
     /// `fcntl(F_ADD_SEALS)`
     Seal,
+    /// `fcntl(F_GET_SEALS)`
+    Look,
+}
+
+/// What to do about a call that is not allowed. (What is short, the kernel says itself.)
+fn remedy(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::INVAL) => {
+            "; have the seccomp filter of this sandbox or container allow it"
+        }
+        _ => "",
+    }
 }
 
 impl fmt::Display for Step {
@@ -60,7 +75,8 @@ impl fmt::Display for Step {
         f.write_str(match self {
             Step::Create => "memfd_create",
             Step::Size => "ftruncate",
-            Step::Seal => "sealing its size",
+            Step::Seal => "fcntl(F_ADD_SEALS), which fixes its size,",
+            Step::Look => "fcntl(F_GET_SEALS)",
         })
     }
 }
@@ -86,10 +102,12 @@ pub fn create(name: &str, len: u64) -> Result<OwnedFd, MemfdError> {
         return Err(MemfdError::FileSizeLimit { len, limit });
     }
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // Kernels before 6.3 do not know NOEXEC_SEAL and answer EINVAL.
+    // Kernels before 6.3 do not know NOEXEC_SEAL and answer EINVAL. Filters that do not know it have answers of their own.
     let make = || {
         rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL).or_else(|errno| match errno {
-            Errno::INVAL => rustix::fs::memfd_create(name, flags),
+            Errno::INVAL | Errno::PERM | Errno::ACCESS | Errno::NOSYS => {
+                rustix::fs::memfd_create(name, flags)
+            }
             other => Err(other),
         })
     };
@@ -97,6 +115,8 @@ pub fn create(name: &str, len: u64) -> Result<OwnedFd, MemfdError> {
     rustix::fs::ftruncate(&fd, len).map_err(|errno| failed(Step::Size, errno))?;
     rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
         .map_err(|errno| failed(Step::Seal, errno))?;
+    // A process that is handed the file asks for its seals, and refuses it without.
+    rustix::fs::fcntl_get_seals(&fd).map_err(|errno| failed(Step::Look, errno))?;
     Ok(fd)
 }
 

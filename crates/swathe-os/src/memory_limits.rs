@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, getrlimit};
 
+use crate::cores::cgroup::{self, Group, Version};
+
 /// Bytes that can still be taken, and what bounds them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Headroom {
@@ -152,93 +154,183 @@ fn kib_field(text: &str, name: &str) -> Option<u64> {
 }
 
 /// Headroom in the memory control group of this process and in each of its ancestors.
-fn cgroup_headrooms() -> Vec<Headroom> {
-    let memberships = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut found = Vec::new();
-    for hierarchy in [Hierarchy::V2, Hierarchy::V1] {
-        let Some(path) = hierarchy.membership(&memberships) else {
-            continue;
-        };
-        let Some((root, mount)) = hierarchy.mount(&mounts) else {
-            continue;
-        };
-        // Inside a container the group's path may be given from outside the mounted part.
-        let relative = path.strip_prefix(&root).unwrap_or(Path::new(""));
-        let own = mount.join(relative);
-        let levels = own.ancestors().take_while(|level| level.starts_with(&mount));
-        found.extend(levels.filter_map(|level| hierarchy.headroom(level)));
-    }
-    found
+fn cgroup_headrooms() -> impl Iterator<Item = Headroom> {
+    groups().into_iter().filter_map(|group| headroom_in(&group))
 }
 
-/// The two generations of control groups; a machine may run both, with memory in either.
-#[derive(Clone, Copy)]
-enum Hierarchy {
-    V1,
-    V2,
+/// The memory control groups of this process, each hierarchy from the innermost outwards.
+fn groups() -> Vec<Group> {
+    cgroup::groups(Path::new("/"), b"memory")
 }
 
-impl Hierarchy {
-    /// Path of this process's group, without the leading slash, from `/proc/self/cgroup`.
-    fn membership(self, memberships: &str) -> Option<PathBuf> {
-        memberships.lines().find_map(|line| {
-            let mut fields = line.splitn(3, ':');
-            let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-            let ours = match self {
-                Hierarchy::V1 => controllers.split(',').any(|controller| controller == "memory"),
-                Hierarchy::V2 => controllers.is_empty(),
-            };
-            ours.then(|| PathBuf::from(path.trim_start_matches('/')))
-        })
+fn number(group: &Group, file: &str) -> Option<u64> {
+    let text = fs::read_to_string(group.directory.join(file)).ok()?;
+    text.trim().parse().ok()
+}
+
+/// The limit of one group, if it has one.
+fn limit_of(group: &Group) -> Option<u64> {
+    let files = match group.version {
+        Version::V1 => ["memory.limit_in_bytes"].as_slice(),
+        Version::V2 => ["memory.max", "memory.high"].as_slice(),
+    };
+    // "max" (version 2) does not parse and is no limit; version 1 writes a huge number, which never decides.
+    files.iter().filter_map(|file| number(group, file)).min()
+}
+
+fn headroom_in(group: &Group) -> Option<Headroom> {
+    let (usage, reclaimable) = match group.version {
+        Version::V1 => ("memory.usage_in_bytes", "total_inactive_file"),
+        Version::V2 => ("memory.current", "inactive_file"),
+    };
+    let limit = limit_of(group)?;
+    let usage = number(group, usage)?;
+    let reclaimable = count_in(group, "memory.stat", reclaimable).unwrap_or(0);
+    Some(Headroom {
+        bytes: limit.saturating_sub(usage.saturating_sub(reclaimable)),
+        limited_by: LimitedBy::Cgroup {
+            directory: group.directory.clone(),
+            limit,
+        },
+    })
+}
+
+/// A number of a file with a line for each, such as `memory.stat`.
+fn count_in(group: &Group, file: &str, name: &str) -> Option<u64> {
+    stat_field(&fs::read_to_string(group.directory.join(file)).ok()?, name)
+}
+
+/// Counts the processes that the kernel killed for want of memory, in the control groups of this process.
+///
+/// A process that dies of SIGKILL does not say who sent it. The kernel counts its own kills in the group of the victim
+/// before it sends the signal, so whoever is told of a death finds it counted.
+#[derive(Debug)]
+pub struct OomKills {
+    groups: Vec<Group>,
+    /// When this was made, or the last kill was claimed.
+    before: Counts,
+    /// Kills that were seen and not claimed.
+    unclaimed: u64,
+}
+
+/// What the groups count, innermost first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Counts {
+    kills: u64,
+    /// How often each group was at its limit; of version 1, whether it ever was.
+    limit_hits: Vec<u64>,
+}
+
+/// A process was killed by the kernel for want of memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OomKill {
+    /// The control group that was full: its directory, and its limit in bytes. `None` if it was the machine.
+    pub group: Option<(PathBuf, u64)>,
+}
+
+impl OomKills {
+    /// Counts from now on.
+    pub fn from_now() -> Self {
+        Self::in_groups(groups())
     }
 
-    /// The root inside the hierarchy (no leading slash) and the mount point, from `/proc/self/mountinfo`.
-    fn mount(self, mounts: &str) -> Option<(PathBuf, PathBuf)> {
-        mounts.lines().find_map(|line| {
-            let (placement, kind) = line.split_once(" - ")?;
-            let mut kind = kind.split(' ');
-            let (fs_type, _, options) = (kind.next()?, kind.next()?, kind.next()?);
-            let ours = match self {
-                Hierarchy::V1 => fs_type == "cgroup" && options.split(',').any(|option| option == "memory"),
-                Hierarchy::V2 => fs_type == "cgroup2",
-            };
-            let mut placement = placement.split(' ').skip(3);
-            let (root, point) = (placement.next()?, placement.next()?);
-            ours.then(|| (PathBuf::from(root.trim_start_matches('/')), PathBuf::from(point)))
-        })
+    fn in_groups(groups: Vec<Group>) -> Self {
+        let before = Counts::of(&groups);
+        Self {
+            groups,
+            before,
+            unclaimed: 0,
+        }
     }
 
-    fn headroom(self, directory: &Path) -> Option<Headroom> {
-        let read = |file: &str| fs::read_to_string(directory.join(file)).ok();
-        let (limits, usage, reclaimable) = match self {
-            Hierarchy::V1 => (
-                ["memory.limit_in_bytes"].as_slice(),
-                "memory.usage_in_bytes",
-                "total_inactive_file",
-            ),
-            Hierarchy::V2 => (
-                ["memory.max", "memory.high"].as_slice(),
-                "memory.current",
-                "inactive_file",
-            ),
-        };
-        // "max" (version 2) does not parse and is no limit; version 1 writes a huge number, which never decides.
-        let limit = limits
+    /// Explains one death by SIGKILL: each kill that the kernel has counted explains one.
+    pub fn claim(&mut self) -> Option<OomKill> {
+        let now = Counts::of(&self.groups);
+        self.unclaimed += now.kills.saturating_sub(self.before.kills);
+        if self.unclaimed == 0 {
+            return None;
+        }
+        self.unclaimed -= 1;
+        let hits = now.limit_hits.iter().zip(&self.before.limit_hits);
+        let full = self
+            .groups
             .iter()
-            .filter_map(|file| read(file)?.trim().parse::<u64>().ok())
-            .min()?;
-        let usage = read(usage)?.trim().parse::<u64>().ok()?;
-        let reclaimable = read("memory.stat")
-            .and_then(|stat| stat_field(&stat, reclaimable))
-            .unwrap_or(0);
-        Some(Headroom {
-            bytes: limit.saturating_sub(usage.saturating_sub(reclaimable)),
-            limited_by: LimitedBy::Cgroup {
-                directory: directory.to_owned(),
-                limit,
-            },
-        })
+            .zip(hits)
+            .filter(|(_, (now, before))| now > before);
+        let group = full
+            .filter_map(|(group, _)| Some((group.directory.clone(), limit_of(group)?)))
+            .min_by_key(|(_, limit)| *limit);
+        // While there are more to claim, they have the same cause.
+        if self.unclaimed == 0 {
+            self.before = now;
+        } else {
+            self.before.kills = now.kills;
+        }
+        Some(OomKill { group })
+    }
+}
+
+impl Counts {
+    fn of(groups: &[Group]) -> Self {
+        // The innermost group is that of the workers, too. Groups above count the kills of others (version 2), or theirs only.
+        let mut kills = groups.iter().filter_map(|group| match group.version {
+            Version::V1 => count_in(group, "memory.oom_control", "oom_kill"),
+            Version::V2 => count_in(group, "memory.events", "oom_kill"),
+        });
+        let limit_hits = groups.iter().map(|group| match group.version {
+            // Kernels of today no longer count in `memory.failcnt`; the most that was used is at the limit.
+            Version::V1 => u64::from(was_full(group)),
+            Version::V2 => count_in(group, "memory.events", "oom").unwrap_or(0),
+        });
+        Self {
+            kills: kills.next().unwrap_or(0),
+            limit_hits: limit_hits.collect(),
+        }
+    }
+}
+
+/// Whether the most that a group of version 1 ever had is its limit, as far as the kernel tells them apart: each core takes
+/// 64 pages at once.
+fn was_full(group: &Group) -> bool {
+    let most = number(group, "memory.max_usage_in_bytes").unwrap_or(0);
+    limit_of(group).is_some_and(|limit| most.saturating_add(1 << 20) >= limit)
+}
+
+/// The predicate of a sentence about the victim.
+impl fmt::Display for OomKill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("was killed by the kernel for want of memory: ")?;
+        match &self.group {
+            Some((directory, limit)) => write!(
+                f,
+                "the processes of control group {} together may have {} MiB; {}, or start fewer workers",
+                directory.display(),
+                limit >> 20,
+                LimitedBy::Cgroup {
+                    directory: directory.clone(),
+                    limit: *limit
+                }
+                .remedy()
+            ),
+            None => write!(
+                f,
+                "the machine had none left; {}, or start fewer workers",
+                LimitedBy::FreeMemory.remedy()
+            ),
+        }
+    }
+}
+
+/// Has the kernel's OOM killer take this process, and those that it starts, before the one that started it: the score of a
+/// process is its memory in thousandths of what there is, so a thousand more than the parent's is always more. What goes
+/// wrong is ignored: nothing but the choice is lost.
+pub fn offer_to_oom_killer() {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    let now = fs::read_to_string(FILE)
+        .ok()
+        .and_then(|text| text.trim().parse::<i32>().ok());
+    if let Some(now) = now {
+        let _ = fs::write(FILE, (now + 1000).min(1000).to_string());
     }
 }
 
@@ -275,46 +367,142 @@ mod tests {
         assert_eq!((none.bytes, none.limited_by), (u64::MAX, LimitedBy::Unknown));
     }
 
+    /// A made-up group, removed when dropped.
+    struct Made(Group);
+
+    impl Made {
+        fn new(name: &str, version: Version) -> Self {
+            let directory = std::env::temp_dir().join(format!("swathe-{name}-{}", std::process::id()));
+            fs::create_dir_all(&directory).unwrap();
+            Self(Group { version, directory })
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            fs::write(self.0.directory.join(name), text).unwrap();
+        }
+
+        fn same(&self, version: Version) -> Group {
+            Group {
+                version,
+                directory: self.0.directory.clone(),
+            }
+        }
+    }
+
+    impl Drop for Made {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0.directory);
+        }
+    }
+
     #[test]
-    fn groups_are_found_in_both_generations() {
-        let memberships = "5:cpu,cpuacct:/a\n4:memory:/jobs/7\n0::/system/app\n";
-        assert_eq!(Hierarchy::V1.membership(memberships), Some("jobs/7".into()));
-        assert_eq!(Hierarchy::V2.membership(memberships), Some("system/app".into()));
-        let mounts = "31 2 0:9 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
-                      35 31 0:32 /jobs /sys/fs/cgroup/memory rw shared:4 - cgroup cgroup rw,memory\n\
-                      41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        assert_eq!(
-            Hierarchy::V1.mount(mounts),
-            Some(("jobs".into(), "/sys/fs/cgroup/memory".into()))
+    fn each_kill_explains_one_death() {
+        for (version, kills) in [
+            (Version::V1, "memory.oom_control"),
+            (Version::V2, "memory.events"),
+        ] {
+            let made = Made::new("kills", version);
+            let above = Made::new("kills-above", version);
+            above.write(kills, "oom_kill 100\n");
+            let tell = |hits: u64, count: u64| {
+                made.write("memory.max_usage_in_bytes", &format!("{}\n", hits << 24));
+                made.write(kills, &format!("under_oom 0\noom {hits}\noom_kill {count}\n"));
+            };
+            made.write("memory.max", "67108864\n");
+            made.write("memory.limit_in_bytes", "67108864\n");
+            tell(3, 5);
+            let mut watch = OomKills::in_groups(vec![made.same(version), above.same(version)]);
+            assert_eq!(watch.claim(), None);
+            tell(4, 7);
+            let kill = OomKill {
+                group: Some((made.0.directory.clone(), 64 << 20)),
+            };
+            assert_eq!(watch.claim(), Some(kill.clone()));
+            assert_eq!(watch.claim(), Some(kill.clone()));
+            assert_eq!(watch.claim(), None);
+            assert!(kill.to_string().contains("together may have 64 MiB"), "{kill}");
+            // A kill without a full group: the machine was full.
+            made.write("memory.max_usage_in_bytes", "4096\n");
+            made.write(kills, "oom 4\noom_kill 8\n");
+            assert_eq!(watch.claim(), Some(OomKill { group: None }));
+        }
+    }
+
+    /// A process that takes more than its group may have; only where a group can be made.
+    #[test]
+    fn a_kill_by_the_kernel_is_counted() {
+        let (version, root, limit) = match Path::new("/sys/fs/cgroup/memory").is_dir() {
+            true => (Version::V1, "/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            false => (Version::V2, "/sys/fs/cgroup", "memory.max"),
+        };
+        let directory = Path::new(root).join(format!("swathe-os-test-{}", std::process::id()));
+        let made = fs::create_dir(&directory)
+            .and_then(|()| fs::write(directory.join(limit), (32 << 20).to_string()))
+            .and_then(|()| fs::metadata(directory.join("memory.stat")));
+        if let Err(e) = made {
+            let _ = fs::remove_dir(&directory);
+            return eprintln!("kills are not tested: no control group can be made: {e}");
+        }
+        // Where there is swap: none of it.
+        let _ = fs::write(
+            directory.join("memory.memsw.limit_in_bytes"),
+            (32 << 20).to_string(),
         );
-        assert_eq!(
-            Hierarchy::V2.mount(mounts),
-            Some(("".into(), "/sys/fs/cgroup/unified".into()))
+        let _ = fs::write(directory.join("memory.swap.max"), "0");
+        let group = Group {
+            version,
+            directory: directory.clone(),
+        };
+        let mut watch = OomKills::in_groups(vec![group]);
+        // A line without an end.
+        let hoard = format!(
+            "echo 0 > {}/cgroup.procs && exec tail /dev/zero",
+            directory.display()
         );
+        let ended = std::process::Command::new("sh")
+            .args(["-c", &hoard])
+            .status()
+            .unwrap();
+        let (claimed, again) = (watch.claim(), watch.claim());
+        while fs::remove_dir(&directory).is_err() {
+            std::thread::yield_now(); // the dead leave a moment after they were waited for
+        }
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&ended),
+            Some(9),
+            "{ended}"
+        );
+        let group = Some((directory, 32 << 20));
+        assert_eq!((claimed, again), (Some(OomKill { group }), None));
+    }
+
+    #[test]
+    fn without_groups_nothing_is_explained() {
+        assert_eq!(OomKills::in_groups(Vec::new()).claim(), None);
+        let nowhere = Group {
+            version: Version::V2,
+            directory: "/nowhere".into(),
+        };
+        assert_eq!(OomKills::in_groups(vec![nowhere]).claim(), None);
     }
 
     #[test]
     fn a_group_directory_gives_limit_minus_use_plus_cache() {
-        let directory = std::env::temp_dir().join(format!("swathe-cgroup-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        let write = |name: &str, text: &str| fs::write(directory.join(name), text).unwrap();
-        write("memory.max", "max\n");
-        write("memory.high", "1000\n");
-        write("memory.current", "700\n");
-        write("memory.stat", "anon 500\ninactive_file 200\n");
-        let v2 = Hierarchy::V2.headroom(&directory);
-        write("memory.limit_in_bytes", "600\n");
-        write("memory.usage_in_bytes", "900\n");
-        let v1 = Hierarchy::V1.headroom(&directory);
-        fs::remove_dir_all(&directory).unwrap();
-        assert_eq!(v2.unwrap().bytes, 500);
-        let v1 = v1.unwrap();
+        let made = Made::new("cgroup", Version::V2);
+        made.write("memory.max", "max\n");
+        made.write("memory.high", "1000\n");
+        made.write("memory.current", "700\n");
+        made.write("memory.stat", "anon 500\ninactive_file 200\n");
+        made.write("memory.limit_in_bytes", "600\n");
+        made.write("memory.usage_in_bytes", "900\n");
+        assert_eq!(headroom_in(&made.0).unwrap().bytes, 500);
+        let v1 = headroom_in(&made.same(Version::V1)).unwrap();
         assert_eq!(v1.bytes, 0, "use above the limit is no room, not an overflow");
         assert_eq!(
             v1.limited_by.to_string(),
             format!(
                 "the memory limit of 600 bytes of control group {}",
-                directory.display()
+                made.0.directory.display()
             )
         );
     }

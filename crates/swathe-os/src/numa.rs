@@ -90,7 +90,7 @@ mod tests {
         if let Err(error) = interleave(&mapping, &nodes) {
             return eprintln!("no NUMA support here: {error}");
         }
-        mapping.populate_write(0, HUGE_PAGE).expect("pages");
+        mapping.populate_write(&fd, 0, HUGE_PAGE).expect("pages");
         // SAFETY: the mapping is live and nobody else has it.
         let bytes = unsafe { std::slice::from_raw_parts(mapping.as_ptr().as_ptr(), HUGE_PAGE) };
         let found = nodes_of(&bytes[5..]).expect("the kernel knows");

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use swathe_memory::Block;
+use swathe_memory::{Block, arena::capacity};
 use swathe_os::{
     image,
     process::Pidfd,
@@ -80,6 +80,7 @@ impl Recipe {
         };
         let mut add: Vec<(String, String)> = thread_caps::caps(share, |name| std::env::var_os(name))
             .into_iter()
+            .chain(capacity::for_children())
             .map(|(name, value)| (name.to_owned(), value))
             .collect();
         add.push((MARKER.to_owned(), std::process::id().to_string()));

@@ -34,6 +34,8 @@ fn main() {
         Some("processes") => processes(number()),
         Some("address_space") => address_space(number()),
         Some("sandbox") => sandbox(),
+        Some("locked") => locked(argument(2).as_deref() == Some("root")),
+        Some("arena") => arena(),
         Some("shm") => shm(),
         Some("cgroup") => cgroup(Path::new(&argument(2).expect("a directory is given"))),
         other => panic!("nothing is called {other:?}"),
@@ -224,6 +226,70 @@ fn sandbox() {
         Ok(())
     };
     say("arrays", arrays());
+    assert_alone();
+}
+
+/// A program that has locked all memory that it has and will have.
+fn locked(stays_root: bool) {
+    const MOST: u64 = 32 << 20;
+    if !stays_root {
+        limit(Resource::RLIMIT_MEMLOCK, MOST);
+        let id = 1_000_000_000 + std::process::id();
+        if let Err(e) = setgid(Gid::from_raw(id)).and_then(|()| setuid(Uid::from_raw(id))) {
+            skip(&format!("only root can become somebody else: {e}"));
+        }
+    }
+    if let Err(e) = nix::sys::mman::mlockall(nix::sys::mman::MlockAllFlags::MCL_FUTURE) {
+        skip(&format!("memory cannot be locked here: {e}"));
+    }
+    say("pools", work());
+    let numbers = || -> Result<()> {
+        let folder = tempfile::tempdir().expect("there is room for files");
+        let path = folder.path().join("numbers.npy");
+        Array::from_fn(1 << 20, |i| i as u64)?.to_npy(&path)?;
+        let pool = Pool::builder().processes(2).build()?;
+        let found = pool.map(|x: u64| x + 1, &Array::<u64>::from_npy_path(&path)?)?;
+        assert!(found.iter().copied().eq(1..=1 << 20));
+        Ok(())
+    };
+    say("files", numbers());
+    let status = fs::read_to_string("/proc/self/status").expect("/proc is there");
+    let kib = |name: &str| -> u64 {
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .expect("it is told");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    };
+    println!("taken MiB: {}", kib("VmRSS:") >> 10);
+    assert_alone();
+}
+
+/// With the capacity that the environment says, or, without, one of 80 MiB.
+fn arena() {
+    if std::env::var_os("SWATHE_ARENA").is_none() {
+        let reserved = swathe::Memory::reserve_global(80 << 20);
+        say("reserving", reserved.map_err(swathe::Error::from));
+    }
+    say("pools", work());
+    let capacities = || -> Result<[usize; 2]> {
+        let here = swathe::Memory::global()?.stats().capacity;
+        let pool = Pool::builder().processes(1).build()?;
+        let in_workers = || {
+            swathe::Memory::global()
+                .expect("workers have arenas")
+                .stats()
+                .capacity
+        };
+        Ok([here, pool.apply(in_workers, ())?])
+    };
+    if let Ok([here, there]) = capacities() {
+        println!("here MiB: {}\nin a worker MiB: {}", here >> 20, there >> 20);
+        say(
+            "reserving later",
+            swathe::Memory::reserve_global(1 << 30).map_err(swathe::Error::from),
+        );
+    }
     assert_alone();
 }
 

@@ -201,7 +201,7 @@ fn only_the_process_that_made_an_arena_allocates_in_it() {
 fn the_global_arena_is_one_and_large() {
     let memory = Memory::global().unwrap();
     assert_eq!(memory.segment().id(), Memory::global().unwrap().segment().id());
-    assert!(memory.segment().len() >= LEAST_CAPACITY);
+    assert!(memory.segment().len() >= capacity::LEAST);
 }
 
 #[test]

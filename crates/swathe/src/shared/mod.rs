@@ -131,12 +131,12 @@ fn take_pages(segment: &Segment) -> Result<(), MemoryError> {
     })?;
     let huge = len - len % HUGE_PAGE;
     if huge > 0
-        && let Err(error) = mapping.collapse(0, huge)
+        && let Err(error) = mapping.collapse(segment.fd(), 0, huge)
     {
         tracing::debug!(%error, len, "no huge pages for shared words");
     }
     mapping
-        .populate_write(0, len)
+        .populate_write(segment.fd(), 0, len)
         .map_err(|source| MemoryError::Pages {
             needed: len as u64,
             source,
