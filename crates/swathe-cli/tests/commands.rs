@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
+    os::unix::fs::symlink,
     path::Path,
     process::{Child, Command, Output, Stdio},
 };
@@ -243,6 +244,42 @@ fn the_report_has_three_plots_and_needs_nothing_else() {
     // The bars of the timeline: at least as many as there are chunks.
     let timeline = page.split("Timeline of the workers").nth(1).unwrap();
     assert!(timeline.matches("<rect").count() > 250);
+}
+
+/// What others have put where a file is to be is not written to, nor is what it leads to.
+#[test]
+fn files_are_written_where_they_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let victim = at("victim");
+    std::fs::write(&victim, "precious").unwrap();
+    let small = ["bench", "--processes", "1", "--rounds", "1", "--len", "10"];
+    for name in ["a.json", "a.csv", "index.html"] {
+        symlink(&victim, at(name)).unwrap();
+    }
+    symlink(at("nowhere"), at("b.csv")).unwrap();
+    let name = |path: &str| at(path).to_str().unwrap().to_owned();
+    for asked in [
+        [String::from("--json"), name("a.json")],
+        ["--csv".into(), name("a.csv")],
+        ["--csv".into(), name("b.csv")],
+        ["--report".into(), name("")],
+    ] {
+        let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
+        refused(
+            &[&small[..], &asked].concat(),
+            1,
+            "cannot be written: it is a symbolic link",
+        );
+    }
+    assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+    assert!(!at("nowhere").exists());
+    // One's own is written anew.
+    std::fs::write(at("c.csv"), "x".repeat(10_000)).unwrap();
+    let (code, _, error) = run(&[&small[..], &["--csv", &name("c.csv")]].concat());
+    assert_eq!(code, 0, "{error}");
+    let table = std::fs::read_to_string(at("c.csv")).unwrap();
+    assert!(table.starts_with("kernel,") && !table.contains('x'), "{table}");
 }
 
 #[test]

@@ -2,15 +2,16 @@
 
 mod header;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ndarray::{ArrayViewD, IxDyn, ShapeBuilder};
 use ndarray_npy::WriteNpyExt;
+use swathe_os::file::{Place, open_input};
 
 use crate::array::Array;
 use crate::array_mut::ArrayMut;
@@ -43,7 +44,7 @@ pub struct NpyInfo {
 /// When the file cannot be read, or its header is not that of a `.npy` file.
 pub fn npy_info(path: impl AsRef<Path>) -> Result<NpyInfo, MemoryError> {
     let path = path.as_ref();
-    let file = File::open(path).map_err(|source| failed("open", path, source))?;
+    let file = open_input(path).map_err(|source| failed("open", path, source))?;
     let header = read_header(&file, path)?;
     Ok(NpyInfo {
         descr: header.descr,
@@ -249,36 +250,30 @@ fn stored_elements<T: Element>(
 }
 
 fn write_npy<T: Element>(path: &Path, view: &ArrayViewD<'_, T>) -> Result<(), MemoryError> {
-    let beside = temporary_name(path)?;
+    let refused = |error: io::Error| failed("write to", path, error);
+    let place = Place::of(path).map_err(|error| refused(error.into()))?;
+    let beside = place.beside(&unique_suffix());
+    let file = beside.create().map_err(|error| refused(error.into()))?;
     let write = || -> io::Result<()> {
-        let file = OpenOptions::new().write(true).create_new(true).open(&beside)?;
-        let mut writer = BufWriter::new(file);
+        let mut writer = BufWriter::new(&file);
         view.write_npy(&mut writer).map_err(|error| match error {
             ndarray_npy::WriteNpyError::Io(error) => error,
             other => io::Error::other(other),
         })?;
         writer.flush()?;
-        fs::rename(&beside, path)
+        Ok(beside.rename_over(&file, &place)?)
     };
-    write().map_err(|source| {
-        // Gone already if the file could not even be made; nothing else is left to do about it.
-        let _ = fs::remove_file(&beside);
-        failed("write to", path, source)
+    write().map_err(|error| {
+        beside.remove(&file);
+        refused(error)
     })
 }
 
-/// A name in the same directory (renaming works within a file system only) that nobody else uses.
-fn temporary_name(path: &Path) -> Result<PathBuf, MemoryError> {
+/// What makes a name in the same directory (renaming works within a file system only) that nobody else uses.
+fn unique_suffix() -> String {
     static WRITTEN: AtomicU64 = AtomicU64::new(0);
-    let no_name = || failed("write to", path, io::Error::other("it names no file"));
-    let mut name = path.file_name().ok_or_else(no_name)?.to_owned();
-    let unique = format!(
-        ".{}-{}.partial",
-        std::process::id(),
-        WRITTEN.fetch_add(1, Ordering::Relaxed)
-    );
-    name.push(unique);
-    Ok(path.with_file_name(name))
+    let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+    format!(".{}-{number}.partial", std::process::id())
 }
 
 #[cfg(test)]

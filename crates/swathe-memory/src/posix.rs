@@ -6,13 +6,14 @@
 //! look at another opening of the name. It serves the tests, as the other program. Python's
 //! `multiprocessing.shared_memory` is the usual one.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytemuck::Pod;
+use swathe_os::file::{NotOurs, check_ours};
 
 use crate::array::Array;
 use crate::error::MemoryError;
@@ -103,34 +104,14 @@ fn open_checked(name: &str) -> Result<File, MemoryError> {
         ),
         _ => unusable(name, format!("{} cannot be opened: {error}", path.display())),
     })?;
-    let found = file
-        .metadata()
-        .map_err(|error| unusable(name, error.to_string()))?;
-    if !found.is_file() {
-        return Err(unusable(
-            name,
-            format!("{} is not a regular file", path.display()),
-        ));
-    }
-    let user = fs::metadata("/proc/self")
-        .map_err(|error| unusable(name, error.to_string()))?
-        .uid();
-    if found.uid() != user {
-        return Err(unusable(
-            name,
-            format!(
-                "it belongs to user {} and this process runs as user {user}; have the same user make it",
-                found.uid()
-            ),
-        ));
-    }
-    let mode = found.mode() & 0o777;
-    if mode & 0o022 != 0 {
-        return Err(unusable(
-            name,
-            format!("its mode {mode:04o} lets other users write it; have it made with mode 0600"),
-        ));
-    }
+    check_ours(&file).map_err(|wrong| {
+        let remedy = match wrong {
+            NotOurs::Owner { .. } => "; have the same user make it",
+            NotOurs::Writable { .. } => "; have it made with mode 0600",
+            _ => "",
+        };
+        unusable(name, format!("{wrong}{remedy}"))
+    })?;
     Ok(file)
 }
 
@@ -143,6 +124,7 @@ fn unusable(name: &str, reason: String) -> MemoryError {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::{BufRead, BufReader, Write};
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
     use std::path::PathBuf;

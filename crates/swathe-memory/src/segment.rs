@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use bytemuck::{Pod, Zeroable};
+use swathe_os::file::open_input;
 pub use swathe_os::mapping::Access;
 use swathe_os::mapping::{self, Mapping};
 use swathe_os::{memfd, process};
@@ -189,11 +190,7 @@ impl Segment {
             path: path.to_owned(),
             source,
         };
-        let file = File::open(path).map_err(failed)?;
-        // Kinds other than regular files (directories, pipes, devices) have no length to map.
-        if !file.metadata().map_err(failed)?.is_file() {
-            return Err(failed(std::io::Error::other("it is not a regular file")));
-        }
+        let file = open_input(path).map_err(failed)?;
         let origin = Origin::File {
             path: path.to_owned(),
         };

@@ -1,6 +1,13 @@
 //! Other jobs, damaged files, full disks: refused in words, and nothing is overwritten.
 
-use std::{fs, os::unix::fs::FileExt, path::Path, process::Command, thread, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::{FileExt, PermissionsExt, chown, symlink},
+    path::Path,
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use swathe::{Array, Difference, Error, OutputError, Pool, Result};
 use swathe_tests::{pool, watch};
@@ -230,6 +237,62 @@ fn foreign_files_are_refused() -> Result<()> {
         text.starts_with("cannot create ") && text.contains("No such file"),
         "{text}"
     );
+    Ok(())
+}
+
+/// In a directory that others can write: what they have put there is neither believed nor changed.
+#[test]
+fn what_others_have_put_there_is_refused() -> Result<()> {
+    let pool = pool(1);
+    let place = Place::new();
+    let run = || pool.batch().output_file(place.output()).map(double, 0..10);
+    let victim = place.path().join("victim");
+    fs::write(&victim, "").expect("it can be written");
+    let new = place.path().join("out.npy.progress.new");
+    for name in [place.output(), place.progress(), new] {
+        for target in [victim.clone(), place.path().join("nowhere")] {
+            symlink(&target, &name).expect("it can be made");
+            let text = run().unwrap_err().to_string();
+            let expected = format!(
+                "{} is neither believed nor written: it is a symbolic link; name the file it leads to",
+                name.display()
+            );
+            assert!(text.starts_with(&expected), "{text}");
+            assert!(fs::read(&victim).expect("it is there").is_empty());
+            assert!(!place.path().join("nowhere").exists());
+            fs::remove_file(&name).expect("the link is still there");
+        }
+    }
+    fs::hard_link(&victim, place.output()).expect("it can be made");
+    let text = run().unwrap_err().to_string();
+    assert!(text.contains("it has 2 names (hard links)"), "{text}");
+    fs::remove_file(place.output()).expect("the link is still there");
+    assert!(fs::read(&victim).expect("it is there").is_empty());
+    assert!(!place.progress().exists());
+
+    let whole = run()?;
+    for path in [place.output(), place.progress()] {
+        let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is ours");
+        for open in [0o664, 0o602] {
+            mode(open);
+            let text = refusal(&place, run);
+            assert!(
+                text.contains(&format!("its mode 0{open:o} lets other users write it")),
+                "{text}"
+            );
+        }
+        mode(0o600);
+        // Only root can give files away.
+        if chown(&path, Some(65_534), None).is_ok() {
+            let text = refusal(&place, run);
+            assert!(
+                text.contains("it belongs to user 65534 and this process runs as user "),
+                "{text}"
+            );
+            chown(&path, Some(0), None).expect("root can");
+        }
+    }
+    assert_eq!(run()?, whole);
     Ok(())
 }
 

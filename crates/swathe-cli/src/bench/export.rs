@@ -1,6 +1,6 @@
 //! The figures for other programs.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ pub(crate) fn json(measured: &Measured, file: &Path) -> Result<()> {
     if file == Path::new("-") {
         return output::print(&text);
     }
-    fs::write(file, text).map_err(|error| cannot_write(file, &error))
+    output::write(file, text.as_bytes())
 }
 
 fn object(measured: &Measured, line: &Line) -> Value {
@@ -60,7 +60,7 @@ fn object(measured: &Measured, line: &Line) -> Value {
 /// Writes a line a contender.
 pub(crate) fn csv(measured: &Measured, file: &Path) -> Result<()> {
     let wrong = |error: csv::Error| Failure::new(format!("{} cannot be written: {error}", file.display()));
-    let mut writer = csv::Writer::from_path(file).map_err(wrong)?;
+    let mut writer = csv::Writer::from_writer(Vec::new());
     let heads = [
         "kernel",
         "contender",
@@ -90,19 +90,8 @@ pub(crate) fn csv(measured: &Measured, file: &Path) -> Result<()> {
         ];
         writer.write_record(record).map_err(wrong)?;
     }
-    writer.flush().map_err(|error| cannot_write(file, &error))
-}
-
-/// Sees that the files can be written, before minutes are spent on what is to stand in them.
-pub(crate) fn check(files: &[&Path]) -> Result<()> {
-    for file in files {
-        let opened = fs::OpenOptions::new().append(true).create(true).open(file);
-        opened.map_err(|error| cannot_write(file, &error))?;
-    }
-    Ok(())
-}
-
-/// The sentence for a file that cannot be written.
-pub(crate) fn cannot_write(file: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(format!("{} cannot be written: {error}", file.display()))
+    let bytes = writer
+        .into_inner()
+        .map_err(|error| wrong(error.into_error().into()))?;
+    output::write(file, &bytes)
 }

@@ -12,7 +12,7 @@ mod table;
 mod timeline;
 mod turn;
 
-use std::{fs, num::NonZeroUsize, path::Path, process::ExitCode};
+use std::{num::NonZeroUsize, path::Path, process::ExitCode};
 
 use swathe_memory::npy_info;
 use swathe_os::memory_limits::headroom;
@@ -82,7 +82,7 @@ fn bench_kernel<S: Step>(
     }
     if let Some(folder) = &args.report {
         report::write(&kernel, &plan, &measured, folder)?;
-        eprintln!("the plots are in {}", folder.join("index.html").display());
+        eprintln!("the plots are in {}", report::index(folder).display());
     }
     Ok(())
 }
@@ -90,12 +90,12 @@ fn bench_kernel<S: Step>(
 /// What cannot be written is better known before.
 fn check_outputs(args: &BenchArgs) -> Result<()> {
     let json = args.json.as_deref().filter(|file| *file != Path::new("-"));
-    let files: Vec<&Path> = json.into_iter().chain(args.csv.as_deref()).collect();
-    export::check(&files)?;
-    if let Some(folder) = &args.report {
-        fs::create_dir_all(folder).map_err(|error| export::cannot_write(folder, &error))?;
-    }
-    Ok(())
+    json.into_iter()
+        .chain(args.csv.as_deref())
+        .try_for_each(output::check)?;
+    args.report.as_deref().map_or(Ok(()), |folder| {
+        output::check_folder(folder, &report::index(folder))
+    })
 }
 
 /// A Vec that cannot be had ends the program, so it is asked for here.

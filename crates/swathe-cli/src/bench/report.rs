@@ -1,15 +1,14 @@
 //! The page of plots.
 
-use std::{fs, path::Path};
+use std::path::{Path, PathBuf};
 
 use super::{
-    export::cannot_write,
     kernel::{Kernel, Step},
     plot,
     run::{Measured, Plan},
     sweep, table, timeline,
 };
-use crate::{failure::Result, machine};
+use crate::{failure::Result, machine, output};
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;color:#22262e;background:#fff;max-width:1000px;margin:2em \
                      auto;padding:0 1em}h1{font-size:1.6em}h2{font-size:1.2em;margin-top:2em}pre{font-size:12px;\
@@ -46,8 +45,12 @@ pub(crate) fn write<S: Step>(
         ),
     ];
     let page = page(measured, &pictures);
-    let file = folder.join("index.html");
-    fs::write(&file, page).map_err(|error| cannot_write(&file, &error))
+    output::write(&index(folder), page.as_bytes())
+}
+
+/// Where the page is.
+pub(crate) fn index(folder: &Path) -> PathBuf {
+    folder.join("index.html")
 }
 
 fn page(measured: &Measured, pictures: &[(&str, &str, String)]) -> String {

@@ -1,4 +1,5 @@
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::path::PathBuf;
 
 use tempfile::TempDir;
 
@@ -282,7 +283,7 @@ fn damaged_files_say_what_was_found_expected_and_to_do() {
     let directory = TempDir::new().unwrap();
     assert!(npy_info(directory.path().join("missing.npy")).is_err());
     let text = npy_info(directory.path()).unwrap_err().to_string();
-    assert!(text.starts_with("cannot read "), "{text}");
+    assert!(text.starts_with("cannot open "), "{text}");
 }
 
 #[test]

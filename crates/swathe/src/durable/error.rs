@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use swathe_os::file::ReserveError;
+use swathe_os::file::{NotOurs, ReserveError};
 
 use super::progress_path;
 
@@ -57,6 +57,18 @@ pub enum OutputError {
         beside: PathBuf,
         /// What is wrong with it.
         found: String,
+    },
+    /// A file that another user has made, or can change.
+    #[error(
+        "{path} is neither believed nor written: {reason}; take it away if it is nobody's, or name a file in a directory \
+         of your own",
+        path = path.display()
+    )]
+    Untrusted {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: NotOurs,
     },
     /// There is no room for the file.
     #[error("there is no room for {path}: {source}", path = path.display())]

@@ -8,10 +8,9 @@
 //! 4. the session written: from here on workers may write.
 
 use std::{
-    ffi::OsString,
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     io,
-    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64, atomic::Ordering},
     thread,
@@ -20,10 +19,11 @@ use std::{
 
 use bytemuck::Zeroable;
 use swathe_memory::{Segment, SharedSlice};
-use swathe_os::file::{reserve, sync_directory_of};
+use swathe_os::file::{NotOurs, Place, reserve};
 use swathe_protocol::{ChunkStatus, StatusWord, Tag};
 
 use super::{
+    PROGRESS,
     error::OutputError,
     format::{Checkpoint, Head, Layout, PAGE, Session, Unreadable},
     progress_path,
@@ -79,71 +79,66 @@ pub(super) struct Wanted<'a> {
 impl Wanted<'_> {
     /// Begins the files or goes on with them.
     pub(super) fn open(mut self) -> Result<Output> {
-        let (path, progress_path) = (self.path.to_owned(), progress_path(self.path));
-        let values = open_locked(&path)?;
-        let held = values.try_clone().map_err(failed("open", &path))?;
-        let mut made = false;
-        let progress = self.open_progress(&values, &progress_path, &mut made);
+        let place = Place::of(self.path).map_err(refused("create", self.path))?;
+        let progress_place = place.beside(PROGRESS);
+        let values = open_locked(&place)?;
+        let held = values.try_clone().map_err(failed("open", self.path))?;
+        let mut made = None;
+        let progress = self.open_progress(&values, &progress_place, &mut made);
         let opened = progress.and_then(|progress| {
             self.go_on(Files {
-                path: path.clone(),
-                progress_path: progress_path.clone(),
+                path: self.path.to_owned(),
+                progress_path: progress_path(self.path),
                 values,
                 progress,
             })
         });
         if opened.is_err() {
             // With the lock held: what was made just now has nothing in it, and neither has an empty file.
-            if made {
-                let _ = fs::remove_file(&progress_path);
+            if let Some(progress) = &made {
+                progress_place.remove(progress);
             }
-            if made || length(&held, &path).is_ok_and(|len| len == 0) {
-                let _ = fs::remove_file(&path);
+            if made.is_some() || length(&held, self.path).is_ok_and(|len| len == 0) {
+                place.remove(&held);
             }
         }
         opened
     }
 
     /// The file of progress; it is made if there are no values either.
-    fn open_progress(&self, values: &File, progress_path: &Path, made: &mut bool) -> Result<File> {
-        match open_regular(progress_path, false) {
-            Err(error) if is_missing(&error) => {}
-            opened => return Ok(opened?),
+    fn open_progress(&self, values: &File, place: &Place, made: &mut Option<File>) -> Result<File> {
+        match place.open() {
+            Err(error) if error.is_missing() => {}
+            opened => return Ok(opened.map_err(refused("open", place.path()))?),
         }
         if length(values, self.path)? > 0 {
             return Err(OutputError::Foreign {
                 path: self.path.to_owned(),
-                found: format!("there is no {} beside it", progress_path.display()),
+                found: format!("there is no {} beside it", place.path().display()),
             }
             .into());
         }
-        *made = true;
-        self.begin(progress_path)
+        let file = self.begin(place)?;
+        *made = Some(file.try_clone().map_err(failed("open", place.path()))?);
+        Ok(file)
     }
 
     /// Makes the file of progress.
-    fn begin(&self, progress_path: &Path) -> Result<File> {
+    fn begin(&self, place: &Place) -> Result<File> {
         let layout = layout(&self.head).ok_or(Error::TooLong)?;
-        let mut name: OsString = progress_path.into();
-        name.push(".new");
-        let beside = PathBuf::from(name);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&beside)
-            .map_err(failed("create", &beside))?;
+        let (path, beside) = (place.path(), place.beside(".new"));
+        let file = beside.create_anew().map_err(refused("create", beside.path()))?;
         let write = || -> Result<(), OutputError> {
-            make_room(&file, layout.len as u64, progress_path)?;
+            make_room(&file, layout.len as u64, path)?;
             file.write_all_at(bytemuck::bytes_of(&self.head), 0)
                 .and_then(|()| file.sync_all())
-                .and_then(|()| fs::rename(&beside, progress_path))
-                .map_err(failed("write to", progress_path))?;
-            sync_directory_of(progress_path).map_err(failed("write to the directory of", progress_path))
+                .map_err(failed("write to", path))?;
+            beside.rename(&file, place).map_err(refused("write to", path))?;
+            place.sync().map_err(failed("write to the directory of", path))
         };
         write().inspect_err(|_| {
-            let _ = fs::remove_file(&beside);
+            beside.remove(&file);
+            place.remove(&file);
         })?;
         Ok(file)
     }
@@ -447,51 +442,28 @@ fn make_room(file: &File, len: u64, path: &Path) -> Result<(), OutputError> {
     })
 }
 
-fn is_missing(error: &OutputError) -> bool {
-    matches!(error, OutputError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
-}
-
-/// Opens a file to be read and written. A pipe or a device is refused; opening one would wait, or do something.
-fn open_regular(path: &Path, create: bool) -> Result<File, OutputError> {
-    let not_regular = |metadata: &fs::Metadata| OutputError::Foreign {
-        path: path.to_owned(),
-        found: if metadata.is_dir() {
-            "it is a directory".to_owned()
-        } else {
-            "it is not a regular file".to_owned()
+/// Turns a file that cannot be had, or must not be used, into a sentence.
+fn refused(action: &'static str, path: &Path) -> impl FnOnce(NotOurs) -> OutputError {
+    let path = path.to_owned();
+    move |reason| match reason {
+        NotOurs::Io(source) => OutputError::Io { action, path, source },
+        NotOurs::NoName | NotOurs::Directory | NotOurs::NotRegular => OutputError::Foreign {
+            path,
+            found: reason.to_string(),
         },
-    };
-    if let Ok(metadata) = fs::metadata(path)
-        && !metadata.is_file()
-    {
-        return Err(not_regular(&metadata));
-    }
-    const O_NONBLOCK: i32 = 0o4000;
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(create)
-        .truncate(false)
-        .custom_flags(O_NONBLOCK)
-        .open(path)
-        .map_err(failed(if create { "create" } else { "open" }, path))?;
-    let metadata = file.metadata().map_err(failed("open", path))?;
-    if metadata.is_file() {
-        Ok(file)
-    } else {
-        Err(not_regular(&metadata))
+        reason => OutputError::Untrusted { path, reason },
     }
 }
 
 /// Opens the file of values, or makes it, and locks it. The workers of a program that was killed hold its lock until
 /// they are gone, which is waited for.
-fn open_locked(path: &Path) -> Result<File, OutputError> {
-    let begun = Instant::now();
+fn open_locked(place: &Place) -> Result<File, OutputError> {
+    let (path, begun) = (place.path(), Instant::now());
     loop {
-        let file = open_regular(path, true)?;
+        let file = place.open_or_create().map_err(refused("create", path))?;
         match file.try_lock() {
             // Another job may have given up the file between the two, and removed it.
-            Ok(()) if is_at(&file, path) => return Ok(file),
+            Ok(()) if place.holds(&file) => return Ok(file),
             Ok(()) => {}
             Err(TryLockError::WouldBlock) if begun.elapsed() < LEAVING => {
                 thread::sleep(Duration::from_millis(10));
@@ -510,13 +482,5 @@ fn open_locked(path: &Path) -> Result<File, OutputError> {
                 return Ok(file);
             }
         }
-    }
-}
-
-fn is_at(file: &File, path: &Path) -> bool {
-    let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(held), Ok(named)) => same(held, named),
-        _ => false,
     }
 }

@@ -35,10 +35,12 @@ pub struct InFile {
     task_version: Option<String>,
 }
 
-/// The name of the file that says how far the job has come.
+/// What stands behind the name of an output in the name of the file that says how far the job has come.
+const PROGRESS: &str = ".progress";
+
 fn progress_path(path: &Path) -> PathBuf {
     let mut name: OsString = path.into();
-    name.push(".progress");
+    name.push(PROGRESS);
     name.into()
 }
 
@@ -77,6 +79,9 @@ impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
     /// beginning, and stay when the job is complete. To start anew, delete both. `out.npy` can be read at any time;
     /// positions that are not done hold zeros or anything else. While the job runs, nobody else may write or shorten
     /// the files; a second job with the same output is refused.
+    ///
+    /// Both are made for this user to write and for nobody else. In a directory that others can write, what they have put
+    /// there is neither believed nor changed: a file of another user, one that others can write, a link, a pipe.
     ///
     /// # What can be trusted
     /// - **A process was killed**, be it a worker, the program, or all of them, at any moment: what was published stays
