@@ -8,9 +8,9 @@ use nix::{
 };
 use swathe::{
     Array, Context, Result, Value,
-    observe::{self, JobState, ObserveError, Phase},
+    observe::{self, JobState, ObserveError, ObservedPool, Phase},
 };
-use swathe_tests::{pool, until};
+use swathe_tests::{pool, runs, until};
 
 fn nap(x: u64) -> u64 {
     thread::sleep(Duration::from_millis(1));
@@ -86,7 +86,7 @@ fn a_pool_can_be_watched_from_outside() -> Result<()> {
     let seen = || {
         let pids: Vec<u32> = pool.workers().iter().map(|worker| worker.pid).collect();
         let pools = observe::pools(std::process::id()).expect("there are pools");
-        let mut views = pools.iter().map(observe::ObservedPool::look);
+        let mut views = pools.iter().map(ObservedPool::look);
         views.find(|view| view.workers.iter().any(|worker| pids.contains(&worker.pid)))
     };
     until("both workers are seen at work", || {
@@ -194,5 +194,34 @@ fn elements_that_take_long_run_beside_each_other_at_once() -> Result<()> {
         let stream = pool.batch().chunk_size(1).with(&there)?.imap(meet, 0..6);
         assert_eq!(stream.collect::<Result<Vec<_>, _>>()?, [0, 1, 2, 3, 4, 5]);
     }
+    Ok(())
+}
+
+/// Nobody is there any more: neither awake, nor asleep, nor idle.
+#[test]
+fn a_slot_without_a_process_is_nobody() -> Result<()> {
+    let pool = pool(2);
+    pool.run_per_worker(|| ())?;
+    let surplus = pool.workers()[1].pid;
+    // Stopped, so that it does not leave by itself, and killed while it has nothing to do.
+    let send = |signal| kill(Pid::from_raw(surplus as i32), signal).expect("it runs");
+    until("it has nothing to do", || {
+        swathe_tests::Process::read(surplus).is_some_and(|process| process.state == 'S')
+    });
+    send(Signal::SIGSTOP);
+    pool.resize(1)?;
+    send(Signal::SIGKILL);
+    until("it is gone", || !runs(surplus) && pool.workers().len() == 1);
+    let mine = observe::pools(std::process::id()).expect("there is one");
+    let ghost = |view: &observe::PoolView| {
+        let seen = view.workers.get(1).map(|w| (w.pid, w.phase, w.is_asleep, w.job));
+        view.workers.len() == 2 && seen == Some((0, Phase::Starting, false, None))
+    };
+    assert!(
+        mine.iter().any(|pool| ghost(&pool.look())),
+        "{:?}",
+        mine.iter().map(ObservedPool::look).collect::<Vec<_>>()
+    );
+    assert_eq!(pool.map(|x: u64| x + 1, [1])?, [2]);
     Ok(())
 }

@@ -5,6 +5,10 @@ use std::{
     time::Duration,
 };
 
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
 use swathe::{ArrayMut, Context, Error, Pool, Result, Status, Value};
 use swathe_tests::{pool, watched};
 
@@ -196,5 +200,27 @@ fn callbacks_see_the_end_of_the_last_round() -> Result<()> {
     pool.close();
     pool.join()?;
     assert_eq!((CALLS.load(Ordering::SeqCst), pending.get()?.len()), (1, 20));
+    Ok(())
+}
+
+/// All on one core: whoever hears that a round is over takes it from the worker that said so, which then has its order of
+/// that round still to clear, and the order of the next one is there already.
+#[test]
+fn a_worker_that_comes_back_late_keeps_its_order_of_the_next_round() -> Result<()> {
+    fn at_the_second_try(context: &Context) -> usize {
+        assert!(context.attempt() > 1, "not at once");
+        context.worker()
+    }
+    let me = Pid::from_raw(0);
+    let all = sched_getaffinity(me).expect("there are cores");
+    let first = (0..CpuSet::count()).find(|cpu| all.is_set(*cpu).unwrap_or(false));
+    let mut one = CpuSet::new();
+    one.set(first.expect("one at least")).expect("it is a core");
+    sched_setaffinity(me, &one).expect("a thread may take less");
+    let pool = pool(2);
+    let batch = || pool.batch().retries(1).backoff(Duration::ZERO, Duration::ZERO);
+    for _ in 0..1000 {
+        assert_eq!(batch().run_per_worker(at_the_second_try)?, [0, 1]);
+    }
     Ok(())
 }

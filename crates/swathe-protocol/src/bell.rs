@@ -8,13 +8,16 @@ use crate::sync::{AtomicU32, Ordering, fence};
 /// State of a worker's park word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParkWordState {
+    /// Nobody is there to run or to sleep.
+    Vacant,
     /// Runs, or is about to.
     Awake,
     /// Sleeps, or is about to.
     Parked,
 }
 
-/// One worker's futex word. Zero is awake.
+/// One worker's futex word. Zero is vacant: no worker has come to work, or it is gone. So whoever counts those that are
+/// awake counts no ghosts, and need not look at their slots.
 #[repr(transparent)]
 #[derive(Debug, Default)]
 pub struct ParkWord(AtomicU32);
@@ -22,6 +25,9 @@ pub struct ParkWord(AtomicU32);
 impl ParkWord {
     /// The value to wait for a change of.
     pub const PARKED: u32 = 1;
+
+    const VACANT: u32 = 0;
+    const AWAKE: u32 = 2;
 
     /// Step S1: the sleeper says that it is going to sleep. It must then look for work once more, and call
     /// [`ParkWord::unpark_self`] if it finds some, or wait while the word holds [`ParkWord::PARKED`].
@@ -31,9 +37,22 @@ impl ParkWord {
         fence(Ordering::SeqCst);
     }
 
-    /// The sleeper is up.
+    /// The sleeper is up, or has come to work.
     pub fn unpark_self(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.0.store(Self::AWAKE, Ordering::Relaxed);
+    }
+
+    /// The supervisor says, under the lock that whoever wakes everybody holds, that the worker is gone.
+    pub fn vacate(&self) {
+        self.0.store(Self::VACANT, Ordering::Relaxed);
+    }
+
+    /// Ends the sleep, whoever else may have claimed to. A futex wake of all waiters is owed. Nothing happens to a word
+    /// that is vacant: who comes to work there looks around by himself.
+    pub fn wake_anyway(&self) {
+        if self.state() != ParkWordState::Vacant {
+            self.unpark_self();
+        }
     }
 
     /// Whether the sleeper may stop waiting.
@@ -55,16 +74,17 @@ impl ParkWord {
         self.0.load(Ordering::Relaxed) == Self::PARKED
             && self
                 .0
-                .compare_exchange(Self::PARKED, 0, Ordering::AcqRel, Ordering::Relaxed)
+                .compare_exchange(Self::PARKED, Self::AWAKE, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
     }
 
-    /// What the word says now, for onlookers.
+    /// What the word says now, for others than the sleeper.
+    #[inline]
     pub fn state(&self) -> ParkWordState {
-        if self.is_awake() {
-            ParkWordState::Awake
-        } else {
-            ParkWordState::Parked
+        match self.0.load(Ordering::Acquire) {
+            Self::VACANT => ParkWordState::Vacant,
+            Self::PARKED => ParkWordState::Parked,
+            _ => ParkWordState::Awake,
         }
     }
 }

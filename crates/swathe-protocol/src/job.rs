@@ -72,7 +72,7 @@ pub struct GateState {
     pub phase: JobPhase,
 }
 
-const EPOCH_MASK: u32 = (1 << 24) - 1;
+pub(crate) const EPOCH_MASK: u32 = (1 << 24) - 1;
 
 impl GateState {
     fn to_word(self) -> u64 {

@@ -200,8 +200,9 @@ impl Lane {
 }
 
 /// How many chunks all lanes have counted. Asked by a worker that ran out of work, after its own last count: of those
-/// that ask, the last to count sees them all, because of the fence.
-pub fn counted(lanes: &[Lane]) -> u64 {
+/// that ask, the last to count sees them all, because of the fence. Behind it is asked which lanes there are, too: a pool
+/// may have got more workers, and one of them may have counted.
+pub fn counted<'l>(lanes: impl FnOnce() -> &'l [Lane]) -> u64 {
     fence(Ordering::SeqCst);
-    lanes.iter().map(Lane::counted).fold(0, u64::wrapping_add)
+    lanes().iter().map(Lane::counted).fold(0, u64::wrapping_add)
 }

@@ -5,6 +5,7 @@
 
 use crate::{
     job::JobKey,
+    order::OrderWord,
     sync::{AtomicU32, AtomicU64, Ordering, fence},
 };
 
@@ -52,7 +53,7 @@ pub struct WorkerSlot {
     /// The job the worker is inside of: its hazard word.
     inside: AtomicU64,
     phase: AtomicU32,
-    /// Process id, set by the zygote when it has told the parent of this process, which waits for that.
+    /// Process id, set by the zygote when it has told the parent of this process, which waits for that; 0 for no process.
     pub pid: AtomicU32,
     /// How many processes have had this slot, set by the supervisor.
     pub incarnation: AtomicU32,
@@ -74,8 +75,8 @@ pub struct WorkerSlot {
     pub elements: AtomicU64,
     /// Nanoseconds spent inside tasks by this process.
     pub busy: AtomicU64,
-    /// A job that this worker must run its own chunk of: set by the parent, cleared by the worker.
-    pub errand: AtomicU64,
+    /// What the parent asks of this very worker.
+    pub order: OrderWord,
     /// Length of the text in `last_words`, bytes.
     last_words_len: AtomicU32,
     last_words: [AtomicU64; LAST_WORDS],
@@ -156,7 +157,7 @@ impl Default for WorkerSlot {
             strip_started: AtomicU64::default(),
             elements: AtomicU64::default(),
             busy: AtomicU64::default(),
-            errand: AtomicU64::default(),
+            order: OrderWord::default(),
             last_words_len: AtomicU32::default(),
             last_words: core::array::from_fn(|_| AtomicU64::default()),
         }
@@ -197,16 +198,14 @@ impl WorkerSlot {
         self.phase.store(phase as u32, Ordering::Release);
     }
 
-    /// The supervisor makes the slot ready for a new process. What a parent asked of the slot (its errand) stays.
+    /// The supervisor makes the slot ready for a new process. What a parent asked of the slot stays.
     pub fn renew(&self) {
-        self.leave();
-        self.set_phase(SlotPhase::Starting);
+        self.vacate();
         for word in [
             &self.held_handles,
             &self.copy.armed,
             &self.careful,
             &self.last_words_len,
-            &self.pid,
         ] {
             word.store(0, Ordering::Relaxed);
         }
@@ -221,6 +220,14 @@ impl WorkerSlot {
             word.store(0, Ordering::Relaxed);
         }
         self.incarnation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The supervisor has handed on what the dead worker held: nobody has the slot. Its last words and figures stay, until
+    /// the slot is made ready for another.
+    pub fn vacate(&self) {
+        self.leave();
+        self.set_phase(SlotPhase::Starting);
+        self.pid.store(0, Ordering::Relaxed);
     }
 
     /// Leaves a text for whoever finds the worker dead; cut to what fits.

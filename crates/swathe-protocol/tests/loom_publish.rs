@@ -71,7 +71,7 @@ impl Job {
             self.status[hand.first as usize].publish_final(Tag::NONE);
             self.lanes[me].count(hand);
         }
-        if lane::counted(&self.lanes) == self.cell.target.load(Relaxed)
+        if lane::counted(|| &self.lanes) == self.cell.target.load(Relaxed)
             && self.cell.gate.advance(OPEN, JobPhase::Complete)
         {
             self.completions.fetch_add(1, SeqCst);

@@ -122,7 +122,7 @@ impl Pool {
     /// Leaves, and completes the job if it is counted.
     fn leave(&self, job: &Job, me: usize, seen: GateState) {
         self.slots[me].leave();
-        if lane::counted(&job.lanes) == job.cell.target.load(Relaxed)
+        if lane::counted(|| &job.lanes) == job.cell.target.load(Relaxed)
             && job.cell.gate.advance(seen, JobPhase::Complete)
         {
             let _ = job.cell.bell.ring();

@@ -4,8 +4,8 @@ use std::sync::{Arc, atomic::Ordering};
 
 use swathe_memory::{MemoryError, Segment, Shared, SharedSlice};
 use swathe_protocol::{
-    Descriptor, Header, JobCell, JobKey, Lane, ParkWord, RingCell, RingEnds, RingView, SlotPhase, WorkerSlot,
-    bell, header::MAGIC,
+    Descriptor, Header, JobCell, JobKey, Lane, ParkWord, ParkWordState, RingCell, RingEnds, RingView,
+    SlotPhase, WorkerSlot, bell, header::MAGIC,
 };
 
 /// Job cells: how many jobs can be in work at once; more wait in the parent.
@@ -115,8 +115,10 @@ impl Control {
         self.jobs.get(key.index as usize)
     }
 
-    /// Whether any worker announces this job.
+    /// Whether any worker announces this job. Asked when its gate is not open any more, whoever has changed it.
     pub(crate) fn anyone_inside(&self, key: JobKey) -> bool {
+        // Step P1 of the hazard rule: the gate that was seen before the scan of the slots.
+        bell::publish_fence();
         let used = self.header.used_slots.load(Ordering::Relaxed) as usize;
         self.slots
             .iter()
@@ -134,14 +136,14 @@ impl Control {
     pub(crate) fn lookouts(&self, slots: usize) -> usize {
         let pairs = self.slots.iter().zip(self.parks.iter()).take(slots);
         pairs
-            .filter(|(slot, park)| slot.phase() == SlotPhase::Idle && park.is_awake())
+            .filter(|(slot, park)| slot.phase() == SlotPhase::Idle && park.state() == ParkWordState::Awake)
             .count()
     }
 
     /// How many workers do not sleep.
     pub(crate) fn awake(&self) -> usize {
         let parks = self.parks.iter().take(self.used_slots());
-        parks.filter(|park| park.is_awake()).count()
+        parks.filter(|park| park.state() == ParkWordState::Awake).count()
     }
 
     /// Whether there is a core that no worker needs at this moment.
@@ -195,11 +197,25 @@ impl Control {
         woken.map(|park| swathe_os::futex::wake(park.word(), 1)).count()
     }
 
+    /// Wakes one worker, for what only it can do.
+    pub(crate) fn wake(&self, worker: usize) {
+        bell::publish_fence();
+        if self.parks[worker].claim_wake() {
+            swathe_os::futex::wake(self.parks[worker].word(), 1);
+        }
+    }
+
+    /// The worker of a slot is gone for good, or until another is started: nobody is awake there, or looks for work.
+    pub(crate) fn vacate(&self, worker: usize) {
+        self.slots[worker].vacate();
+        self.parks[worker].vacate();
+    }
+
     /// Wakes every sleeping worker, also one whose wake was lost by a death.
     pub(crate) fn wake_all(&self) {
         bell::publish_fence();
         for park in self.parks.iter() {
-            park.unpark_self();
+            park.wake_anyway();
             swathe_os::futex::wake(park.word(), u32::MAX);
         }
     }
@@ -242,12 +258,39 @@ impl Control {
         seen: swathe_protocol::GateState,
     ) -> bool {
         let target = cell.target.load(Ordering::Relaxed);
-        swathe_protocol::lane::counted(self.lanes(key)) >= target
+        swathe_protocol::lane::counted(|| self.lanes(key)) >= target
             && cell.gate.advance(seen, swathe_protocol::JobPhase::Complete)
     }
 
     /// Puts a run into the ring.
     pub(crate) fn push(&self, run: Descriptor) -> Result<(), Descriptor> {
         self.ring().push(run)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_slots_with_a_worker_count_as_awake_or_looking_for_work() {
+        let control = Control::create(4).expect("a small segment can be made");
+        control.header.used_slots.store(4, Ordering::Relaxed);
+        control.set_lookouts(1, 2);
+        assert_eq!((control.awake(), control.lookouts(4)), (0, 0), "nobody has come");
+        for worker in 0..3 {
+            control.parks[worker].unpark_self();
+            control.slots[worker].set_phase(SlotPhase::Idle);
+        }
+        control.parks[2].prepare();
+        assert_eq!((control.awake(), control.lookouts(4)), (2, 2));
+        assert!(!control.spares_a_core());
+        // One dies looking for work, one asleep.
+        control.vacate(1);
+        control.vacate(2);
+        control.wake_all();
+        assert_eq!((control.awake(), control.lookouts(4)), (1, 1));
+        assert!(control.spares_a_core());
+        assert_eq!(control.wake_sleepers_for(4), 0, "nobody is left to be woken");
     }
 }

@@ -11,14 +11,13 @@ use std::{
 };
 
 use swathe_os::process::{self, monotonic_ns};
-use swathe_protocol::{JobPhase, SlotPhase, WorkerSlot};
+use swathe_protocol::{JobPhase, Order, SlotPhase, WorkerSlot};
 
 use crate::{
     job::End,
     state::{Core, State},
     supervisor::Supervisor,
     wire::{Kind, Message},
-    worker::RETIRE,
 };
 
 /// How long those that are at work may go on when their job's time is over: enough for the end of a strip.
@@ -299,7 +298,7 @@ impl Supervisor {
         }
         let slot = &core.control.slots[index];
         let phase = slot.phase();
-        let to_leave = slot.errand.load(Ordering::Relaxed) == RETIRE;
+        let to_leave = slot.order.read() == Order::Retire;
         match phase {
             // All jobs are over: wherever it is, it is to leave.
             _ if draining => {}
@@ -395,7 +394,7 @@ fn look_at_work(
     };
     let between = match slot.phase() {
         // If everybody were stopped like that, nobody would take what lies there.
-        SlotPhase::Idle => slot.errand.load(Ordering::Relaxed) != 0 || !core.control.ring().is_empty(),
+        SlotPhase::Idle => slot.order.read() != Order::None || !core.control.ring().is_empty(),
         _ => slot.strip_len.load(Ordering::Relaxed) == 0,
     };
     let stuck = watch.still_since(slot, between, now) + shortest + STUCK;

@@ -3,25 +3,36 @@
 //! A slot has one word for what its worker is asked: to do an errand, or to leave for good. So at most one such job has a
 //! cell at a time, and a worker that is one too many leaves after its errand.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
-use swathe_protocol::{JobKey, JobTerms, Span};
+use swathe_protocol::{JobKey, JobTerms, Order, Span};
 
 use crate::{
+    control::{Control, JOBS},
     round::Round,
     state::{Core, JobState, State},
-    worker::RETIRE,
 };
 
+const _: () = assert!(JOBS <= Order::CELLS, "an order can name every cell");
+
+impl Control {
+    /// Asks a worker to leave for good. What stood in its word is void: a job that is over.
+    pub(crate) fn retire(&self, worker: usize) {
+        self.slots[worker].order.give(Order::Retire);
+        self.wake(worker);
+    }
+}
+
 impl State {
-    /// Gives a worker its own chunk of a pinned job: position `w` is worker `w`'s, in a round of retries too.
-    pub(crate) fn send_errand(&mut self, core: &Core, key: JobKey, round: &Round, chunk: u32) {
+    /// Gives a worker its own chunk of a pinned job: position `w` is worker `w`'s, in a round of retries too. It is woken
+    /// by the caller.
+    pub(crate) fn send_errand(&mut self, core: &Core, key: JobKey, epoch: u32, round: &Round, chunk: u32) {
         let position = round.positions(round.numbers(Span::new(chunk, chunk + 1))).first;
         let worker = (position as usize).min(core.control.slots.len() - 1);
         core.control.lane(key, worker).fill(Span::new(chunk, chunk + 1));
         core.control.slots[worker]
-            .errand
-            .store(key.to_word(), Ordering::Release);
+            .order
+            .give(Order::Run { job: key, epoch });
         if self.pids[worker].is_none() {
             core.event.raise(); // It may have to be started for this.
         }
@@ -29,12 +40,10 @@ impl State {
 
     /// Whether a worker is wanted for a job that is not over, however many there should be.
     pub(crate) fn has_errand(&self, core: &Core, worker: usize) -> bool {
-        let word = core.control.slots[worker].errand.load(Ordering::Acquire);
-        word != 0
-            && word != RETIRE
-            && self
-                .job(JobKey::from_word(word))
-                .is_some_and(|job| !job.is_over())
+        match core.control.slots[worker].order.read() {
+            Order::Run { job, .. } => self.job(job).is_some_and(|job| !job.is_over()),
+            Order::None | Order::Retire => false,
+        }
     }
 
     /// The first of the waiting jobs that may have a cell.

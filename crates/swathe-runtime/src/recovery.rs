@@ -76,7 +76,7 @@ pub(crate) fn bury(core: &Core, state: &mut State, death: Death) -> Verdict {
         }
         SlotPhase::Starting | SlotPhase::Initializing | SlotPhase::Idle => {}
     }
-    slot.leave();
+    core.control.vacate(death.worker);
     // A wake may have been meant for the dead, or owed by it: everybody looks again.
     core.control.wake_all();
     for job in state.unfinished() {
@@ -197,7 +197,7 @@ fn give(
     careful: bool,
 ) {
     if round.terms.has(JobTerms::PINNED) {
-        chunks.for_each(|chunk| state.send_errand(core, key, round, chunk));
+        chunks.for_each(|chunk| state.send_errand(core, key, epoch, round, chunk));
     } else {
         state.push_run(core, key, epoch, chunks, careful);
     }

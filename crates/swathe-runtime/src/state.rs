@@ -605,7 +605,7 @@ impl State {
         };
         cell.gate.set(opened);
         if job.terms.has(JobTerms::PINNED) {
-            (0..chunks).for_each(|chunk| self.send_errand(core, key, round, chunk));
+            (0..chunks).for_each(|chunk| self.send_errand(core, key, opened.epoch, round, chunk));
             return core.control.wake_all();
         }
         // A caller who waits looks a moment later whether they have begun, and wakes workers if not: whoever is awake most

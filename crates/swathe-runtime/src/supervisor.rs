@@ -13,7 +13,7 @@ use swathe_os::{
     process::{self, ExitCause, Pidfd},
     socket::Socket,
 };
-use swathe_protocol::{Header, JobKey};
+use swathe_protocol::{Header, JobKey, Order};
 
 use crate::{
     chaos::Strikes,
@@ -326,14 +326,7 @@ impl Supervisor {
                         orders += 1;
                     }
                 }
-                (Some(_), false) => {
-                    core.control.slots[slot]
-                        .errand
-                        .store(crate::worker::RETIRE, Ordering::Release);
-                    if core.control.parks[slot].claim_wake() {
-                        swathe_os::futex::wake(core.control.parks[slot].word(), 1);
-                    }
-                }
+                (Some(_), false) => core.control.retire(slot),
                 _ => {}
             }
         }
@@ -393,10 +386,7 @@ impl Supervisor {
         let sent = Socket::pair().and_then(|(line, theirs)| {
             self.sources.add(&line, mark::LINE | slot as u64)?;
             words.renew();
-            let _ =
-                words
-                    .errand
-                    .compare_exchange(crate::worker::RETIRE, 0, Ordering::AcqRel, Ordering::Relaxed);
+            words.order.clear(Order::Retire);
             let incarnation = words.incarnation.load(Ordering::Relaxed);
             let order = Message::new(Kind::Fork, &[slot as u64, u64::from(incarnation)]);
             order.try_send(&zygote.socket, &[swathe_os::AsFd::as_fd(&theirs)])?;

@@ -15,7 +15,7 @@ use swathe_os::{
     socket::Socket,
 };
 use swathe_protocol::{
-    GateState, Header, JobCell, JobKey, JobPhase, JobTerms, Lane, SlotPhase, Span, WorkerSlot,
+    GateState, Header, JobCell, JobKey, JobPhase, JobTerms, Lane, Order, SlotPhase, Span, WorkerSlot,
 };
 
 use crate::{
@@ -139,8 +139,6 @@ const PANICKED: i32 = 101;
 const SPIN: Duration = Duration::from_micros(60);
 /// The longest sleep without a look around: no wake is ever lost, but a lost one would cost this, not a hang.
 const NAP: Duration = Duration::from_secs(1);
-/// Value of a slot's errand word: leave for good.
-pub(crate) const RETIRE: u64 = u64::MAX;
 
 thread_local! {
     static MAIN: Cell<bool> = const { Cell::new(false) };
@@ -376,9 +374,10 @@ impl Worker {
 
     /// Mows until it is time to leave.
     fn serve(&mut self) {
+        self.plan.control.parks[self.index].unpark_self();
         while !self.must_leave() {
             fault::point(Point::Idle);
-            if !(self.run_errand() || self.take_run() || self.steal()) {
+            if !(self.run_order() || self.take_run() || self.steal()) {
                 self.wait_for_work();
             }
         }
@@ -388,37 +387,42 @@ impl Worker {
     fn must_leave(&self) -> bool {
         let control = &self.plan.control;
         match control.header.shutdown.load(Ordering::Acquire) {
-            0 => self.tasks_left == 0 || self.slot().errand.load(Ordering::Acquire) == RETIRE,
+            0 => self.tasks_left == 0 || self.slot().order.read() == Order::Retire,
             Header::DRAIN => self.tasks_left == 0 || control.ring().is_empty(),
             _ => true,
         }
     }
 
     /// A job that wants this very worker.
-    fn run_errand(&mut self) -> bool {
-        let word = self.slot().errand.load(Ordering::Acquire);
-        if word == 0 || word == RETIRE {
+    fn run_order(&mut self) -> bool {
+        let order = self.slot().order.read();
+        let Order::Run { job, epoch } = order else {
             return false;
-        }
-        let key = JobKey::from_word(word);
+        };
         let control = self.plan.control.clone();
         fault::point(Point::BeforeClaim);
         self.slot().set_phase(SlotPhase::Popping);
         fault::point(Point::Claimed);
-        let entered = control
-            .job(key)
-            .and_then(|cell| Some((cell, cell.gate.enter(self.slot(), key)?)));
-        if let Some((cell, seen)) = entered {
-            self.mow(cell, key, seen, false);
-        } else {
-            self.slot().set_phase(SlotPhase::Idle);
+        match self.enter(&control, job, epoch) {
+            Some((cell, seen)) => self.mow(cell, job, seen, false),
+            None => self.slot().set_phase(SlotPhase::Idle),
         }
-        // Cleared last: a death before leaves the errand to the replacement, whose lane tells what is left of it.
-        let _ = self
-            .slot()
-            .errand
-            .compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed);
+        // Cleared last: a death before leaves the order to the replacement, whose lane tells what is left of it. If the
+        // parent has given another order meanwhile, of this very job in its next epoch, that stays.
+        self.slot().order.clear(order);
         true
+    }
+
+    /// Enters a job for what was claimed in this epoch of it. What is of an older epoch, or of a job that is over, is
+    /// dropped: the claims that were made since cover it.
+    fn enter<'c>(&self, control: &'c Control, job: JobKey, epoch: u32) -> Option<(&'c JobCell, GateState)> {
+        let cell = control.job(job)?;
+        let seen = cell.gate.enter(self.slot(), job)?;
+        if seen.epoch != epoch {
+            self.slot().leave();
+            return None;
+        }
+        Some((cell, seen))
     }
 
     /// Takes a run from the ring and mows it.
@@ -434,21 +438,14 @@ impl Worker {
             return false;
         };
         fault::point(Point::Claimed);
-        let entered = control
-            .job(run.job)
-            .and_then(|cell| Some((cell, cell.gate.enter(self.slot(), run.job)?)));
-        match entered {
-            Some((cell, seen)) if seen.epoch == run.epoch => {
+        match self.enter(&control, run.job, run.epoch) {
+            Some((cell, seen)) => {
                 control
                     .lane(run.job, self.index)
                     .fill(Span::new(run.first, run.first.saturating_add(run.chunks)));
                 self.mow(cell, run.job, seen, run.careful);
             }
-            _ => {
-                // A run of an older epoch, or of a job that is over: the rebuilt runs cover it.
-                self.slot().leave();
-                self.slot().set_phase(SlotPhase::Idle);
-            }
+            None => self.slot().set_phase(SlotPhase::Idle),
         }
         true
     }
@@ -537,7 +534,7 @@ impl Worker {
         let control = &self.plan.control;
         let something = |worker: &Self| {
             !control.ring().is_empty()
-                || worker.slot().errand.load(Ordering::Acquire) != 0
+                || worker.slot().order.read() != Order::None
                 || control.header.shutdown.load(Ordering::Acquire) != 0
         };
         if self.may_look_out() {

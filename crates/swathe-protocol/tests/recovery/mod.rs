@@ -180,7 +180,7 @@ impl Pool {
     }
 
     fn complete_if_counted(&self, seen: GateState) {
-        if lane::counted(&self.lanes) == self.cell.target.load(Relaxed)
+        if lane::counted(|| &self.lanes) == self.cell.target.load(Relaxed)
             && self.cell.gate.advance(seen, JobPhase::Complete)
         {
             self.ring();
