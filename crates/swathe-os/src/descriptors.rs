@@ -108,6 +108,12 @@ pub fn is_inherited(number: i32) -> bool {
     flags.is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC))
 }
 
+/// Which file, socket or pipe a descriptor stands for: device and inode. `None` if it is not open.
+pub fn identity(fd: impl AsFd) -> Option<(u64, u64)> {
+    let stat = rustix::fs::fstat(fd).ok()?;
+    Some((stat.st_dev, stat.st_ino))
+}
+
 /// Opens the standard descriptors that are closed, on `/dev/null` (or, where there is none, on memory of nobody).
 ///
 /// # Errors

@@ -349,11 +349,19 @@ impl Watch {
             data: EventData::new_u64(0),
         };
         let mut events = [none; 64];
-        // `epoll_wait` itself counts milliseconds.
-        if !poll(&[self.0.as_fd()], timeout)?[0] {
-            return Ok(Vec::new());
-        }
-        match wait(&self.0, &mut events[..], Some(&Timespec::default())) {
+        // `epoll_wait` itself counts milliseconds. But it waits in a process that may have no descriptors any more, where
+        // `poll` refuses.
+        let (none, waited) = (Timespec::default(), poll(&[self.0.as_fd()], timeout));
+        let long = timeout.map(|t| Timespec {
+            tv_sec: t.as_secs().min(1 << 30) as i64,
+            tv_nsec: i64::from(t.subsec_nanos()),
+        });
+        let left = match waited {
+            Ok(ready) if !ready[0] => return Ok(Vec::new()),
+            Ok(_) => Some(&none),
+            Err(_) => long.as_ref(),
+        };
+        match wait(&self.0, &mut events[..], left) {
             Ok(ready) => Ok(events[..ready].iter().map(|event| event.data.u64()).collect()),
             Err(rustix::io::Errno::INTR) => Ok(Vec::new()),
             Err(e) => Err(e.into()),
@@ -451,6 +459,9 @@ pub fn adopts_orphans() -> bool {
 
 /// Reaps those children that have ended and whose name says that they were a pool's.
 pub fn reap_named(is_ours: impl Fn(&str) -> bool) {
+    if !proc_is_ours() {
+        return;
+    }
     let tasks = std::fs::read_dir("/proc/self/task")
         .into_iter()
         .flatten()
@@ -469,8 +480,17 @@ pub fn reap_named(is_ours: impl Fn(&str) -> bool) {
     }
 }
 
+/// Whether `/proc` counts processes as this one does: in a namespace of its own a process may see another's `/proc`.
+fn proc_is_ours() -> bool {
+    let own = std::fs::read_link("/proc/self");
+    own.is_ok_and(|own| own.to_str() == Some(&std::process::id().to_string()))
+}
+
 /// Whether a process has ended and was not reaped.
 fn is_zombie(pid: u32) -> bool {
+    if !proc_is_ours() {
+        return false;
+    }
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name may contain anything, also brackets and spaces.
     stat.rsplit(')')
@@ -485,6 +505,9 @@ pub fn is_running(pid: u32) -> bool {
 
 /// Whether a process has a memory file of this name mapped. `None` if it may not be asked.
 pub fn maps_memory_file(pid: u32, name: &str) -> Option<bool> {
+    if !proc_is_ours() {
+        return None;
+    }
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
     let file = format!("/memfd:{name} ");
     // A process that is ending has no maps any more.

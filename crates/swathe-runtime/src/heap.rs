@@ -14,7 +14,7 @@ use std::{
 
 use parking_lot::Mutex;
 use swathe_memory::Segment;
-use swathe_os::socket::Socket;
+use swathe_os::{descriptors, socket::Socket};
 use swathe_protocol::{JobCell, JobKey, JobTerms};
 
 use crate::{
@@ -32,22 +32,44 @@ const ALIGN: u64 = 16;
 
 /// A worker's line to the parent, for the few things that are not in shared memory. Shared with user threads of the
 /// worker, hence the lock; one question, one answer.
+///
+/// A task may close descriptors that it does not own. Then the number may stand for something of the task's by now, which
+/// must not be written to: so it is looked at before it is used.
 #[derive(Debug)]
-pub(crate) struct ParentLine(Mutex<Socket>);
+pub(crate) struct ParentLine {
+    socket: Mutex<Socket>,
+    identity: Option<(u64, u64)>,
+}
 
 impl ParentLine {
     pub(crate) fn new(socket: Socket) -> Self {
-        Self(Mutex::new(socket))
+        Self {
+            identity: descriptors::identity(&socket),
+            socket: Mutex::new(socket),
+        }
+    }
+
+    fn is_still(&self, socket: &Socket) -> bool {
+        self.identity.is_some() && descriptors::identity(socket) == self.identity
     }
 
     /// Says something that needs no answer. A parent that is gone need not know it.
     pub(crate) fn tell(&self, message: &Message) {
-        let _ = message.send(&self.0.lock(), &[]);
+        let socket = self.socket.lock();
+        if self.is_still(&socket) {
+            let _ = message.send(&socket, &[]);
+        }
     }
 
     /// Asks, and waits for the answer. A parent that is gone ends this process.
     pub(crate) fn ask(&self, question: &Message) -> Result<Message, String> {
-        let socket = self.0.lock();
+        let socket = self.socket.lock();
+        if !self.is_still(&socket) {
+            return Err(
+                "a task or an initializer has closed the descriptor by which this worker speaks to its pool"
+                    .to_owned(),
+            );
+        }
         let answer = question
             .send(&socket, &[])
             .and_then(|()| Message::receive(&socket));

@@ -10,6 +10,7 @@ use std::{
 
 use swathe_memory::{Access, registry};
 use swathe_os::{
+    memory_limits::OomKills,
     process::{self, ExitCause, Pidfd},
     socket::Socket,
 };
@@ -42,6 +43,9 @@ const RESTLESS: Duration = Duration::from_millis(1);
 const ORDERS: usize = 64;
 /// How long after the loss of a zygote its workers may come back to a program that adopts orphans.
 const ORPHANAGE: Duration = Duration::from_secs(2);
+
+/// SIGKILL, which does not say who sent it.
+const KILL: i32 = 9;
 
 /// What the supervisor waits for, as marks: which kind in the upper half, which slot in the lower.
 mod mark {
@@ -111,6 +115,7 @@ pub(crate) struct Supervisor {
     next_look: Option<Instant>,
     pub(crate) pauses: Pauses,
     strikes: Strikes,
+    oom_kills: OomKills,
 }
 
 impl Supervisor {
@@ -131,6 +136,7 @@ impl Supervisor {
             deaths: VecDeque::new(),
             next_look: None,
             strikes: Strikes::new(chaos),
+            oom_kills: OomKills::from_now(),
             core,
             recipe,
             sources,
@@ -500,6 +506,12 @@ impl Supervisor {
         let process = self.forget(slot);
         let (doom, struck) = process.map_or((None, false), |process| (process.doom, process.struck));
         let core = self.core.clone();
+        if cause == ExitCause::Signal(KILL)
+            && doom.is_none()
+            && let Some(kill) = self.oom_kills.claim()
+        {
+            core.control.slots[slot].write_last_words(&format!("it {kill}"));
+        }
         let mut state = core.state.lock();
         state.pids[slot] = None;
         let verdict = recovery::bury(

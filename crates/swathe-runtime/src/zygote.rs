@@ -20,7 +20,7 @@ use std::{
 
 use swathe_memory::{Access, Segment, SegmentId};
 use swathe_os::{
-    AsFd, futex, image,
+    AsFd, futex, image, memory_limits,
     process::{self, ExitCause, Forked, Pidfd, Reaped},
     signals::{self, Mask},
     socket::Socket,
@@ -211,6 +211,8 @@ fn serve() -> io::Result<()> {
         return Err(other("the parent runs another build of this program".into()));
     }
     greeting.surroundings.restore();
+    // Where memory is short the kernel should end a worker, whose element is done again, and not the parent.
+    memory_limits::offer_to_oom_killer();
     process::set_name(NAME);
     let program = match process::has_one_thread() {
         true => None,
