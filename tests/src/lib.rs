@@ -3,6 +3,8 @@
 //!
 //! Nothing here asserts a maximum time: the deadlines only turn a hang into a failure that says where.
 
+pub mod stranger;
+
 use std::{
     collections::BTreeMap,
     ffi::OsString,

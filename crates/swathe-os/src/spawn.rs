@@ -9,6 +9,7 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     ptr,
+    sync::OnceLock,
 };
 
 use crate::{
@@ -302,6 +303,11 @@ fn identity(path: &std::path::Path) -> io::Result<(u64, u64)> {
 
 /// Path, device and inode of the file that the main program is mapped from.
 fn main_object_file() -> Option<(String, (u64, u64))> {
+    static FILE: OnceLock<Option<(String, (u64, u64))>> = OnceLock::new();
+    FILE.get_or_init(find_main_object_file).clone()
+}
+
+fn find_main_object_file() -> Option<(String, (u64, u64))> {
     let address = crate::image::main_program_address()?;
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     maps.lines().find_map(|line| {
