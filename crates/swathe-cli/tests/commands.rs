@@ -340,7 +340,7 @@ fn doctor_tries_everything_and_its_exit_code_tells() {
     assert_eq!(error, "");
     let all: Value = serde_json::from_str(&out).unwrap();
     let findings = all["findings"].as_array().unwrap();
-    for section in ["cores", "memory", "limits", "job", "system", "pool"] {
+    for section in ["cores", "memory", "limits", "host", "job", "system", "pool"] {
         assert!(
             findings.iter().any(|finding| finding["section"] == section),
             "{section}"
@@ -376,6 +376,81 @@ fn doctor_warns_of_a_job_that_does_not_say_its_cores() {
         out.contains("warning") && out.contains("--cpus-per-task"),
         "{out}"
     );
+}
+
+/// What the doctor finds in a process that is started by this shell command line, in which `$0` is the program.
+fn found(by: &str) -> Vec<Value> {
+    let _watch = watch();
+    let output = Command::new("sh")
+        .args(["-c", by, env!("CARGO_BIN_EXE_swathe")])
+        .output();
+    let (_, out, _) = ended(output.unwrap());
+    let all: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}"));
+    all["findings"].as_array().unwrap().clone()
+}
+
+#[test]
+fn doctor_sees_what_the_host_has_left() {
+    let table = [
+        (
+            "exec env --ignore-signal=CHLD $0 doctor --json",
+            "ignored signals",
+            "SIGCHLD",
+            "note",
+        ),
+        (
+            "exec env --block-signal=USR1 $0 doctor --json",
+            "blocked signals",
+            "SIGUSR1",
+            "note",
+        ),
+        (
+            "exec $0 doctor --json 0<&- 2>&-",
+            "descriptors 0 to 2",
+            "0, 2 closed",
+            "note",
+        ),
+        (
+            "PMI_RANK=0 PMI_SIZE=1 exec $0 doctor --json",
+            "MPI launcher",
+            "PMI_RANK to PMI_SIZE",
+            "ok",
+        ),
+        (
+            "SWATHE_CORES=two exec $0 doctor --json",
+            "SWATHE_CORES",
+            "is \"two\"",
+            "failure",
+        ),
+        (
+            "SWATHE_CORES=1 exec $0 doctor --json",
+            "for this job",
+            "1",
+            "note",
+        ),
+        (
+            "SWATHE_ARENA=128M exec $0 doctor --json",
+            "address space of a process",
+            "128 MiB",
+            "ok",
+        ),
+        (
+            "ulimit -c 0; ulimit -s 512; exec $0 doctor --json",
+            "stack of a task (RLIMIT_STACK)",
+            "512 KiB",
+            "warning",
+        ),
+    ];
+    for (by, what, value, severity) in table {
+        let findings = found(by);
+        let finding = findings.iter().find(|finding| finding["what"] == what);
+        let finding = finding.unwrap_or_else(|| panic!("{by}: nothing about {what}"));
+        assert!(
+            finding["value"].as_str().unwrap().contains(value),
+            "{by}: {finding}"
+        );
+        assert_eq!(finding["severity"], severity, "{by}: {finding}");
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use cgroup::{Group, Version};
 use grants::Grant;
 
-pub(crate) mod cgroup;
+pub mod cgroup;
 mod grants;
 mod openmp;
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::process::{Resource, getrlimit};
 
@@ -160,7 +160,19 @@ fn cgroup_headrooms() -> impl Iterator<Item = Headroom> {
 
 /// The memory control groups of this process, each hierarchy from the innermost outwards.
 fn groups() -> Vec<Group> {
-    cgroup::groups(Path::new("/"), b"memory")
+    cgroup::of_this_process(b"memory")
+}
+
+/// The control group of this process with the smallest limit on memory, and the limit, if any is below the memory of the
+/// machine.
+pub fn tightest_group() -> Option<(PathBuf, u64)> {
+    let limits = groups()
+        .into_iter()
+        .filter_map(|group| Some((limit_of(&group)?, group.directory)));
+    let tightest = limits.min_by_key(|(limit, _)| *limit);
+    tightest
+        .filter(|(limit, _)| *limit < physical_memory())
+        .map(|(limit, directory)| (directory, limit))
 }
 
 fn number(group: &Group, file: &str) -> Option<u64> {
@@ -342,6 +354,8 @@ fn stat_field(stat: &str, name: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     const MEMINFO: &str =

@@ -28,6 +28,22 @@ const LIMITS: [Resource; 15] = [
     Resource::Stack,
 ];
 
+/// Whether a variable is one by which a launcher of MPI programs tells a process which rank it is, and how to speak to it. A
+/// worker is no rank: a task that initialized MPI with them would speak in the name of its parent.
+pub fn is_launchers(variable: &str) -> bool {
+    const PREFIXES: [&str; 8] = [
+        "OMPI_",
+        "PMIX_",
+        "PMI_",
+        "PMI2_",
+        "PRTE_",
+        "HYD",
+        "MPI_LOCAL",
+        "MPIEXEC_",
+    ];
+    PREFIXES.iter().any(|prefix| variable.starts_with(prefix))
+}
+
 /// Mask of created files, niceness, limits and allowed cores of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {

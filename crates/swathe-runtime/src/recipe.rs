@@ -34,19 +34,6 @@ const WORKER_VARIABLE: &str = "SWATHE_WORKER";
 pub(crate) const NAME_IT: &str = "if it runs under a loader, an emulator or an interpreter, name the program that workers \
                                   are started from (`Builder::worker_executable`, or the variable SWATHE_WORKER)";
 
-/// Variables by which a launcher tells a process which rank it is, and how to speak to it. A worker is no rank: a task that
-/// initialized MPI with them would speak in the name of its parent.
-const LAUNCHER_PREFIXES: [&str; 8] = [
-    "OMPI_",
-    "PMIX_",
-    "PMI_",
-    "PMI2_",
-    "PRTE_",
-    "HYD",
-    "MPI_LOCAL",
-    "MPIEXEC_",
-];
-
 /// How a zygote is started, the first time and again.
 pub(crate) struct Recipe {
     program: Program,
@@ -84,12 +71,11 @@ impl Recipe {
             .map(|(name, value)| (name.to_owned(), value))
             .collect();
         add.push((MARKER.to_owned(), std::process::id().to_string()));
-        let of_launcher = |name: &str| LAUNCHER_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
         Ok(Self {
             program: Program {
                 file,
                 args,
-                env: spawn::environment(of_launcher, &add),
+                env: spawn::environment(surroundings::is_launchers, &add),
             },
             // Without it workers begin where the host is when they are started.
             directory: surroundings::current_directory().ok(),

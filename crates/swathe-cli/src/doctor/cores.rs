@@ -19,7 +19,10 @@ const THREADS: [&str; 4] = [
 
 pub(super) fn examine() -> Vec<Finding> {
     let cores = cores::cores();
-    let mut findings = vec![count(&cores), affinity(), load(), waiting(&cores)];
+    let mut findings = vec![count(&cores)];
+    findings.extend(others(&cores));
+    findings.extend(variable());
+    findings.extend([affinity(), load(), waiting(&cores)]);
     findings.extend(THREADS.iter().filter_map(|name| threads(name, cores.count)));
     findings.push(numa(&cores::numa_nodes()));
     findings
@@ -29,6 +32,13 @@ fn count(cores: &Cores) -> Finding {
     let finding =
         Finding::ok(SECTION, "for this job", cores.count.to_string()).by(cores.decided_by.to_string());
     match &cores.decided_by {
+        CoreSource::LocalRanks { .. } => finding.but(
+            Severity::Note,
+            format!(
+                "each rank has its part; if they do not work at the same time, set {}",
+                cores::VARIABLE
+            ),
+        ),
         CoreSource::CgroupQuota {
             quota_us, period_us, ..
         } if quota_us % period_us != 0 => finding.but(
@@ -43,10 +53,42 @@ fn count(cores: &Cores) -> Finding {
     }
 }
 
+/// The parties that would have allowed more, or as much.
+fn others(cores: &Cores) -> Vec<Finding> {
+    let others = cores::limits().into_iter().filter(|limit| limit != cores);
+    others
+        .map(|limit| {
+            Finding::ok(SECTION, "other limits", limit.count.to_string()).by(limit.decided_by.to_string())
+        })
+        .collect()
+}
+
+/// Said only if it is wrong: otherwise it is among the limits.
+fn variable() -> Option<Finding> {
+    let error = cores::check_variable().err()?;
+    let finding = Finding::ok(SECTION, cores::VARIABLE, error.to_string()).by("the environment");
+    Some(finding.but(
+        Severity::Failure,
+        format!("correct or unset {}: no pool is built with it", cores::VARIABLE),
+    ))
+}
+
+/// Workers may use what the process may, however narrowly its main thread is bound.
 fn affinity() -> Finding {
-    let cpus = cores::affinity();
-    let list: Vec<String> = ranges(&cpus).iter().map(ToString::to_string).collect();
-    Finding::ok(SECTION, "CPU numbers", list.join(",")).by("the affinity of this process")
+    let (thread, process) = (cores::affinity(), cores::process_affinity());
+    let finding =
+        Finding::ok(SECTION, "CPU numbers", ranges(&process).join(",")).by("the affinity of this process");
+    match thread.len() < process.len() {
+        true => finding.but(
+            Severity::Note,
+            format!(
+                "the main thread is bound to {} (OMP_PROC_BIND, GOMP_CPU_AFFINITY?); workers are not, but what this \
+                 program does itself is: bind no thread in a program that holds pools",
+                ranges(&thread).join(",")
+            ),
+        ),
+        false => finding,
+    }
 }
 
 /// `0-3`, `8`.

@@ -1,8 +1,11 @@
 //! What the batch system and the container allow.
 
-use std::{env, fs, path::PathBuf};
+use std::{env, fs, path::Path};
+
+use swathe_os::{cores::cgroup, memory_limits};
 
 use super::finding::{Finding, Severity};
+use crate::units;
 
 const SECTION: &str = "job";
 const SLURM: [&str; 6] = [
@@ -15,45 +18,45 @@ const SLURM: [&str; 6] = [
 ];
 
 pub(super) fn examine() -> Vec<Finding> {
-    let mut findings = vec![cgroup()];
+    let mut findings = vec![memory_group()];
     findings.extend(pids());
+    findings.extend(suspends());
     findings.extend(slurm());
     findings
 }
 
-/// The group of cgroup version 2 that this process is in.
-fn group() -> Option<String> {
-    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
-    Some(path.to_owned())
-}
-
-fn cgroup() -> Finding {
-    match group() {
-        Some(path) => Finding::ok(SECTION, "cgroup", path).by("cgroup version 2"),
-        None => Finding::ok(SECTION, "cgroup", "none of version 2"),
+/// The innermost group, and the one that bounds memory if there is one.
+fn memory_group() -> Finding {
+    const WHAT: &str = "memory of the control group";
+    let groups = cgroup::of_this_process(b"memory");
+    match memory_limits::tightest_group() {
+        Some((directory, limit)) => Finding::ok(SECTION, WHAT, format!("at most {}", units::bytes(limit)))
+            .by(directory.display().to_string()),
+        None => {
+            let finding = Finding::ok(SECTION, WHAT, "no limit");
+            match groups.first() {
+                Some(group) => finding.by(group.directory.display().to_string()),
+                None => finding,
+            }
+        }
     }
 }
 
 /// `pids.max` of a group or the groups above it: a pool that hits it cannot start its workers.
 fn pids() -> Option<Finding> {
-    let mut folder = PathBuf::from(format!("/sys/fs/cgroup{}", group()?));
-    let number = |folder: &PathBuf, name| -> Option<u64> {
+    let number = |folder: &Path, name| -> Option<u64> {
         fs::read_to_string(folder.join(name)).ok()?.trim().parse().ok()
     };
-    let mut tightest: Option<(u64, PathBuf)> = None;
-    while folder.starts_with("/sys/fs/cgroup") {
-        if let Some(max) = number(&folder, "pids.max") {
-            let left = max.saturating_sub(number(&folder, "pids.current").unwrap_or(0));
-            if tightest.as_ref().is_none_or(|(least, _)| left < *least) {
-                tightest = Some((left, folder.clone()));
-            }
-        }
-        if !folder.pop() {
-            break;
-        }
-    }
-    let (left, folder) = tightest?;
+    let room = |group: cgroup::Group| {
+        let max = number(&group.directory, "pids.max")?;
+        let left = max.saturating_sub(number(&group.directory, "pids.current").unwrap_or(0));
+        Some((left, group.directory))
+    };
+    let groups = cgroup::of_this_process(b"pids");
+    let (left, folder) = groups
+        .into_iter()
+        .filter_map(room)
+        .min_by_key(|(left, _)| *left)?;
     let finding = Finding::ok(
         SECTION,
         "processes in the cgroup",
@@ -67,6 +70,23 @@ fn pids() -> Option<Finding> {
         ),
         _ => finding,
     })
+}
+
+/// Whoever suspends the job stops all of its processes at once. (A group that is frozen now does not run this.)
+fn suspends() -> Option<Finding> {
+    let groups = cgroup::of_this_process(b"freezer");
+    let can_freeze = |group: &&cgroup::Group| {
+        ["freezer.state", "cgroup.freeze"]
+            .iter()
+            .any(|file| group.directory.join(file).exists())
+    };
+    let group = groups.iter().find(can_freeze)?;
+    let finding = Finding::ok(
+        SECTION,
+        "suspends",
+        "stop parent and workers together; elements are given the time",
+    );
+    Some(finding.by(group.directory.display().to_string()))
 }
 
 fn slurm() -> Vec<Finding> {

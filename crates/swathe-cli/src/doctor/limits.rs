@@ -5,6 +5,7 @@ use std::fs;
 use rustix::process::{Resource, Rlimit, getrlimit};
 
 use super::finding::{Finding, Severity};
+use crate::units;
 
 const SECTION: &str = "limits";
 /// Descriptors that a pool of any size should find free.
@@ -13,7 +14,7 @@ const FILES: u64 = 256;
 const PROCESSES: u64 = 64;
 
 pub(super) fn examine() -> Vec<Finding> {
-    vec![files(), processes(), file_size()]
+    vec![files(), processes(), file_size(), core_dumps(), data(), stack()]
 }
 
 fn text(limit: Option<u64>) -> String {
@@ -86,5 +87,59 @@ fn file_size() -> Finding {
             "it also bounds shared memory, which is a file to the kernel",
         ),
         None => finding,
+    }
+}
+
+/// A worker that crashes may leave one; arenas are not in it.
+fn core_dumps() -> Finding {
+    let limit = getrlimit(Resource::Core).current;
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
+    let pattern = pattern.trim();
+    // A program at the end of a pipe gets dumps whatever the limit is.
+    let value = match (limit, pattern.starts_with('|')) {
+        (Some(0), false) => "none".to_owned(),
+        (_, true) => format!("go to {}", pattern[1..].split(' ').next().unwrap_or_default()),
+        (limit, false) => format!(
+            "of up to {}, to {pattern}",
+            limit.map_or("any size".to_owned(), units::bytes)
+        ),
+    };
+    Finding::ok(SECTION, "core dumps (RLIMIT_CORE)", value)
+        .by("ulimit -c and kernel.core_pattern; shared memory is left out")
+}
+
+/// What `max_memory_per_child` sets in workers.
+fn data() -> Finding {
+    let limit = getrlimit(Resource::Data).current;
+    let finding = Finding::ok(
+        SECTION,
+        "private memory (RLIMIT_DATA)",
+        limit.map_or("unlimited".to_owned(), units::bytes),
+    )
+    .by("ulimit -d");
+    match limit {
+        Some(bytes) if bytes < 256 << 20 => finding.but(
+            Severity::Warning,
+            "raise it (`ulimit -d unlimited`) and use `Builder::max_memory_per_child`, which bounds workers only",
+        ),
+        _ => finding,
+    }
+}
+
+/// Tasks run on a worker's main stack, which this bounds.
+fn stack() -> Finding {
+    let limit = getrlimit(Resource::Stack).current;
+    let finding = Finding::ok(
+        SECTION,
+        "stack of a task (RLIMIT_STACK)",
+        limit.map_or("unlimited".to_owned(), units::bytes),
+    )
+    .by("ulimit -s");
+    match limit {
+        Some(bytes) if bytes < 1 << 20 => finding.but(
+            Severity::Warning,
+            "raise it (`ulimit -s 8192`): a task that needs more ends its worker",
+        ),
+        _ => finding,
     }
 }

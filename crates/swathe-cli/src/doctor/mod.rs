@@ -2,6 +2,7 @@
 
 mod cores;
 mod finding;
+mod host;
 mod job;
 mod limits;
 mod memory;
@@ -18,10 +19,13 @@ use finding::{Finding, Severity};
 
 /// Looks, tries, and tells.
 pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
+    // Before anything here has started a thread or changed a signal.
+    let host = host::examine();
     let findings: Vec<Finding> = [
         cores::examine(),
         memory::examine(),
         limits::examine(),
+        host,
         job::examine(),
         system::examine(),
         pool::examine(),

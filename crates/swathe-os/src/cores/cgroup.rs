@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// The two interfaces of control groups, which a machine may mount side by side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Version {
+pub enum Version {
     /// One hierarchy a controller.
     V1,
     /// One hierarchy for all controllers.
@@ -23,11 +23,16 @@ struct Mount {
 
 /// A control group that holds this process, directly or through a child group.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Group {
+pub struct Group {
     /// Which files to look for in it.
-    pub(crate) version: Version,
+    pub version: Version,
     /// Its directory, as an absolute path of this process.
-    pub(crate) directory: PathBuf,
+    pub directory: PathBuf,
+}
+
+/// As [`groups`], of this process.
+pub fn of_this_process(controller: &[u8]) -> Vec<Group> {
+    groups(Path::new("/"), controller)
 }
 
 /// The groups whose limits of this controller (`cpu`, say) hold for this process, each hierarchy from the innermost
