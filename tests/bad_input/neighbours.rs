@@ -176,6 +176,31 @@ fn calls_that_a_filter_forbids() {
     );
 }
 
+/// A main thread that the program, or an OpenMP runtime before `main`, has bound to one core of several.
+#[test]
+fn a_bound_main_thread_binds_no_pool() {
+    let cores = |bind: &str, preload: Option<&str>, variables: &[(&str, &str)]| {
+        let mut program = Command::new(NEIGHBOUR);
+        program.args(["cores", bind]).envs(variables.iter().copied());
+        program.envs(preload.map(|library| ("LD_PRELOAD", library)));
+        let said = said_by(&mut program).expect("everybody can bind threads");
+        ["the main thread's", "the pool's", "the workers'"].map(|what| of(&said, what).to_owned())
+    };
+    let free = cores("", None, &[]);
+    let [all, processes, workers] = &free;
+    let bound = cores("bound", None, &[]);
+    assert_eq!((&*bound[0], &bound[1], &bound[2]), ("1", processes, workers));
+    if all == "1" {
+        let _ = writeln!(io::stderr(), "on one core nothing can be bound more narrowly");
+    }
+    // GCC's runtime, where there is one: it binds the thread that loads it.
+    let openmp = cores("", Some("libgomp.so.1"), &[("OMP_PROC_BIND", "true")]);
+    assert_eq!(openmp[1..], free[1..]);
+    // A user's word counts, and the workers may run wherever the program may.
+    let less = cores("", None, &[("SWATHE_CORES", "1")]);
+    assert_eq!((&less[0], &*less[1], &less[2]), (all, "1", &format!("[{all}]")));
+}
+
 /// The kernel would take all pages of an arena that is larger than the memory.
 #[test]
 fn a_program_that_locks_all_its_memory() {

@@ -10,7 +10,7 @@ use std::{
 
 use nix::{
     mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare},
     sys::{
         resource::{Resource, getrlimit, setrlimit},
         signal::{Signal, kill},
@@ -36,6 +36,7 @@ fn main() {
         Some("sandbox") => sandbox(),
         Some("locked") => locked(argument(2).as_deref() == Some("root")),
         Some("arena") => arena(),
+        Some("cores") => cores(argument(2).as_deref() == Some("bound")),
         Some("shm") => shm(),
         Some("cgroup") => cgroup(Path::new(&argument(2).expect("a directory is given"))),
         other => panic!("nothing is called {other:?}"),
@@ -262,6 +263,32 @@ fn locked(stays_root: bool) {
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     };
     println!("taken MiB: {}", kib("VmRSS:") >> 10);
+    assert_alone();
+}
+
+/// How many cores a pool gets, and on how many each of its workers may run.
+fn cores(bind_main: bool) {
+    let allowed = || {
+        let set = sched_getaffinity(Pid::from_raw(0)).expect("it can be asked");
+        (0..CpuSet::count())
+            .filter(|&cpu| set.is_set(cpu).unwrap_or(false))
+            .count()
+    };
+    if bind_main {
+        // A thread that lives on, as those of OpenMP do.
+        std::thread::spawn(|| std::thread::sleep(Duration::from_secs(3600)));
+        let set = sched_getaffinity(Pid::from_raw(0)).expect("it can be asked");
+        let first = (0..CpuSet::count()).find(|&cpu| set.is_set(cpu).unwrap_or(false));
+        let mut one = CpuSet::new();
+        one.set(first.expect("it runs somewhere")).expect("it is a CPU");
+        sched_setaffinity(Pid::from_raw(0), &one).expect("it may be bound more narrowly");
+    }
+    println!("the main thread's: {}", allowed());
+    let pool = Pool::builder().build().expect("pools work");
+    println!("the pool's: {}", pool.processes());
+    let each = pool.run_per_worker(move || allowed()).expect("workers answer");
+    println!("the workers': {each:?}");
+    drop(pool);
     assert_alone();
 }
 
