@@ -221,7 +221,7 @@ fn serve() -> io::Result<()> {
     signals::notice_children();
     signals::block_only(Mask::empty().with(signals::CHILD));
     let threads = match program {
-        Some(_) => process::thread_names().split_off(1).join("\n"),
+        Some(_) => process::thread_names().get(1..).unwrap_or_default().join("\n"),
         None => String::new(),
     };
     let ready = [&image::build_id()[..], threads.as_bytes()].concat();
