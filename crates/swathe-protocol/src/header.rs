@@ -2,8 +2,8 @@
 
 use crate::{bell::ParkWord, sync::AtomicU32, sync::AtomicU64};
 
-/// First bytes of a control segment.
-pub const MAGIC: u64 = u64::from_le_bytes(*b"swathe\x01\0");
+/// First bytes of a control segment; the last but one is the version of its layout, which `tests/layout.rs` watches over.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"swathe\x02\0");
 
 /// The header of a control segment.
 #[repr(C, align(128))]
@@ -24,6 +24,8 @@ pub struct Header {
     /// How many idle workers may stay awake for a while, looking for work: one less than there are cores, because the
     /// parent needs one; 0 when there are more processes than cores.
     pub lookouts: AtomicU32,
+    /// Naps that have found something to do for which nobody had rung: counted under the feature `chaos`, 0 if all is well.
+    pub rescued: AtomicU32,
     /// Where the parent's courier sleeps.
     pub courier: ParkWord,
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     bell::Bell,
+    lane::{self, Lane},
     slot::WorkerSlot,
     status::Tag,
     sync::{AtomicU32, AtomicU64, Ordering, fence},
@@ -139,6 +140,12 @@ impl Gate {
         (seen.phase == JobPhase::Open && self.change(seen, closed)).then_some(closed)
     }
 
+    /// The parent does not believe that a job is over: it is closed, to be rebuilt, as by [`Gate::close`].
+    pub fn recall(&self, seen: GateState) -> Option<GateState> {
+        let closed = seen.next_epoch(JobPhase::Closed);
+        self.change(seen, closed).then_some(closed)
+    }
+
     fn change(&self, seen: GateState, next: GateState) -> bool {
         let done = self
             .0
@@ -169,6 +176,16 @@ impl Gate {
             slot.leave();
             None
         }
+    }
+
+    /// A worker leaves a job that it did nothing in, or was refused by. `true`: the job was stopped, and whoever waits for the
+    /// last to leave it may have seen the announcement: ring.
+    #[must_use]
+    pub fn withdraw(&self, slot: &WorkerSlot) -> bool {
+        slot.leave();
+        // The end of the announcement before the look at the gate; pairs with step P1, as in `enter`.
+        fence(Ordering::SeqCst);
+        self.state().phase == JobPhase::Stopped
     }
 
     /// Whether nothing has changed since `seen`: asked by a worker before every strip.
@@ -309,6 +326,9 @@ pub struct JobCell {
     pub gate: Gate,
     /// Chunks that this epoch's lanes must count for the job to be complete.
     pub target: AtomicU64,
+    /// The open gate of an epoch whose chunks somebody found to be counted, to the number; written before that gate is
+    /// completed. A gate that is complete without it was overwritten.
+    vouched: AtomicU64,
     /// Head of the list of failure records: an offset into the data segment, 0 for none. Pushed to by one
     /// compare-exchange; read when the job is over.
     pub failures: AtomicU64,
@@ -330,6 +350,31 @@ impl JobCell {
         for (word, value) in self.terms.iter().zip(terms.to_words()) {
             word.store(value, Ordering::Relaxed);
         }
+    }
+
+    /// Completes a job if all its chunks are counted, from the gate that was seen. `true` for the one who did it.
+    #[inline]
+    pub fn complete_if_counted<'l>(&self, seen: GateState, lanes: impl FnOnce() -> &'l [Lane]) -> bool {
+        let counted = lane::counted(lanes);
+        let target = self.target.load(Ordering::Relaxed);
+        if counted < target {
+            return false;
+        }
+        if counted == target {
+            // Before the gate, on the same cache line: it costs nothing, and nobody waits for it.
+            self.vouched.store(seen.to_word(), Ordering::Relaxed);
+        }
+        self.gate.advance(seen, JobPhase::Complete)
+    }
+
+    /// Whether a completion that the parent has seen is what it says: somebody has counted exactly all chunks, and nobody
+    /// has died in this epoch, who may have written anything anywhere. If not, the parent looks at the status words.
+    pub fn is_vouched(&self, complete: GateState) -> bool {
+        let open = GateState {
+            phase: JobPhase::Open,
+            ..complete
+        };
+        self.vouched.load(Ordering::Relaxed) == open.to_word() && self.disturbed.load(Ordering::Relaxed) == 0
     }
 
     /// Reads the terms. Exact for whoever entered by the gate.

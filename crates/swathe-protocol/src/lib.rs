@@ -28,6 +28,23 @@ pub use job::{Gate, GateState, JobCell, JobKey, JobPhase, JobTerms};
 pub use lane::{Hand, Lane, Span};
 pub use order::{Order, OrderWord};
 pub use ring::{Descriptor, RingCell, RingEnds, RingView};
-pub use slot::{Copy, SlotPhase, WorkerSlot};
+pub use slot::{Copy, SlotPhase, Strip, WorkerSlot};
 pub use status::{ChunkStatus, StatusWord, Tag};
 pub use tally::Tally;
+
+// What lies in shared memory: each a whole number of lines, or of words on one. (Loom's atomics are larger.)
+#[cfg(not(loom))]
+const _: () = {
+    assert!(size_of::<Header>() == 128);
+    assert!(size_of::<RingEnds>() == 256);
+    assert!(size_of::<RingCell>() == 24);
+    assert!(size_of::<WorkerSlot>() == 768);
+    assert!(size_of::<ParkWord>() == 4);
+    assert!(size_of::<Bell>() == 4);
+    assert!(size_of::<Gate>() == 8);
+    assert!(size_of::<OrderWord>() == 8);
+    assert!(size_of::<JobCell>() == 256);
+    assert!(size_of::<Lane>() == 64);
+    assert!(size_of::<StatusWord>() == 4);
+    assert!(size_of::<Tally>() == 128);
+};

@@ -102,8 +102,13 @@ impl<'a> RingView<'a> {
         loop {
             // SYNC ring-publish: pairs with the release of `tail` in `push`.
             let tail = self.ends.tail.0.load(Ordering::Acquire);
-            if tail.wrapping_sub(head) as i64 <= 0 {
-                return None;
+            if !self.is_between(head, tail) {
+                let now = self.ends.head.0.load(Ordering::Acquire);
+                if now == head {
+                    return None; // Empty, or damaged.
+                }
+                head = now;
+                continue;
             }
             // May be torn by a producer that laps us, but then `head` has moved and the claim below fails.
             let run = self.cell(head).read();
@@ -119,18 +124,54 @@ impl<'a> RingView<'a> {
         }
     }
 
-    /// How many runs are waiting, at this instant.
+    /// How many runs are waiting, at this instant: none in a ring that is damaged.
     pub fn len(&self) -> u64 {
-        let head = self.ends.head.0.load(Ordering::Acquire);
-        let waiting = self.ends.tail.0.load(Ordering::Acquire).wrapping_sub(head) as i64;
-        waiting.clamp(0, self.cells.len() as i64) as u64
+        self.waiting().unwrap_or(0)
     }
 
     /// Whether a run is waiting, at this instant.
     #[inline]
     pub fn is_empty(&self) -> bool {
         let head = self.ends.head.0.load(Ordering::Relaxed);
-        self.ends.tail.0.load(Ordering::Relaxed).wrapping_sub(head) as i64 <= 0
+        let tail = self.ends.tail.0.load(Ordering::Relaxed);
+        tail == head || (!self.is_between(head, tail) && self.len() == 0)
+    }
+
+    /// Whether the ends are where no ring has them: somebody wrote where it should not. Nobody finds a run in it, and none
+    /// finds room.
+    pub fn is_damaged(&self) -> bool {
+        self.waiting().is_none()
+    }
+
+    /// The producer makes a damaged ring an empty one. Runs were lost, or will have been delivered twice: the claims of all
+    /// jobs are made anew, and the gates were closed before.
+    pub fn repair(&self) {
+        let tail = self.ends.tail.0.load(Ordering::Relaxed);
+        // No ticket that was ever claimed: a claim that is under way fails.
+        self.ends.head.0.swap(tail, Ordering::AcqRel);
+        self.ends.tail.1.store(tail, Ordering::Relaxed);
+    }
+
+    /// `None`: damaged.
+    fn waiting(&self) -> Option<u64> {
+        let mut head = self.ends.head.0.load(Ordering::Acquire);
+        loop {
+            let tail = self.ends.tail.0.load(Ordering::Acquire);
+            let now = self.ends.head.0.load(Ordering::Acquire);
+            // Between two looks that find the head in the same place it has not moved: nor is the tail older or newer.
+            if now == head {
+                let waiting = tail.wrapping_sub(head);
+                return (waiting <= self.cells.len() as u64).then_some(waiting);
+            }
+            head = now;
+        }
+    }
+
+    /// Whether there is a run at this head, before this tail.
+    #[inline]
+    fn is_between(&self, head: u64, tail: u64) -> bool {
+        let waiting = tail.wrapping_sub(head);
+        waiting != 0 && waiting <= self.cells.len() as u64
     }
 
     fn cell(&self, ticket: u64) -> &RingCell {
@@ -175,6 +216,36 @@ mod tests {
             first,
             chunks: 2,
             careful: first % 2 == 1,
+        }
+    }
+
+    #[test]
+    fn a_ring_whose_ends_were_overwritten_is_empty_until_it_is_repaired() {
+        for wild in [0, 7, 8, 9, 10, 11, u64::MAX] {
+            for end in 0..2 {
+                let (ends, cells) = (RingEnds::default(), [RingCell::default(), RingCell::default()]);
+                let ring = RingView::new(&ends, &cells);
+                for first in 0..9 {
+                    ring.push(run(first)).unwrap();
+                    assert_eq!(ring.pop(), Some(run(first)));
+                }
+                [&ends.head.0, &ends.tail.0][end].store(wild, Ordering::Relaxed);
+                let waiting = if end == 0 {
+                    9_u64.wrapping_sub(wild)
+                } else {
+                    wild.wrapping_sub(9)
+                };
+                assert_eq!(ring.is_damaged(), waiting > 2, "{wild}");
+                if ring.is_damaged() {
+                    assert_eq!((ring.len(), ring.is_empty(), ring.pop()), (0, true, None));
+                    ring.repair();
+                    assert!(!ring.is_damaged() && ring.is_empty());
+                    ring.push(run(1)).unwrap();
+                    ring.push(run(2)).unwrap();
+                    assert_eq!(ring.push(run(3)), Err(run(3)));
+                    assert_eq!((ring.pop(), ring.pop()), (Some(run(1)), Some(run(2))));
+                }
+            }
         }
     }
 

@@ -59,9 +59,9 @@ pub struct WorkerSlot {
     pub incarnation: AtomicU32,
     /// Handles to shared arrays that this worker took out of task arguments and still holds.
     pub held_handles: AtomicU32,
-    /// First position of the strip in work.
+    /// The strip in work: see [`Strip`].
     pub strip_first: AtomicU64,
-    /// Positions in the strip in work; 0 from its publication to the next strip.
+    /// Likewise.
     pub strip_len: AtomicU64,
     /// In-place jobs, while there is a strip: its positions before this one are settled, published or not.
     pub settled: AtomicU64,
@@ -69,7 +69,7 @@ pub struct WorkerSlot {
     pub copy: CopyWords,
     /// Set if the strip runs after a death, element by element.
     pub careful: AtomicU32,
-    /// Monotonic clock, nanoseconds, at the start of the strip.
+    /// As `strip_first`.
     pub strip_started: AtomicU64,
     /// Elements run by this process.
     pub elements: AtomicU64,
@@ -80,6 +80,24 @@ pub struct WorkerSlot {
     /// Length of the text in `last_words`, bytes.
     last_words_len: AtomicU32,
     last_words: [AtomicU64; LAST_WORDS],
+}
+
+/// The positions that a worker runs between two publications.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Strip {
+    /// Its first position.
+    pub first: u64,
+    /// How many positions; 0 from its publication to the next strip.
+    pub len: u64,
+    /// Monotonic clock, nanoseconds, at its start; 0 while the worker says which strip is the next.
+    pub started: u64,
+}
+
+impl Strip {
+    /// Whether it is in work, and known as a whole: otherwise nothing can be late, and nothing can be blamed.
+    pub fn is_in_work(self) -> bool {
+        self.len != 0 && self.started != 0
+    }
 }
 
 /// Results that are copied over their inputs. Once it is written down the copy is made, by the worker or, after its
@@ -220,6 +238,31 @@ impl WorkerSlot {
             word.store(0, Ordering::Relaxed);
         }
         self.incarnation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The worker says which positions it runs next, so that a death can be blamed on them, and a hang be noticed.
+    #[inline]
+    pub fn announce_strip(&self, strip: Strip) {
+        // SYNC strip: no start is seen beside the positions of another strip, or one would be blamed for what the other
+        // has done. It goes first and comes last.
+        self.strip_started.store(0, Ordering::Relaxed);
+        self.strip_first.store(strip.first, Ordering::Release);
+        self.strip_started.store(strip.started, Ordering::Release);
+        self.strip_len.store(strip.len, Ordering::Release);
+    }
+
+    /// The strip in work. Its worker may be announcing another one meanwhile: then it has no start.
+    pub fn strip(&self) -> Strip {
+        // SYNC strip: pairs with `announce_strip`.
+        let started = self.strip_started.load(Ordering::Acquire);
+        let first = self.strip_first.load(Ordering::Acquire);
+        let len = self.strip_len.load(Ordering::Acquire);
+        let still = self.strip_started.load(Ordering::Relaxed) == started;
+        Strip {
+            first,
+            len,
+            started: if still { started } else { 0 },
+        }
     }
 
     /// The supervisor has handed on what the dead worker held: nobody has the slot. Its last words and figures stay, until

@@ -9,7 +9,8 @@ use loom::{
     thread,
 };
 use swathe_protocol::{
-    Bell, Descriptor, JobKey, ParkWord, RingCell, RingEnds, RingView,
+    Bell, Descriptor, GateState, JobCell, JobKey, JobPhase, ParkWord, RingCell, RingEnds, RingView,
+    WorkerSlot,
     bell::publish_fence,
     sync::{
         AtomicU32, AtomicU64,
@@ -153,6 +154,44 @@ fn all_who_wait_hear_the_bell() {
         for waiter in waiters {
             waiter.join().unwrap();
         }
+    });
+}
+
+/// A worker that was refused, or finds nothing to do, was inside for a moment: who waits for the last to leave hears it.
+#[test]
+fn who_waits_for_a_stopped_job_hears_the_last_to_leave_it() {
+    #[derive(Default)]
+    struct Job {
+        cell: JobCell,
+        slot: WorkerSlot,
+        futex: Futex,
+    }
+    const KEY: JobKey = JobKey::new(0, 1);
+    const OPEN: GateState = GateState {
+        generation: 1,
+        epoch: 0,
+        phase: JobPhase::Open,
+    };
+    explore(3, || {
+        let job = Arc::new(Job::default());
+        job.cell.gate.set(OPEN);
+        let worker = thread::spawn({
+            let job = Arc::clone(&job);
+            move || {
+                let _ = job.cell.gate.enter(&job.slot, KEY);
+                if job.cell.gate.withdraw(&job.slot) && job.cell.bell.ring() {
+                    job.futex.wake(job.cell.bell.word());
+                }
+            }
+        });
+        assert!(job.cell.gate.advance(OPEN, JobPhase::Stopped));
+        while job.slot.inside().is_some() {
+            let waited = job.cell.bell.prepare();
+            if job.slot.inside().is_some() {
+                job.futex.wait(job.cell.bell.word(), waited);
+            }
+        }
+        worker.join().unwrap();
     });
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use loom::thread;
 use swathe_protocol::{
     ChunkStatus, GateState, JobCell, JobKey, JobPhase, JobTerms, StatusWord, Tag, WorkerSlot,
-    sync::mortal::explore,
+    bell::publish_fence, sync::mortal::explore,
 };
 
 #[derive(Default)]
@@ -129,6 +129,39 @@ fn who_completes_a_job_it_has_left_touches_no_other() {
         shared.open(2);
         worker.join().unwrap();
         assert_eq!(shared.cell.gate.state(), gate(2, JobPhase::Open));
+    });
+}
+
+/// The parent has not changed the gate itself: a worker has, and the parent has seen it.
+#[test]
+fn who_uses_a_cell_again_that_a_worker_completed_sees_who_is_inside() {
+    explore(3, || {
+        let shared = opened();
+        let thief = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || {
+                if shared.cell.gate.enter(&shared.slot, JobKey::new(0, 1)).is_some() {
+                    assert_eq!(shared.cell.terms(), terms(1));
+                    shared.slot.leave();
+                }
+            }
+        });
+        let completer = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || {
+                let open = gate(1, JobPhase::Open);
+                assert!(shared.cell.gate.advance(open, JobPhase::Complete));
+            }
+        });
+        if shared.cell.gate.state().phase == JobPhase::Complete {
+            publish_fence();
+            if shared.slot.inside().is_none() {
+                shared.cell.gate.set(gate(1, JobPhase::Vacant));
+                shared.open(2);
+            }
+        }
+        thief.join().unwrap();
+        completer.join().unwrap();
     });
 }
 

@@ -8,7 +8,6 @@ use loom::thread;
 use swathe_protocol::{
     ChunkStatus, GateState, Hand, JobCell, JobKey, JobPhase, Lane, Order, SlotPhase, Span, StatusWord, Tag,
     WorkerSlot,
-    lane::counted,
     sync::{
         AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
@@ -131,8 +130,8 @@ impl Pool {
     // The worker.
 
     fn complete_if_counted(&self, seen: GateState) {
-        if seen.phase == JobPhase::Open && counted(|| &self.lanes) == self.cell.target.load(Relaxed) {
-            self.cell.gate.advance(seen, JobPhase::Complete);
+        if seen.phase == JobPhase::Open {
+            self.cell.complete_if_counted(seen, || &self.lanes);
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::{
 
 use loom::thread;
 use swathe_protocol::{
-    ChunkStatus, GateState, JobCell, JobPhase, Lane, Span, StatusWord, Tag, lane,
+    ChunkStatus, GateState, JobCell, JobPhase, Lane, Span, StatusWord, Tag,
     sync::{AtomicU64, Ordering::Relaxed, mortal::explore},
 };
 
@@ -71,9 +71,7 @@ impl Job {
             self.status[hand.first as usize].publish_final(Tag::NONE);
             self.lanes[me].count(hand);
         }
-        if lane::counted(|| &self.lanes) == self.cell.target.load(Relaxed)
-            && self.cell.gate.advance(OPEN, JobPhase::Complete)
-        {
+        if self.cell.complete_if_counted(OPEN, || &self.lanes) {
             self.completions.fetch_add(1, SeqCst);
         }
     }

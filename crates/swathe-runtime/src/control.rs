@@ -88,8 +88,12 @@ impl Control {
         RingView::new(&self.ends, &self.cells)
     }
 
-    /// Takes every run out of the ring that is there now.
+    /// Takes every run out of the ring that is there now. The gates of all jobs are closed.
     pub(crate) fn empty_ring(&self) {
+        if self.ring().is_damaged() {
+            tracing::error!("the ends of the ring were overwritten; all claims are made anew");
+            self.ring().repair();
+        }
         for _ in 0..RING {
             if self.ring().pop().is_none() {
                 return;
@@ -124,6 +128,21 @@ impl Control {
             .iter()
             .take(used)
             .any(|slot| slot.inside() == Some(key))
+    }
+
+    /// Whether anybody may hold something of a job, or be about to say that it is over. An onlooker may miss a theft that is
+    /// under way: ask twice.
+    pub(crate) fn anyone_at(&self, key: JobKey) -> bool {
+        bell::publish_fence();
+        self.slots
+            .iter()
+            .take(self.used_slots())
+            .any(|slot| match slot.phase() {
+                SlotPhase::Popping | SlotPhase::Stealing => true,
+                // It has left a job, and has not yet compared the counts or rung.
+                SlotPhase::Working => slot.inside().is_none_or(|inside| inside == key),
+                _ => slot.inside() == Some(key),
+            })
     }
 
     /// Says how many idle workers may stay awake: see [`Header::lookouts`].
@@ -257,9 +276,7 @@ impl Control {
         cell: &JobCell,
         seen: swathe_protocol::GateState,
     ) -> bool {
-        let target = cell.target.load(Ordering::Relaxed);
-        swathe_protocol::lane::counted(|| self.lanes(key)) >= target
-            && cell.gate.advance(seen, swathe_protocol::JobPhase::Complete)
+        cell.complete_if_counted(seen, || self.lanes(key))
     }
 
     /// Puts a run into the ring.

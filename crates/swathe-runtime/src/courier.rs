@@ -9,10 +9,12 @@ use std::{
     time::Duration,
 };
 
-use swathe_os::futex;
 use swathe_protocol::{JobTerms, ParkWord};
 
-use crate::state::{Core, Notice, State};
+use crate::{
+    naps,
+    state::{Core, Notice, State},
+};
 
 /// The longest sleep without a look around.
 const NAP: Duration = Duration::from_millis(500);
@@ -31,7 +33,9 @@ pub(crate) fn run(core: &Arc<Core>) {
         }
         let park = &core.control.header.courier;
         if !told && !park.is_awake() {
-            futex::wait(park.word(), ParkWord::PARKED, NAP);
+            if naps::sleep(park.word(), ParkWord::PARKED, NAP) {
+                naps::of_courier(core);
+            }
         }
         park.unpark_self();
     }

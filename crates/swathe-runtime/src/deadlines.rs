@@ -11,7 +11,7 @@ use std::{
 };
 
 use swathe_os::process::{self, monotonic_ns};
-use swathe_protocol::{JobPhase, Order, SlotPhase, WorkerSlot};
+use swathe_protocol::{JobPhase, Order, SlotPhase, Strip, WorkerSlot};
 
 use crate::{
     job::End,
@@ -33,39 +33,11 @@ const LOOK_AT_PROGRAM: Duration = Duration::from_secs(1);
 /// The longest sleep while anything is timed: so exactly is known how long the whole group was stopped.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Names one strip of one worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StripId {
-    pub(crate) first: u64,
-    pub(crate) len: u64,
-    started: u64,
-}
-
-impl StripId {
-    /// The strip in work; of length 0 between strips. Read until it stands still, because its worker writes it.
-    pub(crate) fn of(slot: &WorkerSlot) -> Self {
-        let read = || Self {
-            len: slot.strip_len.load(Ordering::Acquire),
-            first: slot.strip_first.load(Ordering::Acquire),
-            started: slot.strip_started.load(Ordering::Acquire),
-        };
-        let mut id = read();
-        for _ in 0..4 {
-            let again = read();
-            if again == id {
-                break;
-            }
-            id = again;
-        }
-        id
-    }
-}
-
 /// Why the supervisor killed a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Doom {
     /// This strip took longer than an element may.
-    Late(StripId),
+    Late(Strip),
     /// It stood still between two strips.
     Stuck,
     /// Its job was stopped, and it did not leave.
@@ -375,8 +347,8 @@ fn look_at_work(
         if stopped && let Some(at) = job.inner.lock().kill_at {
             return due(at, now, Doom::Stopped);
         }
-        let strip = StripId::of(slot);
-        if job.terms.element_ns != 0 && strip.len != 0 {
+        let strip = slot.strip();
+        if job.terms.element_ns != 0 && strip.is_in_work() {
             let granted = pauses.since(strip.started).as_nanos() as u64;
             let end = strip
                 .started
@@ -395,7 +367,7 @@ fn look_at_work(
     let between = match slot.phase() {
         // If everybody were stopped like that, nobody would take what lies there.
         SlotPhase::Idle => slot.order.read() != Order::None || !core.control.ring().is_empty(),
-        _ => slot.strip_len.load(Ordering::Relaxed) == 0,
+        _ => !slot.strip().is_in_work(),
     };
     let stuck = watch.still_since(slot, between, now) + shortest + STUCK;
     if between && stuck <= now {

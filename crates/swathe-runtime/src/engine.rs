@@ -15,7 +15,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use swathe_memory::Memory;
 use swathe_os::{
-    cores, descriptors, futex,
+    cores, descriptors,
     process::{self, Event},
 };
 use swathe_protocol::{JobPhase, JobTerms, status::MAX_CHUNK_LEN};
@@ -32,6 +32,7 @@ use crate::{
     job::{Chunking, End, Job, Outcome},
     launch::Zygote,
     recipe::Recipe,
+    naps,
     round::Round,
     state::{Core, JobState, PoolPhase, State},
     supervisor::{Limits, Supervisor},
@@ -687,6 +688,8 @@ impl JobHandle {
         let woke = !self.job.terms.has(JobTerms::PINNED) && self.core.control.wake_for_rest(key);
         // Those that were woken may have looked just when a thief had its loot in hand.
         let patience = if woke { patience.min(LOOK_AGAIN) } else { patience };
-        futex::wait(cell.bell.word(), waited, patience);
+        if naps::sleep(cell.bell.word(), waited, patience) && patience == NAP {
+            naps::of_caller(&self.core, &self.job, key, waited);
+        }
     }
 }

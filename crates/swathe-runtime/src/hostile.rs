@@ -21,7 +21,7 @@ use crate::{
     bytes,
     collect::{self, Rerun},
     control::{Control, JOBS},
-    deadlines::{Doom, StripId},
+    deadlines::Doom,
     engine,
     job::{Chunking, End, Failure, Job, JobTraits, Outcome, Region, Retries},
     recovery::{self, Death},
@@ -409,7 +409,7 @@ impl Scene {
     }
 
     fn die(&mut self, worker: usize, reader: &mut Reader<'_>) {
-        let late = Doom::Late(StripId::of(&self.core.control.slots[worker]));
+        let late = Doom::Late(self.core.control.slots[worker].strip());
         let death = Death {
             worker,
             pid: 1,
@@ -459,20 +459,137 @@ impl Scene {
 
 #[cfg(test)]
 mod tests {
-    use super::{failure_records, harness::run_corpus, message, recovery};
+    use swathe_protocol::{GateState, Header, JobPhase};
+
+    use super::*;
 
     #[test]
     fn corpus_of_message() {
-        run_corpus("message", message);
+        harness::run_corpus("message", message);
     }
 
     #[test]
     fn corpus_of_failure_records() {
-        run_corpus("failure_records", failure_records);
+        harness::run_corpus("failure_records", failure_records);
     }
 
     #[test]
     fn corpus_of_recovery() {
-        run_corpus("recovery", recovery);
+        harness::run_corpus("recovery", recovery);
+    }
+
+    /// One job of eight chunks, all of whose runs lie in the ring.
+    fn scene() -> Scene {
+        // One job, no traits, so many positions, one a chunk, no retries.
+        let scene = Scene::new(&mut Reader(&[0, 0, 7, 0, 0, 0])).expect("there is memory");
+        assert_eq!(scene.jobs[0].terms.chunks, 8);
+        scene
+    }
+
+    impl Scene {
+        fn gate(&self) -> GateState {
+            let key = self.jobs[0].key().expect("it has a cell");
+            self.core.control.jobs[key.index as usize].gate.state()
+        }
+
+        fn set_gate(&self, phase: JobPhase) {
+            let key = self.jobs[0].key().expect("it has a cell");
+            let seen = self.gate();
+            self.core.control.jobs[key.index as usize]
+                .gate
+                .set(GateState { phase, ..seen });
+        }
+
+        /// A worker runs all that lies in the ring, and completes the job if it finds it counted.
+        fn run_all(&mut self) {
+            while !self.core.control.ring().is_empty() {
+                self.take_run(0);
+                while let Some((job, lane)) = self.inside(0)
+                    && !lane.waiting().is_empty()
+                {
+                    drop(job);
+                    self.take_hand(0, 8);
+                    self.publish(0, 1000);
+                }
+                self.core.control.slots[0].leave();
+                self.core.control.slots[0].set_phase(SlotPhase::Idle);
+                let key = self.jobs[0].key().expect("it has a cell");
+                let cell = &self.core.control.jobs[key.index as usize];
+                self.core.control.complete_if_counted(key, cell, self.gate());
+            }
+        }
+
+        /// Nothing is lost: the job ends, and every position is final.
+        fn check_end(mut self) {
+            let job = self.jobs[0].clone();
+            for _ in 0..3 {
+                recovery::look_for_strays(&self.core, &mut self.state, &job);
+                self.turn();
+                self.run_all();
+                if self.state.finalize(&self.core, &job) {
+                    break;
+                }
+            }
+            let outcome = job.outcome().expect("it is over");
+            assert_eq!(outcome.end, End::Complete);
+            let words = job.round();
+            assert!(
+                (0..8).all(|chunk| words.is_final(chunk)),
+                "not all chunks were run"
+            );
+        }
+    }
+
+    #[test]
+    fn a_gate_that_was_overwritten_is_not_believed() {
+        for phase in [JobPhase::Complete, JobPhase::Stopped, JobPhase::Closed] {
+            let mut scene = scene();
+            scene.set_gate(phase);
+            let job = scene.jobs[0].clone();
+            assert!(!scene.state.finalize(&scene.core, &job), "{phase:?}");
+            scene.check_end();
+        }
+    }
+
+    #[test]
+    fn counts_that_were_overwritten_are_not_believed() {
+        for done in [2, 16, 18, 1 << 40, u64::MAX] {
+            let mut scene = scene();
+            let key = scene.jobs[0].key().expect("it has a cell");
+            let lane = scene.core.control.lane(key, 2);
+            scene.words_from(lane)[2].store(done, Relaxed);
+            // Half of the work is done by then, and found to be all of it.
+            scene.take_run(0);
+            scene.take_hand(0, 8);
+            scene.publish(0, 1000);
+            scene.core.control.slots[0].leave();
+            scene.core.control.slots[0].set_phase(SlotPhase::Idle);
+            let cell = &scene.core.control.jobs[key.index as usize];
+            scene.core.control.complete_if_counted(key, cell, scene.gate());
+            scene.check_end();
+        }
+    }
+
+    #[test]
+    fn a_ring_that_was_overwritten_is_made_anew() {
+        let ends = size_of::<Header>() / 8;
+        for wild in [0, 1, 3, 500, 1 << 40, u64::MAX] {
+            for (end, word) in [("head", ends), ("tail", ends + 16)] {
+                let scene = scene();
+                let before = scene.words[word].swap(wild, Relaxed);
+                assert!(before <= WORKERS as u64, "the {end} is not where it was");
+                scene.check_end();
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_that_nobody_has_is_made_anew() {
+        let mut scene = scene();
+        assert!(scene.core.control.ring().pop().is_some());
+        scene.run_all();
+        let job = scene.jobs[0].clone();
+        assert!(!scene.state.finalize(&scene.core, &job));
+        scene.check_end();
     }
 }

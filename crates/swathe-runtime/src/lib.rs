@@ -22,6 +22,7 @@ pub mod hostile;
 mod job;
 mod launch;
 mod mow;
+mod naps;
 pub mod observe;
 mod recipe;
 mod recovery;
@@ -43,6 +44,8 @@ pub use error::EngineError;
 pub use job::{
     Chunking, Durable, End, Failure, FailureKind, Job, JobTraits, OnDone, Outcome, Region, Retries,
 };
+#[cfg(feature = "chaos")]
+pub use naps::rescued as rescued_naps;
 pub use swathe_os::process::ExitCause;
 pub use task::{
     Call, ExitHook, HeapSpan, Rest, Setup, SetupCall, TaskRef, Trampoline, WorkerFacts, WriteBack,

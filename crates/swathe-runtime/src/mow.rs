@@ -13,7 +13,7 @@ use std::{
 use swathe_memory::{Segment, SegmentId, Shared, SharedSlice, registry};
 use swathe_os::image::{self, CodeRef};
 use swathe_protocol::{
-    ChunkStatus, GateState, JobCell, JobKey, JobTerms, Lane, Span, StatusWord, Tag, Tally, tally::Slow,
+    ChunkStatus, GateState, JobCell, JobKey, JobTerms, Lane, Span, StatusWord, Strip, Tag, Tally, tally::Slow,
 };
 
 use crate::{
@@ -270,14 +270,6 @@ impl<'w> Mowing<'w> {
         fault::point(Point::Published);
     }
 
-    /// Says which positions are run next, so that a death can be blamed on them, and a hang be noticed.
-    fn announce(&self, first: u64, len: u64, started: u64) {
-        let slot = self.worker.slot();
-        slot.strip_first.store(first, Ordering::Relaxed);
-        slot.strip_started.store(started, Ordering::Relaxed);
-        slot.strip_len.store(len, Ordering::Release);
-    }
-
     /// Runs some positions. Afterwards each before the one that is returned has its value in the slab or a failure
     /// record: a panic ends a strip, because what it leaves unfinished must not be run twice.
     fn run_strip(&mut self, ground: &Ground, first: u64, len: u64) -> u64 {
@@ -285,7 +277,7 @@ impl<'w> Mowing<'w> {
         let started = now();
         slot.settled.store(first, Ordering::Relaxed);
         let end = if self.terms.element_ns == 0 {
-            self.announce(first, len, started);
+            slot.announce_strip(Strip { first, len, started });
             first + self.call(ground, first, len, started)
         } else {
             self.run_timed(ground, first, len, started)
@@ -315,7 +307,11 @@ impl<'w> Mowing<'w> {
         };
         let (mut next, mut started) = (first, started);
         while next < first + len {
-            self.announce(next, step, started);
+            self.worker.slot().announce_strip(Strip {
+                first: next,
+                len: step,
+                started,
+            });
             next += self.call(ground, next, step, started);
             started = now();
         }

@@ -283,12 +283,8 @@ fn worker_view(control: &Control, index: usize, now: u64) -> WorkerView {
         SlotPhase::Working => Phase::Working,
         SlotPhase::Leaving => Phase::Leaving,
     };
-    let (first, len) = (
-        slot.strip_first.load(Ordering::Relaxed),
-        slot.strip_len.load(Ordering::Relaxed),
-    );
-    let in_work = phase == Phase::Working && len > 0;
-    let started = slot.strip_started.load(Ordering::Relaxed);
+    let seen = slot.strip();
+    let strip = (phase == Phase::Working && seen.is_in_work()).then_some(seen);
     WorkerView {
         index,
         pid: slot.pid.load(Ordering::Relaxed),
@@ -296,8 +292,8 @@ fn worker_view(control: &Control, index: usize, now: u64) -> WorkerView {
         phase,
         is_asleep: !control.parks[index].is_awake(),
         job: slot.inside().map(|key| key.index),
-        strip: in_work.then(|| first..first.saturating_add(len)),
-        strip_age: in_work.then(|| Duration::from_nanos(now.saturating_sub(started))),
+        strip: strip.map(|strip| strip.first..strip.first.saturating_add(strip.len)),
+        strip_age: strip.map(|strip| Duration::from_nanos(now.saturating_sub(strip.started))),
         is_rerun: slot.careful.load(Ordering::Relaxed) != 0,
         elements: slot.elements.load(Ordering::Relaxed),
         busy: Duration::from_nanos(slot.busy.load(Ordering::Relaxed)),

@@ -12,12 +12,13 @@ use std::{
 
 use swathe_os::process::{ExitCause, monotonic_ns};
 use swathe_protocol::{
-    ChunkStatus, Hand, JobCell, JobKey, JobPhase, JobTerms, SlotPhase, Span, WorkerSlot, slot::LAST_WORDS,
+    ChunkStatus, Hand, JobCell, JobKey, JobPhase, JobTerms, Order, SlotPhase, Span, WorkerSlot,
+    slot::LAST_WORDS,
 };
 
 use crate::{
     collect::{self, Rerun},
-    deadlines::{Doom, StripId},
+    deadlines::Doom,
     job::{End, Failure, FailureKind},
     round::Round,
     state::{Core, JobState, STOP_GRACE, State},
@@ -179,11 +180,11 @@ fn note_loss(job: &JobState, (slot, worker): (&WorkerSlot, usize), left: bool) {
     if !left {
         job.inner.lock().buried += 1;
     }
-    if slot.strip_len.load(Ordering::Acquire) > 0 {
-        let started = slot.strip_started.load(Ordering::Relaxed);
+    let strip = slot.strip();
+    if strip.is_in_work() {
         let tally = &job.board.tallies[worker];
         tally.open(job.terms.serial);
-        tally.cut_short(monotonic_ns().saturating_sub(started));
+        tally.cut_short(monotonic_ns().saturating_sub(strip.started));
     }
 }
 
@@ -257,15 +258,15 @@ fn finish_copy(core: &Core, job: &JobState, round: &Round, death: Death, held: S
 /// cost as many workers as the job allows is lost, one that took too long has failed, and the chunk goes on behind it.
 fn blame(core: &Core, job: &JobState, round: &Round, death: Death, held: Span) -> Option<Range<u64>> {
     let slot = &core.control.slots[death.worker];
-    let announced = StripId::of(slot);
+    let announced = slot.strip();
     let range = round.numbers(held);
     let strip = announced.first..announced.first.saturating_add(announced.len);
     // What was published before the death is no suspect any more.
     let strip = published(round, held).max(strip.start).max(range.start)..strip.end.min(range.end);
-    if strip.is_empty() {
+    if strip.is_empty() || !announced.is_in_work() {
         return None; // Killed between two strips: nobody's fault.
     }
-    let late = matches!(death.doom, Some(Doom::Late(id)) if id == announced);
+    let late = matches!(death.doom, Some(Doom::Late(strip)) if strip == announced);
     if death.is_innocent() && !late {
         return None;
     }
@@ -379,6 +380,9 @@ fn rebuild_all(core: &Core, state: &mut State) {
 
 /// Makes anew the claims of those closed jobs that nobody is inside of any more.
 pub(crate) fn rebuild_ready(core: &Core, state: &mut State) {
+    if core.control.ring().is_damaged() {
+        return rebuild_all(core, state);
+    }
     let (ready, waiting): (Vec<_>, Vec<_>) = state
         .rebuilding
         .iter()
@@ -391,9 +395,50 @@ pub(crate) fn rebuild_ready(core: &Core, state: &mut State) {
     }
 }
 
+/// Looks whether a job that does not end can do so. If nobody holds anything of it, and nothing of it waits to be taken,
+/// what is left of it is written down nowhere: somebody wrote where it should not. It is rebuilt.
+pub(crate) fn look_for_strays(core: &Core, state: &mut State, job: &JobState) {
+    let Some(key) = job.key().filter(|_| !job.is_over()) else {
+        return;
+    };
+    let gate = &core.control.jobs[key.index as usize].gate;
+    let seen = gate.state();
+    if core.control.ring().is_damaged() {
+        return core.event.raise();
+    }
+    let stray = match seen.phase {
+        _ if seen.generation != key.generation || state.rebuilding.contains(&key) => false,
+        JobPhase::Closed => true,
+        JobPhase::Open => {
+            (0..2).all(|_| nothing_waits(core, state, key, seen.epoch) && !core.control.anyone_at(key))
+                && gate.close(seen).is_some()
+        }
+        _ => false,
+    };
+    if stray {
+        tracing::error!(
+            ?seen,
+            "nobody has what is left of a job; it is rebuilt from what is final"
+        );
+        state.rebuilding.push(key);
+        core.event.raise();
+    }
+}
+
+/// Whether nothing of a job lies where a worker will find it.
+fn nothing_waits(core: &Core, state: &State, key: JobKey, epoch: u32) -> bool {
+    let order = Order::Run { job: key, epoch };
+    core.control.ring().is_empty()
+        && state.overflow.is_empty()
+        && core.control.slots.iter().all(|slot| slot.order.read() != order)
+}
+
 fn rebuild(core: &Core, state: &mut State, job: &Arc<JobState>, key: JobKey) {
     let cell = &core.control.jobs[key.index as usize];
     let seen = cell.gate.state();
+    if seen.phase != JobPhase::Closed {
+        return; // Stopped meanwhile.
+    }
     let round = job.round();
     let runs = collect::unfinished(round.status(), round.terms.tag());
     core.control
@@ -412,7 +457,9 @@ fn rebuild(core: &Core, state: &mut State, job: &Arc<JobState>, key: JobKey) {
         phase: JobPhase::Open,
         ..seen
     };
-    cell.gate.set(opened);
+    if !cell.gate.advance(seen, JobPhase::Open) {
+        return;
+    }
     for run in runs {
         give(core, state, &round, key, seen.epoch, run, false);
     }

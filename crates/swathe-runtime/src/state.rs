@@ -369,6 +369,11 @@ impl JobState {
         Ok(Some(round))
     }
 
+    /// Whether it is between two rounds.
+    pub(crate) fn is_resting(&self) -> bool {
+        self.inner.lock().rest.is_some()
+    }
+
     pub(crate) fn key(&self) -> Option<JobKey> {
         self.key.get().copied()
     }
@@ -687,7 +692,7 @@ impl State {
             core.boards.give(job.board.clone());
             return true;
         };
-        let resting = job.inner.lock().rest.is_some();
+        let resting = job.is_resting();
         let seen = core.control.jobs[key.index as usize].gate.state();
         // No gate of a job that is not over ever says that: somebody wrote where it should not.
         let overwritten = seen.generation != key.generation || seen.phase == JobPhase::Vacant;
@@ -700,6 +705,7 @@ impl State {
                 Some(ending) => ending,
                 None => return false,
             },
+            _ if self.doubts(core, job, key, seen) => return false,
             JobPhase::Complete => {
                 self.settle_round(core, job, key);
                 if job.plan_round() {
@@ -728,6 +734,28 @@ impl State {
         self.clear_limbo(core);
         self.pump(core);
         true
+    }
+
+    /// Whether a job says that it is over and is not: somebody wrote where it should not. It is rebuilt.
+    fn doubts(&mut self, core: &Core, job: &JobState, key: JobKey, seen: GateState) -> bool {
+        let cell = &core.control.jobs[key.index as usize];
+        let round = job.round();
+        let is_over = match seen.phase {
+            JobPhase::Complete if cell.is_vouched(seen) => true,
+            // After a death it usually is as it says.
+            JobPhase::Complete => collect::unfinished(round.status(), round.terms.tag()).is_empty(),
+            JobPhase::Stopped => round.terms.has(JobTerms::FAIL_FAST) || job.inner.lock().ending.is_some(),
+            _ => return false,
+        };
+        if !is_over && cell.gate.recall(seen).is_some() {
+            tracing::error!(
+                ?seen,
+                "the words of a job were overwritten; it is rebuilt from what is final"
+            );
+            self.rebuilding.push(key);
+            core.event.raise();
+        }
+        !is_over
     }
 
     fn settle_round(&self, core: &Core, job: &JobState, key: JobKey) {

@@ -24,6 +24,7 @@ use crate::{
     fault::{self, Chaos, Injection, Point},
     heap::{ParentLine, WorkerHeap},
     mow::Mowing,
+    naps,
     task::{ExitHook, Setup, SetupCall, WorkerFacts},
     wire::{Kind, Message},
 };
@@ -417,12 +418,20 @@ impl Worker {
     /// dropped: the claims that were made since cover it.
     fn enter<'c>(&self, control: &'c Control, job: JobKey, epoch: u32) -> Option<(&'c JobCell, GateState)> {
         let cell = control.job(job)?;
-        let seen = cell.gate.enter(self.slot(), job)?;
-        if seen.epoch != epoch {
-            self.slot().leave();
-            return None;
+        match cell.gate.enter(self.slot(), job) {
+            Some(seen) if seen.epoch == epoch => Some((cell, seen)),
+            _ => {
+                self.withdraw(control, cell);
+                None
+            }
         }
-        Some((cell, seen))
+    }
+
+    /// Leaves a job that it has done nothing in.
+    fn withdraw(&self, control: &Control, cell: &JobCell) {
+        if cell.gate.withdraw(self.slot()) {
+            control.ring_bell(cell, true);
+        }
     }
 
     /// Takes a run from the ring and mows it.
@@ -474,8 +483,8 @@ impl Worker {
                     self.mow(cell, key, seen, careful);
                     return true;
                 }
-                self.slot().leave();
             }
+            self.withdraw(&control, cell);
             self.slot().set_phase(SlotPhase::Idle);
         }
         false
@@ -558,12 +567,12 @@ impl Worker {
             return;
         }
         while !park.is_awake() {
-            let before = Instant::now();
-            futex::wait(park.word(), swathe_protocol::ParkWord::PARKED, NAP);
-            if before.elapsed() >= NAP {
+            let napped = naps::sleep(park.word(), swathe_protocol::ParkWord::PARKED, NAP);
+            if napped {
                 stay_bound_to(self.zygote);
             }
-            if before.elapsed() >= NAP && something(self) {
+            if napped && something(self) {
+                naps::of_worker(control, self.index);
                 park.unpark_self();
             }
         }

@@ -86,6 +86,8 @@ pub mod chaos {
     //! }
     //! ```
     pub use swathe_runtime::fault::{Chaos, Fault, Injection, Point};
+    #[doc(hidden)] // For the soak.
+    pub use swathe_runtime::rescued_naps;
 }
 pub mod kind;
 

@@ -134,6 +134,7 @@ pub fn run(args: &Args) -> swathe::Result<Summary> {
     let _ = nix::sys::prctl::set_child_subreaper(true);
     let obituary = Obituary::listen();
     let before = Holdings::now(&Memory::global()?); // The arena stays for good.
+    let rescued_before = swathe::chaos::rescued_naps();
     let start = Instant::now();
     let soak = Soak {
         seed: args.seed,
@@ -167,6 +168,7 @@ pub fn run(args: &Args) -> swathe::Result<Summary> {
     if let Some(obituary) = obituary {
         summary.add_deaths(&obituary.told());
     }
+    summary.rescued = swathe::chaos::rescued_naps() - rescued_before;
     let leaks = before.leaks();
     summary.leaks += leaks.len() as u64;
     summary

@@ -44,6 +44,8 @@ pub struct Summary {
     pub wrong: u64,
     /// Jobs that did not come to an end.
     pub hangs: u64,
+    /// Sleeps that ended by their time-out, with something to do that nobody had rung for.
+    pub rescued: u64,
     /// Processes, files, names and memory that were left behind.
     pub leaks: u64,
     /// What was wrong, in words.
@@ -53,7 +55,7 @@ pub struct Summary {
 impl Summary {
     /// Whether nothing was wrong.
     pub fn is_good(&self) -> bool {
-        self.lost + self.doubled + self.wrong + self.hangs + self.leaks == 0
+        self.lost + self.doubled + self.wrong + self.hangs + self.rescued + self.leaks == 0
     }
 
     /// Adds what a job has come to.
@@ -85,7 +87,7 @@ impl Summary {
         self.complaints.extend(told.errors.iter().cloned());
     }
 
-    fn counts(&self) -> [(&'static str, u64); 19] {
+    fn counts(&self) -> [(&'static str, u64); 20] {
         [
             ("seed", self.seed),
             ("seconds", self.seconds),
@@ -105,6 +107,7 @@ impl Summary {
             ("doubled", self.doubled),
             ("wrong", self.wrong),
             ("hangs", self.hangs),
+            ("rescued", self.rescued),
             ("leaks", self.leaks),
         ]
     }
@@ -144,8 +147,8 @@ impl fmt::Display for Summary {
         )?;
         write!(
             f,
-            "results lost {}, doubled {}, wrong {}; hangs {}, leaks {}",
-            self.lost, self.doubled, self.wrong, self.hangs, self.leaks
+            "results lost {}, doubled {}, wrong {}; hangs {}, rescued naps {}, leaks {}",
+            self.lost, self.doubled, self.wrong, self.hangs, self.rescued, self.leaks
         )
     }
 }

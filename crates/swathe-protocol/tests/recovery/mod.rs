@@ -7,7 +7,7 @@ use std::{
 
 use swathe_protocol::{
     ChunkStatus, Descriptor, GateState, Hand, JobCell, JobKey, JobPhase, Lane, RingCell, RingEnds, RingView,
-    SlotPhase, Span, StatusWord, Tag, WorkerSlot, lane,
+    SlotPhase, Span, StatusWord, Tag, WorkerSlot,
     sync::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -180,9 +180,7 @@ impl Pool {
     }
 
     fn complete_if_counted(&self, seen: GateState) {
-        if lane::counted(|| &self.lanes) == self.cell.target.load(Relaxed)
-            && self.cell.gate.advance(seen, JobPhase::Complete)
-        {
+        if self.cell.complete_if_counted(seen, || &self.lanes) {
             self.ring();
         }
     }

@@ -1,0 +1,104 @@
+//! Naps: nobody sleeps for longer than a while without a look around, though every sleeper is woken when there is something
+//! for it. So a wake that was lost would cost a nap, and nobody would know. Under the feature `chaos` such naps are
+//! counted; the soak asserts that there was none.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use swathe_os::futex;
+use swathe_protocol::{JobKey, JobPhase, JobTerms, Order, ParkWord};
+
+use crate::{
+    control::Control,
+    recovery,
+    state::{Core, JobState, State},
+};
+
+/// How long whoever has made something to do may take to ring for it.
+#[cfg(feature = "chaos")]
+const GRACE: Duration = Duration::from_millis(100);
+
+#[cfg(feature = "chaos")]
+static RESCUED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
+/// How many naps have found something to do that nobody had rung for: of the pools of this process that have ended. Each is
+/// a fault of Swathe's.
+#[cfg(feature = "chaos")]
+pub fn rescued() -> u64 {
+    RESCUED.load(Ordering::Relaxed)
+}
+
+#[cfg(feature = "chaos")]
+impl Drop for Core {
+    fn drop(&mut self) {
+        let rescued = self.control.header.rescued.load(Ordering::Relaxed);
+        RESCUED.fetch_add(rescued.into(), Ordering::Relaxed);
+    }
+}
+
+/// Sleeps while the word holds this value. Gives whether the whole nap was slept.
+pub(crate) fn sleep(word: &AtomicU32, value: u32, nap: Duration) -> bool {
+    let before = Instant::now();
+    futex::wait(word, value, nap);
+    before.elapsed() >= nap
+}
+
+/// Somebody has slept on a word for a whole nap, and there is something to do. If it is still there after a while, and
+/// nobody has rung, nobody would have.
+#[cfg(feature = "chaos")]
+fn count(control: &Control, (word, value): (&AtomicU32, u32), there: impl Fn() -> bool) {
+    if there() {
+        futex::wait(word, value, GRACE);
+        if word.load(Ordering::Acquire) == value && there() {
+            control.header.rescued.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(not(feature = "chaos"))]
+fn count(_: &Control, _: (&AtomicU32, u32), _: impl Fn() -> bool) {}
+
+/// A worker's nap is over.
+pub(crate) fn of_worker(control: &Control, worker: usize) {
+    count(control, (control.parks[worker].word(), ParkWord::PARKED), || {
+        control.slots[worker].order.read() != Order::None
+            || control.header.shutdown.load(Ordering::Acquire) != 0
+            // Whoever is awake finds what lies in the ring, be it stopped at this moment.
+            || (!control.ring().is_empty() && control.awake() == 0)
+    });
+}
+
+/// The nap of a caller is over that waited for a job.
+pub(crate) fn of_caller(core: &Core, job: &JobState, key: JobKey, waited: u32) {
+    let bell = core.control.jobs[key.index as usize].bell.word();
+    count(&core.control, (bell, waited), || is_to_be_ended(core, job, key));
+    recovery::look_for_strays(core, &mut core.state.lock(), job);
+}
+
+/// The courier's nap is over.
+pub(crate) fn of_courier(core: &Core) {
+    let attended = |state: &State| {
+        let mut jobs = state.unfinished();
+        jobs.retain(|job| job.terms.has(JobTerms::ATTENDED));
+        jobs
+    };
+    let park = &core.control.header.courier;
+    count(&core.control, (park.word(), ParkWord::PARKED), || {
+        let state = core.state.lock();
+        let ended = |job: &JobState| job.key().is_some_and(|key| is_to_be_ended(core, job, key));
+        !state.notices.is_empty() || attended(&state).iter().any(|job| ended(job))
+    });
+    let mut state = core.state.lock();
+    for job in attended(&state) {
+        recovery::look_for_strays(core, &mut state, &job);
+    }
+}
+
+/// Whether everybody has done with a job, and has said so.
+fn is_to_be_ended(core: &Core, job: &JobState, key: JobKey) -> bool {
+    let phase = core.control.jobs[key.index as usize].gate.state().phase;
+    let is_over = matches!(phase, JobPhase::Complete | JobPhase::Stopped) && !job.is_resting();
+    job.is_over() || (is_over && !core.control.anyone_at(key))
+}
