@@ -377,6 +377,23 @@ impl JobCell {
         self.vouched.load(Ordering::Relaxed) == open.to_word() && self.disturbed.load(Ordering::Relaxed) == 0
     }
 
+    /// A worker puts a record at the front of the list of failures. It is written already, but for the link to the record
+    /// behind it, which `link` writes: a death before leaves a record that nobody sees, one behind leaves it whole.
+    pub fn push_failure(&self, record: u64, link: impl Fn(u64)) {
+        let mut head = self.failures.load(Ordering::Relaxed);
+        loop {
+            link(head);
+            // SYNC record: pairs with the acquire of whoever reads the list.
+            match self
+                .failures
+                .compare_exchange_weak(head, record, Ordering::AcqRel, Ordering::Relaxed)
+            {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+
     /// Reads the terms. Exact for whoever entered by the gate.
     pub fn terms(&self) -> JobTerms {
         let word = |i: usize| self.terms[i].load(Ordering::Relaxed);

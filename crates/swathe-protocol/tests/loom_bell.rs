@@ -2,45 +2,22 @@
 //! dies.
 #![cfg(loom)]
 
+mod futex;
+
 use std::sync::Arc;
 
-use loom::{
-    sync::{Condvar, Mutex},
-    thread,
-};
+use futex::Futex;
+use loom::thread;
 use swathe_protocol::{
     Bell, Descriptor, GateState, JobCell, JobKey, JobPhase, ParkWord, RingCell, RingEnds, RingView,
     WorkerSlot,
     bell::publish_fence,
     sync::{
-        AtomicU32, AtomicU64,
-        Ordering::{Acquire, Relaxed, Release},
+        AtomicU64,
+        Ordering::{Acquire, Release},
         mortal::{dies_before, explore, explore_deaths},
     },
 };
-
-/// What the kernel promises of a futex, and no more.
-#[derive(Default)]
-struct Futex {
-    queue: Mutex<()>,
-    woken: Condvar,
-}
-
-impl Futex {
-    fn wait(&self, word: &AtomicU32, value: u32) {
-        let queue = self.queue.lock().unwrap();
-        if word.load(Relaxed) == value {
-            drop(self.woken.wait(queue).unwrap());
-        }
-    }
-
-    fn wake(&self, word: &AtomicU32) {
-        // The way into the kernel is a place to die: a change that changes nothing.
-        word.fetch_or(0, Relaxed);
-        drop(self.queue.lock().unwrap());
-        self.woken.notify_all();
-    }
-}
 
 #[derive(Default)]
 struct Doors<const WORKERS: usize> {

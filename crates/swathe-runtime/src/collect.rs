@@ -71,20 +71,8 @@ pub(crate) fn push_record(record: &Record, heap: &mut WorkerHeap, cell: &JobCell
         word.store(value, Ordering::Relaxed);
     }
     bytes::write(&words[HEAD..], text);
-    let mut head = cell.failures.load(Ordering::Relaxed);
-    loop {
-        words[0].store(head, Ordering::Relaxed);
-        // SYNC record: pairs with the acquire in `Records::of`.
-        match cell.failures.compare_exchange_weak(
-            head,
-            link_to(span.offset),
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        ) {
-            Ok(_) => return Ok(()),
-            Err(now) => head = now,
-        }
-    }
+    cell.push_failure(link_to(span.offset), |next| words[0].store(next, Ordering::Relaxed));
+    Ok(())
 }
 
 /// The link to a record: never 0, which ends the list. (A record may lie at offset 0: offsets are multiples of 8.)
