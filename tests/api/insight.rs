@@ -17,6 +17,38 @@ fn nap(x: u64) -> u64 {
     x
 }
 
+/// Of the parent and of a worker: what both map is in no core dump of either.
+#[test]
+fn shared_memory_is_in_no_core_dump() -> Result<()> {
+    let pool = pool(1);
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("swathe-input.npy");
+    Array::from_vec(vec![1.0; 1000])?.to_npy(&path)?;
+    let input = Array::<f64>::from_npy_path(&path)?;
+    let count = Value::new(0_u64)?;
+    let add = |count: &Value<u64>, x: f64| count.fetch_add(x as u64);
+    pool.batch().with(&count)?.map(add, &input)?;
+    for pid in [std::process::id(), pool.workers()[0].pid] {
+        let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).expect("it runs");
+        let mut found = 0;
+        let mut lines = smaps.lines();
+        while let Some(area) =
+            lines.find(|line| line.contains("memfd:swathe") || line.contains("swathe-input"))
+        {
+            let flags = lines
+                .find_map(|line| line.strip_prefix("VmFlags:"))
+                .expect("each area has flags");
+            assert!(
+                flags.split_whitespace().any(|flag| flag == "dd"),
+                "{pid}: {area}: {flags}"
+            );
+            found += 1;
+        }
+        assert!(found >= 4, "arena, control, value, file: {found} in {pid}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_report_says_where_the_time_went() -> Result<()> {
     let pool = pool(2);

@@ -2,11 +2,13 @@
 
 use std::{
     fs,
+    os::unix::{fs::symlink, net::UnixListener},
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use swathe::{Array, Result, Status};
-use swathe_tests::pool;
+use swathe_tests::{pool, watch};
 use tempfile::TempDir;
 
 use crate::text;
@@ -172,6 +174,63 @@ fn an_npy_that_is_hostile() {
             "{refused}"
         );
         assert!(refused.contains(expected), "{refused}\nexpected: {expected}");
+    }
+}
+
+/// What has the name of a file and is none: nobody waits for its other end, and nothing is done to it.
+#[test]
+fn pipes_sockets_devices_and_files_of_the_kernel_are_no_arrays() {
+    let _watch = watch();
+    let directory = TempDir::new().expect("a directory");
+    let pipe = directory.path().join("pipe.npy");
+    let made = Command::new("mkfifo").arg(&pipe).status().expect("it starts");
+    assert!(made.success());
+    let link = directory.path().join("link.npy");
+    symlink(&pipe, &link).expect("it can be made");
+    let socket = directory.path().join("socket.npy");
+    let _socket = UnixListener::bind(&socket).expect("it can be made");
+    for path in [
+        &pipe,
+        &link,
+        &socket,
+        Path::new("/dev/zero"),
+        Path::new("/dev/tty"),
+        directory.path(),
+    ] {
+        let expected = format!("cannot open {}: it is not a regular file", path.display());
+        assert_eq!(refused(path), expected);
+        assert_eq!(text(Array::<u8>::from_raw_file(path)), expected);
+    }
+    for path in ["/proc/self/maps", "/proc/self/status"] {
+        let refused = text(Array::<u8>::from_raw_file(path));
+        assert!(
+            refused.contains("it has no length, because the kernel makes its text"),
+            "{refused}"
+        );
+    }
+}
+
+/// A header is quoted in part, and does nothing to a terminal.
+#[test]
+fn a_long_header_is_not_told_whole() {
+    let directory = TempDir::new().expect("a directory");
+    let long = "9".repeat(60_000);
+    let clear = "\x1b[2J".repeat(1000);
+    for (i, header) in [
+        header("<f8", &format!("({long},)")),
+        header(&clear, "(1,)"),
+        header("<f8", "(1,)").replace("shape", &clear),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let path = write(&directory, &format!("{i}\x1b[31m.npy"), &npy(header, &[0; 8]));
+        let refused = refused(&path);
+        assert!(refused.len() < 1000 && refused.contains("..."), "{refused}");
+        assert!(
+            !refused.contains('\x1b') && refused.contains("\\u{1b}[31m.npy"),
+            "{refused:?}"
+        );
     }
 }
 

@@ -7,6 +7,7 @@ mod files;
 mod jobs;
 mod neighbours;
 mod pools;
+mod records;
 
 /// The text of an error, which must come.
 fn text<T, E: std::fmt::Display>(result: Result<T, E>) -> String {

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command};
+use swathe_os::text::shown;
 
 /// What the process ends with when the command line makes no sense (EX_USAGE of sysexits.h), for all commands.
 const USAGE: u8 = 64;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
     };
     done.unwrap_or_else(|failure| {
         if !failure.is_unheard() {
-            eprintln!("swathe: {failure}");
+            eprintln!("swathe: {}", shown(&failure.to_string()));
         }
         failure.exit_code()
     })

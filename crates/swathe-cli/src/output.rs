@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use swathe_os::file::{NotOurs, Place};
+use swathe_os::{
+    file::{NotOurs, Place},
+    text,
+};
 
 use crate::failure::{Failure, Result};
 
@@ -40,5 +43,5 @@ pub(crate) fn check_folder(folder: &Path, file: &Path) -> Result<()> {
 }
 
 fn cannot_write(file: &Path, reason: &NotOurs) -> Failure {
-    Failure::new(format!("{} cannot be written: {reason}", file.display()))
+    Failure::new(format!("{} cannot be written: {reason}", text::path(file)))
 }

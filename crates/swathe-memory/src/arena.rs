@@ -262,7 +262,8 @@ impl Memory {
                 needed: size as u64,
                 capacity: arena.segment.len() as u64,
                 in_use: state.in_use as u64,
-                longest_free: state.free.longest() as u64,
+                align: align as u64,
+                longest_free: state.free.longest(align) as u64,
             });
         };
         let range = offset..offset + size;

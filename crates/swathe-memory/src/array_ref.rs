@@ -202,6 +202,14 @@ pub fn by_content<R>(fingerprint: Fingerprint, serialise: impl FnOnce() -> R) ->
 impl<T: Pod, S: Fallible + ?Sized> Serialize<S> for Array<T> {
     fn serialize(&self, _: &mut S) -> Result<ArrayRef, S::Error> {
         lease::note_lent();
+        let own = match self.holder() {
+            Holder::Nothing => false,
+            Holder::Block(block) => block.segment().is_own(),
+            Holder::Segment { segment, .. } => segment.is_own(),
+        };
+        if own {
+            lease::note_own();
+        }
         let mut reference = self.to_ref();
         if let Some(fingerprint) = BY_CONTENT.get() {
             let bytes = if size_of::<T>() == 0 {

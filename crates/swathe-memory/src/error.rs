@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use swathe_os::mapping::MappingError;
 use swathe_os::memfd::MemfdError;
 use swathe_os::memory_limits::LimitedBy;
+use swathe_os::text::{self, shown};
 
 use crate::segment::SegmentId;
 
@@ -19,7 +20,7 @@ pub enum MemoryError {
     #[error(
         "{} of new memory are needed but only {} are available, limited by {limited_by}; {}, or work on less data \
          at a time",
-        Size(*needed), Size(*available), limited_by.remedy()
+        Size::apart_from(*needed, *available), Size::apart_from(*available, *needed), limited_by.remedy()
     )]
     Shortage {
         /// Bytes of new pages that the allocation needs.
@@ -72,9 +73,9 @@ pub enum MemoryError {
     },
     /// No free range of the arena is long enough.
     #[error(
-        "{} do not fit into the arena: its capacity is {}, {} are in use and its longest free range has {}; drop \
-         arrays that are no longer needed, or make a larger arena with Memory::with_capacity",
-        Size(*needed), Size(*capacity), Size(*in_use), Size(*longest_free)
+        "{} do not fit into the arena: its capacity is {}, {} are in use and its longest free range has {} from a multiple of \
+         {align} on; drop arrays that are no longer needed, or make a larger arena with Memory::with_capacity",
+        Size::apart_from(*needed, *longest_free), Size(*capacity), Size(*in_use), Size::apart_from(*longest_free, *needed)
     )]
     ArenaFull {
         /// Bytes asked for.
@@ -83,7 +84,9 @@ pub enum MemoryError {
         capacity: u64,
         /// Bytes that blocks hold.
         in_use: u64,
-        /// Bytes in the longest free range.
+        /// Of what the bytes must start at a multiple.
+        align: u64,
+        /// Bytes in the longest free range that starts there.
         longest_free: u64,
     },
     /// More bytes than an address can count.
@@ -123,7 +126,7 @@ pub enum MemoryError {
         source: MappingError,
     },
     /// A file could not be opened, read or written.
-    #[error("cannot {action} {path}: {source}", path = path.display())]
+    #[error("cannot {action} {path}: {source}", path = text::path(path))]
     File {
         /// The verb: "open", "write to" ...
         action: &'static str,
@@ -180,7 +183,7 @@ pub enum MemoryError {
         reason: &'static str,
     },
     /// A segment that this process does not have and could not fetch.
-    #[error("segment {segment} is not known to this process: {reason}")]
+    #[error("segment {segment} is not known to this process: {}", shown(reason))]
     UnknownSegment {
         /// The segment.
         segment: SegmentId,
@@ -199,7 +202,7 @@ pub enum MemoryError {
         offset: u64,
     },
     /// A reference that was made for another element type, or is damaged.
-    #[error("this reference cannot be an array of {type_name}: {reason}")]
+    #[error("this reference cannot be an array of {type_name}: {}", shown(reason))]
     BadReference {
         /// The type asked for.
         type_name: &'static str,
@@ -231,7 +234,7 @@ pub enum MemoryError {
         reason: &'static str,
     },
     /// A file whose content is not what it should be.
-    #[error("{path} cannot be used as {expected}: {found}; {remedy}", path = path.display())]
+    #[error("{path} cannot be used as {expected}: {found}; {remedy}", path = text::path(path))]
     Format {
         /// The file.
         path: PathBuf,
@@ -263,6 +266,17 @@ fn pages_remedy(source: &io::Error) -> &'static str {
 /// A number of bytes for people: exact while small, then in binary units with one decimal.
 pub(crate) struct Size(pub(crate) u64);
 
+impl Size {
+    /// A number that is told beside another one: exact if both would read the same.
+    fn apart_from(bytes: u64, other: u64) -> String {
+        let text = Size(bytes).to_string();
+        match text == Size(other).to_string() {
+            true => format!("{bytes} bytes"),
+            false => text,
+        }
+    }
+}
+
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -290,6 +304,26 @@ mod tests {
         assert_eq!(text(1 << 20), "1.0 MiB");
         assert_eq!(text(3 << 29), "1.5 GiB");
         assert_eq!(text(u64::MAX), "16.0 EiB");
+    }
+
+    #[test]
+    fn two_sizes_are_told_apart() {
+        let error = MemoryError::ArenaFull {
+            needed: (2 << 20) + 64,
+            capacity: 8 << 20,
+            in_use: 3 << 20,
+            align: 64,
+            longest_free: 2 << 20,
+        };
+        let text = error.to_string();
+        assert!(
+            text.starts_with("2097216 bytes do not fit into the arena: its capacity is 8.0 MiB, "),
+            "{text}"
+        );
+        assert!(
+            text.contains("and its longest free range has 2097152 bytes from a multiple of 64 on;"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -18,6 +18,7 @@ static HELD: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
     static LENT: Cell<u64> = const { Cell::new(0) };
+    static OWN: Cell<u64> = const { Cell::new(0) };
 }
 
 /// A handle to memory of another process, counted while it lives. Clones share it.
@@ -64,6 +65,17 @@ pub fn held() -> u32 {
 /// A handle is being serialised on this thread.
 pub fn note_lent() {
     LENT.set(LENT.get() + 1);
+}
+
+/// A handle to memory that this very process made is being serialised on this thread.
+pub fn note_own() {
+    OWN.set(OWN.get() + 1);
+}
+
+/// How many of [`lent`] led to memory that this very process made. A worker's ends with the worker, and nobody else knows of
+/// it: it is nothing to return.
+pub fn own() -> u64 {
+    OWN.get()
 }
 
 /// How many handles were serialised on this thread so far: compare before and after encoding arguments.

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ndarray::{ArrayViewD, IxDyn, ShapeBuilder};
 use ndarray_npy::WriteNpyExt;
 use swathe_os::file::{Place, open_input};
+use swathe_os::text::quoted;
 
 use crate::array::Array;
 use crate::array_mut::ArrayMut;
@@ -183,7 +184,7 @@ fn check_element_type<T: Element>(header: &Header, path: &Path) -> Result<(), Me
             format!("its elements are {found} in the other byte order ({descr})")
         }
         Some(found) => format!("its elements are {found} ({descr})"),
-        None => format!("its elements have the NumPy type {descr:?}"),
+        None => format!("its elements have the NumPy type {}", quoted(descr)),
     };
     let remedy = match ElementType::parse(descr) {
         Some(found) if found != wanted => format!(

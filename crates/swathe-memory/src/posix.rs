@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 use swathe_os::file::{NotOurs, check_ours};
+use swathe_os::text;
 
 use crate::array::Array;
 use crate::error::MemoryError;
@@ -99,10 +100,10 @@ fn open_checked(name: &str) -> Result<File, MemoryError> {
             name,
             format!(
                 "there is no {}; check the name, and whether the program that makes it runs",
-                path.display()
+                text::path(&path)
             ),
         ),
-        _ => unusable(name, format!("{} cannot be opened: {error}", path.display())),
+        _ => unusable(name, format!("{} cannot be opened: {error}", text::path(&path))),
     })?;
     check_ours(&file).map_err(|wrong| {
         let remedy = match wrong {

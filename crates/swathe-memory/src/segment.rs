@@ -15,7 +15,7 @@ use bytemuck::{Pod, Zeroable};
 use swathe_os::file::open_input;
 pub use swathe_os::mapping::Access;
 use swathe_os::mapping::{self, Mapping};
-use swathe_os::{memfd, process};
+use swathe_os::{memfd, process, text};
 
 use crate::error::MemoryError;
 use crate::registry;
@@ -300,6 +300,11 @@ impl Segment {
         &self.mapping
     }
 
+    /// Whether this very process made the segment, or mapped it by itself.
+    pub fn is_own(&self) -> bool {
+        self.origin != Origin::Attached && self.mapped_by == process::id()
+    }
+
     /// Whether this very process allocates arrays in the segment.
     pub(crate) fn is_own_arena(&self) -> bool {
         self.origin == Origin::Arena && self.mapped_by == process::id()
@@ -364,7 +369,7 @@ impl fmt::Display for Origin {
         match self {
             Origin::Control { name } => write!(f, "the control segment {name:?}"),
             Origin::Arena => f.write_str("the arena of this process"),
-            Origin::File { path } | Origin::Output { path } => write!(f, "the file {}", path.display()),
+            Origin::File { path } | Origin::Output { path } => write!(f, "the file {}", text::path(path)),
             Origin::Posix { name } => write!(f, "the shared memory segment {name:?}"),
             Origin::Attached => f.write_str("a segment of another process"),
         }

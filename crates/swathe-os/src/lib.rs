@@ -18,6 +18,7 @@ pub mod signals;
 pub mod socket;
 pub mod spawn;
 pub mod surroundings;
+pub mod text;
 pub mod thread_caps;
 
 pub use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -103,12 +103,12 @@ impl Mapping {
             let pages = AlignedPages::map_unlocked(fd, len, ProtFlags::READ);
             Pages::Live(pages.map_err(|errno| failed(errno.into()))?)
         } else {
-            Pages::Input(
-                MmapOptions::new()
-                    .len(len)
-                    .map_raw_read_only(&fd)
-                    .map_err(failed)?,
-            )
+            let raw = MmapOptions::new()
+                .len(len)
+                .map_raw_read_only(&fd)
+                .map_err(failed)?;
+            keep_out_of_dumps(raw.as_mut_ptr().cast(), len);
+            Pages::Input(raw)
         };
         Ok(Mapping {
             pages,
@@ -338,6 +338,7 @@ impl AlignedPages {
         }
         unmap(reserved.cast(), head);
         unmap(base.wrapping_byte_add(mapped).cast(), HUGE_PAGE - head);
+        keep_out_of_dumps(base, mapped);
         match NonNull::new(base.cast()) {
             Some(base) => Ok(AlignedPages { base, mapped }),
             None => Err(Errno::NOMEM),
@@ -381,6 +382,7 @@ impl AlignedPages {
         }
         unmap(reserved.cast(), head);
         unmap(base.wrapping_byte_add(mapped).cast(), HUGE_PAGE - head);
+        keep_out_of_dumps(base, mapped);
         match NonNull::new(base.cast()) {
             Some(base) => Ok(AlignedPages { base, mapped }),
             None => Err(Errno::NOMEM),
@@ -445,6 +447,13 @@ impl Drop for AlignedPages {
     fn drop(&mut self) {
         unmap(self.base.as_ptr(), self.mapped);
     }
+}
+
+/// Shared pages are not of the process that dies: a core dump with the arena in it would be as long as the arena, and the
+/// kernel would take a page for each hole in it. A kernel that knows no such advice dumps them; nothing else changes.
+fn keep_out_of_dumps(start: *mut c_void, len: usize) {
+    // SAFETY: the range is a mapping that was just made here; the advice changes no byte and no access.
+    let _ = unsafe { rustix::mm::madvise(start, len, Advice::LinuxDontDump) };
 }
 
 /// Unmaps pages that this module mapped and nobody uses any more.
@@ -586,6 +595,30 @@ mod tests {
             io::ErrorKind::InvalidInput
         );
         assert!(Mapping::read_write(&fd, usize::MAX).is_err());
+    }
+
+    #[test]
+    fn no_mapping_is_in_a_core_dump() {
+        let fd = memfd::create("swathe-test-dump", 4 * HUGE_PAGE as u64).unwrap();
+        let both = [
+            Mapping::read_write(&fd, 4 * HUGE_PAGE),
+            Mapping::read_only(&fd, 100),
+        ];
+        let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut areas = smaps.split("VmFlags:");
+        let mut found = 0;
+        let mut area = areas.next().unwrap();
+        for next in areas {
+            let (flags, rest) = next.split_once('\n').unwrap();
+            if area.contains("swathe-test-dump") {
+                found += 1;
+                assert!(flags.split_whitespace().any(|flag| flag == "dd"), "{area}{flags}");
+            }
+            area = rest;
+        }
+        assert_eq!(found, both.len());
+        // Nothing is mapped, so there is nothing to advise.
+        Mapping::read_only(&fd, 0).unwrap();
     }
 
     #[test]

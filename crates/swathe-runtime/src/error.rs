@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use swathe_memory::MemoryError;
+use swathe_os::text::shown;
 
 use crate::control::MAX_PROCESSES;
 
@@ -44,10 +45,10 @@ pub enum EngineError {
     )]
     Forked,
     /// The pool has given up.
-    #[error("the pool is broken: {0}")]
+    #[error("the pool is broken: {}", shown(.0))]
     Broken(String),
     /// Processes could not be started.
-    #[error("the pool could not be started: {0}")]
+    #[error("the pool could not be started: {}", shown(.0))]
     Start(String),
     /// The program may do more than whoever has started it.
     #[error(

@@ -1,15 +1,10 @@
 //! Which values may cross between processes by value: results, parameters, elements.
 
-use std::{mem, num::NonZeroUsize, sync::Arc};
+use std::sync::Arc;
 
 use bytemuck::Pod;
 use rkyv::{
-    api::high::{HighDeserializer, HighSerializer, HighValidator},
-    bytecheck::CheckBytes,
-    rancor,
-    ser::allocator::ArenaHandle,
-    util::AlignedVec,
-    validation::{Validator, archive::ArchiveValidator, shared::SharedValidator},
+    SerializeUnsized, api::high::HighDeserializer, bytecheck::CheckBytes, rancor::Strategy, util::AlignedVec,
 };
 use swathe_memory::{Array, ArrayMut};
 use swathe_runtime::Outcome;
@@ -17,14 +12,18 @@ use swathe_runtime::Outcome;
 use crate::{
     Error, Records,
     kind::{Owned, Plain, Recorded, Tuple},
-    lower::{self, RecordRef, Sink},
+    lower::{
+        self, RecordRef, Sink,
+        stack::{self, RecordError, RecordSerializer, RecordValidator},
+    },
 };
 
 /// Marks a type as a record: it crosses between processes by way of `rkyv`, checked when it is read.
 ///
 /// A type of one's own needs the three `rkyv` derives and this one line. (Types that are plain old data should rather
 /// derive [`bytemuck::Pod`]: they then lie in shared memory as they are.) A record that contains itself, such as a tree,
-/// can have about a thousand levels.
+/// can have about a thousand levels, or as many as its thread has KiB of stack left where that is less: what is made must
+/// also be dropped. One that has more is an error.
 ///
 /// ```
 /// use swathe::Pool;
@@ -53,23 +52,61 @@ use crate::{
     note = "derive `bytemuck::Pod`, or derive `rkyv::{{Archive, Serialize, Deserialize}}` and write \
             `impl swathe::Record for {Self} {{}}`"
 )]
-pub trait Record {}
+pub trait Record {
+    /// How many elements without bytes it says that it has: no bytes limit their number, and somebody counts to it.
+    #[doc(hidden)]
+    fn elements_of_nothing(_: &[u8]) -> u32
+    where
+        Self: Sized,
+    {
+        0
+    }
+}
+
+/// The length of a list that is a record by itself, which is what its bytes end with, if its elements have no bytes.
+fn length_of_nothing<T>(bytes: &[u8]) -> u32 {
+    match bytes.last_chunk() {
+        Some(length) if size_of::<T>() == 0 => u32::from_le_bytes(*length),
+        _ => 0,
+    }
+}
+
+/// The longest list of elements that have no bytes.
+const MOST_OF_NOTHING: u32 = 1 << 20;
+
+fn check_nothing<T: Record>(bytes: &[u8]) -> Result<(), String> {
+    match T::elements_of_nothing(bytes) {
+        0..=MOST_OF_NOTHING => Ok(()),
+        many => Err(format!(
+            "a list of {many} elements that have no bytes was to cross; at most {MOST_OF_NOTHING} can, and their number says \
+             the same"
+        )),
+    }
+}
 
 impl Record for bool {}
 impl Record for char {}
 impl Record for Box<str> {}
 impl<T> Record for Option<T> {}
 impl<T, E> Record for Result<T, E> {}
-impl<T> Record for Vec<T> {}
-impl<T> Record for Box<[T]> {}
+impl<T> Record for Vec<T> {
+    fn elements_of_nothing(bytes: &[u8]) -> u32 {
+        length_of_nothing::<T>(bytes)
+    }
+}
+impl<T> Record for Box<[T]> {
+    fn elements_of_nothing(bytes: &[u8]) -> u32 {
+        length_of_nothing::<T>(bytes)
+    }
+}
 impl<T: Pod> Record for Array<T> {}
 
 /// What `rkyv` must know about a record.
 pub trait Archivable:
     rkyv::Archive<
-        Archived: for<'a> CheckBytes<HighValidator<'a, rancor::Error>>
-                      + rkyv::Deserialize<Self, HighDeserializer<rancor::Error>>,
-    > + for<'a> rkyv::Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, rancor::Error>>
+        Archived: for<'a> CheckBytes<Strategy<RecordValidator<'a>, RecordError>>
+                      + rkyv::Deserialize<Self, HighDeserializer<RecordError>>,
+    > + for<'a> rkyv::Serialize<RecordSerializer<'a>>
     + Sized
     + Send
     + Sync
@@ -79,12 +116,9 @@ pub trait Archivable:
 
 impl<T> Archivable for T
 where
-    T: for<'a> rkyv::Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, rancor::Error>>
-        + Send
-        + Sync
-        + 'static,
-    T::Archived: for<'a> CheckBytes<HighValidator<'a, rancor::Error>>
-        + rkyv::Deserialize<T, HighDeserializer<rancor::Error>>,
+    T: for<'a> rkyv::Serialize<RecordSerializer<'a>> + Send + Sync + 'static,
+    T::Archived: for<'a> CheckBytes<Strategy<RecordValidator<'a>, RecordError>>
+        + rkyv::Deserialize<T, HighDeserializer<RecordError>>,
 {
 }
 
@@ -157,32 +191,27 @@ impl<T: Pod + Send + Sync> Datum<Plain> for T {
     }
 }
 
-/// How many levels a record may have: whoever reads a type that contains itself needs some stack for each, and the bytes
-/// may say that there are millions.
-const MAX_DEPTH: Option<NonZeroUsize> = NonZeroUsize::new(1024);
-
 fn decode_record<T: Archivable>(bytes: &[u8]) -> Result<T, String> {
-    let bounds = ArchiveValidator::with_max_depth(bytes, MAX_DEPTH);
-    let mut validator = Validator::new(bounds, SharedValidator::new());
-    rkyv::api::access_with_context::<T::Archived, _, rancor::Error>(bytes, &mut validator)
-        .and_then(rkyv::deserialize)
-        .map_err(|e| format!("a record cannot be decoded: {e}"))
+    stack::decode(bytes, |validator| {
+        rkyv::api::access_with_context::<T::Archived, _, RecordError>(bytes, validator)
+            .and_then(rkyv::deserialize)
+    })
 }
 
 /// The body of [`Datum`] for what `rkyv` carries.
 macro_rules! by_rkyv {
-    () => {
+    ($check:expr) => {
         type Output = Records<Self>;
         type Slot = RecordRef;
         const HEAP: usize = 64;
 
         fn encode(&self, bytes: &mut AlignedVec) -> Result<(), String> {
-            let encoded = rkyv::api::high::to_bytes_in::<_, rancor::Error>(self, mem::take(bytes));
-            *bytes = encoded.map_err(|e| format!("it cannot be encoded: {e}"))?;
-            Ok(())
+            stack::write(bytes, |serializer| self.serialize_unsized(serializer))?;
+            $check(bytes)
         }
 
         fn decode(bytes: &[u8]) -> Result<Self, String> {
+            $check(bytes)?;
             decode_record(bytes)
         }
 
@@ -197,7 +226,7 @@ macro_rules! by_rkyv {
 }
 
 impl<T: Record + Archivable> Datum<Recorded> for T {
-    by_rkyv!();
+    by_rkyv!(check_nothing::<T>);
 }
 
 /// As its bytes: there is nothing for `rkyv` to add.
@@ -232,7 +261,7 @@ impl Datum<Owned> for String {
 macro_rules! tuple {
     ($($A:ident),*) => {
         impl<$($A),*> Datum<Tuple> for ($($A,)*) where Self: Archivable {
-            by_rkyv!();
+            by_rkyv!(|_: &[u8]| Ok::<(), String>(()));
         }
     };
 }

@@ -3,6 +3,7 @@
 use std::{any::Any, fmt, sync::Arc};
 
 use swathe_memory::MemoryError;
+use swathe_os::text::shown;
 use swathe_runtime::{End, EngineError, ExitCause, Failure, FailureKind, Outcome};
 
 use crate::{Partial, Status};
@@ -48,7 +49,7 @@ pub enum Error {
     #[error("the input has more elements than this machine can address")]
     TooLong,
     /// The iterator of the input panicked.
-    #[error("the input's iterator panicked at position {position}: {message}")]
+    #[error("the input's iterator panicked at position {position}: {}", shown(message))]
     Iterator {
         /// How many items it gave before.
         position: usize,
@@ -56,7 +57,10 @@ pub enum Error {
         message: String,
     },
     /// An element of the input cannot cross to another process.
-    #[error("element {position} of the input cannot cross to the workers: {message}")]
+    #[error(
+        "element {position} of the input cannot cross to the workers: {}",
+        shown(message)
+    )]
     Element {
         /// Its position.
         position: usize,
@@ -64,7 +68,7 @@ pub enum Error {
         message: String,
     },
     /// The parameters of the call cannot cross to another process.
-    #[error("the parameters cannot cross to the workers: {message}")]
+    #[error("the parameters cannot cross to the workers: {}", shown(message))]
     Parameters {
         /// Why.
         message: String,
@@ -78,11 +82,23 @@ pub enum Error {
         positions: usize,
     },
     /// A result was damaged after its task returned it.
-    #[error("the result at position {position} was damaged by a worker: {message}")]
+    #[error(
+        "the result at position {position} was damaged by a worker: {}",
+        shown(message)
+    )]
     Damaged {
         /// Its position.
         position: usize,
         /// What was found.
+        message: String,
+    },
+    /// A result is whole, and cannot be read here: it has too many levels for the stack of this thread, or holds an array
+    /// that nobody has kept alive.
+    #[error("the result at position {position} cannot be read: {}", shown(message))]
+    Unreadable {
+        /// Its position.
+        position: usize,
+        /// Why.
         message: String,
     },
     /// The axis of `map_rows` does not exist.
@@ -140,11 +156,11 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Why one element has no value.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ItemError(Box<Facts>);
 
 /// What is known of it. Boxed, so that the result of an element is hardly larger than its value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Facts {
     position: u64,
     span: u64,
@@ -208,7 +224,8 @@ impl ItemError {
     }
 
     /// The text of the returned error (with its causes), or of the panic (with its source line), or the last words of a
-    /// worker that died.
+    /// worker that died. As it was said: what is printed of an error has its control characters escaped, and is cut after
+    /// some thousand bytes.
     pub fn message(&self) -> &str {
         &self.0.message
     }
@@ -240,6 +257,21 @@ impl ItemError {
     }
 }
 
+impl fmt::Debug for ItemError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ItemError")
+            .field("position", &self.0.position)
+            .field("span", &self.0.span)
+            .field("status", &self.0.status)
+            .field("cause", &self.0.cause)
+            .field("message", &format_args!("\"{}\"", shown(&self.0.message)))
+            .field("worker", &self.0.worker)
+            .field("attempts", &self.0.attempts)
+            .field("peak_memory", &self.0.peak_memory)
+            .finish()
+    }
+}
+
 impl fmt::Display for ItemError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.span {
@@ -251,6 +283,7 @@ impl fmt::Display for ItemError {
                 self.0.position + (span - 1)
             )?,
         }
+        let message = shown(&self.0.message);
         match (self.0.status, self.0.cause) {
             (Status::Lost, Some(cause)) => {
                 write!(f, "was lost: its worker {cause}")?;
@@ -258,13 +291,13 @@ impl fmt::Display for ItemError {
                     write!(f, ", {} times", self.0.attempts)?;
                 }
                 if !self.0.message.is_empty() {
-                    write!(f, ", and said last: {}", self.0.message)?;
+                    write!(f, ", and said last: {message}")?;
                 }
             }
-            (Status::TimedOut, _) => write!(f, "timed out: {}", self.0.message)?,
-            (Status::Panicked, _) => write!(f, "failed: panicked: {}", self.0.message)?,
-            (Status::Cancelled | Status::NotRun, _) => write!(f, "was not run: {}", self.0.message)?,
-            _ => write!(f, "failed: {}", self.0.message)?,
+            (Status::TimedOut, _) => write!(f, "timed out: {message}")?,
+            (Status::Panicked, _) => write!(f, "failed: panicked: {message}")?,
+            (Status::Cancelled | Status::NotRun, _) => write!(f, "was not run: {message}")?,
+            _ => write!(f, "failed: {message}")?,
         }
         match self.0.worker {
             Some((number, pid)) => write!(f, " (worker {number}, pid {pid})"),
@@ -366,7 +399,7 @@ impl fmt::Display for JobError {
             .map(|range| range.end - range.start)
             .sum();
         let of = self.outcome.positions;
-        let why = why_stopped(&self.outcome.end).unwrap_or_default();
+        let why = shown(why_stopped(&self.outcome.end).unwrap_or_default());
         let Some(first) = self.failures.first() else {
             return write!(f, "{why}: {finals} of {of} positions were done");
         };
@@ -377,19 +410,27 @@ impl fmt::Display for JobError {
             1 => f.write_str("; 1 other position failed too")?,
             n => write!(f, "; {n} other positions failed too")?,
         }
-        if why.is_empty() {
-            Ok(())
-        } else {
-            write!(f, "; {why}, with {finals} of {of} positions done")
+        match self.is_stopped() {
+            true => write!(f, "; {why}, with {finals} of {of} positions done"),
+            false => Ok(()),
         }
     }
 }
 
+/// How many failures are shown to whoever prints an error for debugging.
+const TOLD: usize = 16;
+
 impl fmt::Debug for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // There may be a million failures, and whoever unwraps a result has this printed.
+        let told = &self.failures[..self.failures.len().min(TOLD)];
         f.debug_struct("JobError")
-            .field("end", &self.outcome.end)
-            .field("failures", &self.failures)
+            .field(
+                "stopped",
+                &why_stopped(&self.outcome.end).map(|why| shown(why).to_string()),
+            )
+            .field("failed", &self.failures.len())
+            .field("failures", &told)
             .finish_non_exhaustive()
     }
 }

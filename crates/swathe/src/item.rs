@@ -11,7 +11,7 @@ use crate::{
     column::{Column, Columns, Decoded, Sliced, Texts},
     datum::{Archivable, Datum, Record},
     kind::{ByRow, Owned, Plain, Recorded, Single, Text, Tuple},
-    lower::{RecordRef, wire::Encoder},
+    lower::{RecordRef, stack, wire::Encoder},
 };
 
 /// What must stay in place while a job runs.
@@ -122,9 +122,10 @@ pub(crate) fn lower_records<'a, T: Datum<K>, K>(
     memory: &Memory,
 ) -> Result<Lowered, Error> {
     let mut blob = Blob::new(values.len());
-    for value in values {
-        blob.record(|bytes| value.encode(bytes))?;
-    }
+    let mut values = values.into_iter();
+    // Asked for once, and not for each of them.
+    stack::encode(|| values.try_for_each(|value| blob.record(|bytes| value.encode(bytes))))
+        .map_err(|message| Error::Element { position: 0, message })??;
     blob.lower(memory)
 }
 

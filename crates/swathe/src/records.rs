@@ -7,7 +7,7 @@ use swathe_memory::Array;
 
 use crate::{
     Error,
-    lower::{HeapBlocks, RecordRef},
+    lower::{HeapBlocks, RecordRef, stack},
 };
 
 /// Results of any size, by position: shared memory that is decoded when it is looked at.
@@ -39,6 +39,9 @@ pub struct Records<T> {
     heap: HeapBlocks,
     decode: Decode<T>,
 }
+
+/// What a value can say that is whole, and cannot be read all the same.
+const NO_DAMAGE: [&str; 2] = [stack::TOO_DEEP, "was freed; keep the Array alive"];
 
 /// Makes a value of bytes that others may change, by way of a copy.
 type Decode<T> = fn(&[u8], &mut AlignedVec) -> Result<T, String>;
@@ -73,7 +76,12 @@ impl<T> Records<T> {
         })?;
         self.heap
             .read(&range, |bytes| (self.decode)(bytes, scratch))
-            .map_err(|message| Error::Damaged { position, message })
+            .map_err(
+                |message| match NO_DAMAGE.iter().any(|what| message.contains(what)) {
+                    true => Error::Unreadable { position, message },
+                    false => Error::Damaged { position, message },
+                },
+            )
     }
 
     /// Decodes all of them.

@@ -5,6 +5,7 @@ use std::{hint::black_box, path::Path};
 use bytemuck::Pod;
 use swathe::Array;
 use swathe_memory::npy_info;
+use swathe_os::text;
 
 use crate::failure::{Failure, Result};
 
@@ -267,7 +268,7 @@ impl<T: Number> Kernel<Square<T>> {
         }
         let quoted = serde_json::to_string(&path.display().to_string())?; // as Python quotes
         Ok(Self {
-            name: format!("squares of {}", path.display()),
+            name: format!("squares of {}", text::path(path)),
             input,
             python_input: format!("stored({quoted}, {:?}, {})[i]", T::CODE, info.data_offset),
             python_len: 1_000_000,

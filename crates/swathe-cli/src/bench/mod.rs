@@ -15,7 +15,10 @@ mod turn;
 use std::{num::NonZeroUsize, path::Path, process::ExitCode};
 
 use swathe_memory::npy_info;
-use swathe_os::memory_limits::headroom;
+use swathe_os::{
+    memory_limits::headroom,
+    text::{self, quoted},
+};
 
 use crate::{
     args::{BenchArgs, Chunk, KernelName, Peer},
@@ -44,15 +47,19 @@ fn bench_file(args: &BenchArgs, path: &Path) -> Result<()> {
         ));
     }
     let info = npy_info(path)?;
-    let len = info.shape.iter().product();
+    let len = info
+        .shape
+        .iter()
+        .fold(1_usize, |len, &axis| len.saturating_mul(axis));
     match info.descr.trim_start_matches(['<', '=', '|']) {
         "f8" => bench_kernel(args, Chunk::Auto, len, |_| Kernel::<Square<f64>>::file(path)),
         "f4" => bench_kernel(args, Chunk::Auto, len, |_| Kernel::<Square<f32>>::file(path)),
         "i8" => bench_kernel(args, Chunk::Auto, len, |_| Kernel::<Square<i64>>::file(path)),
         "i4" => bench_kernel(args, Chunk::Auto, len, |_| Kernel::<Square<i32>>::file(path)),
         other => Err(Failure::new(format!(
-            "{} holds elements of type {other:?}: numbers that can be squared here are f8, f4, i8 and i4, little-endian",
-            path.display()
+            "{} holds elements of type {}: numbers that can be squared here are f8, f4, i8 and i4, little-endian",
+            path.display(),
+            quoted(other)
         ))),
     }
 }
@@ -82,7 +89,7 @@ fn bench_kernel<S: Step>(
     }
     if let Some(folder) = &args.report {
         report::write(&kernel, &plan, &measured, folder)?;
-        eprintln!("the plots are in {}", report::index(folder).display());
+        eprintln!("the plots are in {}", text::path(&report::index(folder)));
     }
     Ok(())
 }

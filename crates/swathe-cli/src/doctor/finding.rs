@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde_json::{Value, json};
+use swathe_os::text::shown;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +47,7 @@ impl Finding {
         Self {
             section,
             what: what.into(),
-            value: value.into(),
+            value: shown(&value.into()).to_string(),
             decided_by: None,
             severity: Severity::Ok,
             remedy: None,
@@ -55,7 +56,7 @@ impl Finding {
 
     /// Who decided.
     pub(crate) fn by(mut self, who: impl Into<String>) -> Self {
-        self.decided_by = Some(who.into());
+        self.decided_by = Some(shown(&who.into()).to_string());
         self
     }
 

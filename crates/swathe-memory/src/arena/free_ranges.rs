@@ -58,9 +58,13 @@ impl FreeRanges {
         merged
     }
 
-    /// Length of the longest free range, 0 when all is taken.
-    pub(crate) fn longest(&self) -> usize {
-        self.by_len.last().map_or(0, |&(len, _)| len)
+    /// Length of the longest free range that starts at a multiple of `align`, 0 when there is none.
+    pub(crate) fn longest(&self, align: usize) -> usize {
+        let aligned = self.by_start.iter().map(|(&start, &len)| {
+            let skipped = start.checked_next_multiple_of(align).map_or(len, |at| at - start);
+            len.saturating_sub(skipped)
+        });
+        aligned.max().unwrap_or(0)
     }
 
     /// The free ranges from the highest address down.
@@ -175,7 +179,12 @@ mod tests {
                 let mut free: Vec<_> = ranges.descending().collect();
                 free.reverse();
                 prop_assert_eq!(&free, &oracle.free());
-                prop_assert_eq!(ranges.longest(), free.iter().map(Range::len).max().unwrap_or(0));
+                prop_assert_eq!(ranges.longest(1), free.iter().map(Range::len).max().unwrap_or(0));
+                for align in [1, 8, 32] {
+                    let longest = ranges.longest(align);
+                    prop_assert_eq!(oracle.best_fit(longest + 1, align), None);
+                    prop_assert!(longest == 0 || oracle.best_fit(longest, align).is_some());
+                }
                 prop_assert_eq!(ranges.by_len.len(), ranges.by_start.len());
             }
         }

@@ -4,6 +4,8 @@
 //! (two bytes in version 1, four in versions 2 and 3, little-endian), and that text: a Python dictionary literal with
 //! the keys `descr`, `fortran_order` and `shape`, padded with spaces, ended by a newline. The data follow.
 
+use swathe_os::text::quoted;
+
 use crate::shape::MAX_AXES;
 
 pub(super) const MAGIC: [u8; 6] = *b"\x93NUMPY";
@@ -125,7 +127,7 @@ impl<'a> Parser<'a> {
                 "descr" => descr.replace(self.descr()?.to_owned()).is_some(),
                 "fortran_order" => fortran_order.replace(self.boolean()?).is_some(),
                 "shape" => shape.replace(self.shape()?).is_some(),
-                _ => return Err(format!("its header has the unknown key {key:?}")),
+                _ => return Err(format!("its header has the unknown key {}", quoted(key))),
             };
             if seen_before {
                 return Err(format!("its header has the key {key:?} twice"));
@@ -191,7 +193,7 @@ impl<'a> Parser<'a> {
         self.rest = rest.strip_prefix('L').unwrap_or(rest);
         number
             .parse()
-            .map_err(|_| format!("an axis has the length {number}"))
+            .map_err(|_| format!("an axis has the length {}", quoted(number).replace('"', "")))
     }
 
     fn string(&mut self) -> Result<&'a str, Found> {

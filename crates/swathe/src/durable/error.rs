@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf};
 
-use swathe_os::file::{NotOurs, ReserveError};
+use swathe_os::{
+    file::{NotOurs, ReserveError},
+    text::{self, shown},
+};
 
 use super::progress_path;
 
@@ -17,14 +20,14 @@ pub enum OutputError {
         "{path} is being written by another job, or a result of it that has holes is still held; wait until that is over \
          (a job whose program was killed lets go when the last of its workers is gone, on a network file system when the \
          server has noticed), or name another file",
-        path = path.display()
+        path = text::path(path)
     )]
     Locked {
         /// The file of values.
         path: PathBuf,
     },
     /// There is a file that no job of Swathe has begun.
-    #[error("{path} exists and is not the output of a job: {found}; move it away, or name another file", path = path.display())]
+    #[error("{path} exists and is not the output of a job: {}; move it away, or name another file", shown(found), path = text::path(path))]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -34,8 +37,8 @@ pub enum OutputError {
     /// The output of a job that asked for something else.
     #[error(
         "{path} cannot be resumed, because {difference}; run what began it, or delete {path} and {progress} to start anew",
-        path = path.display(),
-        progress = progress_path(path).display()
+        path = text::path(path),
+        progress = text::path(&progress_path(path))
     )]
     Changed {
         /// The file of values.
@@ -47,8 +50,8 @@ pub enum OutputError {
     #[error(
         "{path} is damaged: {found}; bring it back from a copy, or delete it and the file beside it ({beside}) to start \
          anew",
-        path = path.display(),
-        beside = beside.display()
+        path = text::path(path),
+        beside = text::path(beside)
     )]
     Damaged {
         /// The file.
@@ -62,7 +65,7 @@ pub enum OutputError {
     #[error(
         "{path} is neither believed nor written: {reason}; take it away if it is nobody's, or name a file in a directory \
          of your own",
-        path = path.display()
+        path = text::path(path)
     )]
     Untrusted {
         /// The file.
@@ -71,7 +74,7 @@ pub enum OutputError {
         reason: NotOurs,
     },
     /// There is no room for the file.
-    #[error("there is no room for {path}: {source}", path = path.display())]
+    #[error("there is no room for {path}: {source}", path = text::path(path))]
     NoRoom {
         /// The file.
         path: PathBuf,
@@ -79,7 +82,7 @@ pub enum OutputError {
         source: ReserveError,
     },
     /// The system did not let us.
-    #[error("cannot {action} {path}: {source}", path = path.display())]
+    #[error("cannot {action} {path}: {source}", path = text::path(path))]
     Io {
         /// The verb: "open", "lock" ...
         action: &'static str,
@@ -92,7 +95,7 @@ pub enum OutputError {
     #[error(
         "the values of {path} did not all reach the disk: {source}; what was not saved a moment before is computed again \
          when the program is run again",
-        path = path.display()
+        path = text::path(path)
     )]
     NotWritten {
         /// The file of values.
@@ -101,7 +104,7 @@ pub enum OutputError {
         source: io::Error,
     },
     /// Input or parameters cannot be compared with those of another run.
-    #[error("the job cannot be compared with one that began {path}: {message}", path = path.display())]
+    #[error("the job cannot be compared with one that began {path}: {}", shown(message), path = text::path(path))]
     Incomparable {
         /// The file of values.
         path: PathBuf,
@@ -123,7 +126,11 @@ pub enum Difference {
         now: u64,
     },
     /// The type of the results.
-    #[error("it was begun with results of the type {begun}, and these would be {now}")]
+    #[error(
+        "it was begun with results of the type {}, and these would be {}",
+        shown(begun),
+        shown(now)
+    )]
     Type {
         /// Type of the values in the file.
         begun: String,
@@ -131,7 +138,11 @@ pub enum Difference {
         now: String,
     },
     /// The task's name.
-    #[error("it was begun with the task `{begun}`, and this one is `{now}`")]
+    #[error(
+        "it was begun with the task `{}`, and this one is `{}`",
+        shown(begun),
+        shown(now)
+    )]
     Task {
         /// Name of the task that began it.
         begun: String,
@@ -139,7 +150,7 @@ pub enum Difference {
         now: String,
     },
     /// The version that [`Batch::task_version`](crate::Batch::task_version) says.
-    #[error("it was begun with {begun} of the task, and this is {now}")]
+    #[error("it was begun with {} of the task, and this is {}", shown(begun), shown(now))]
     Version {
         /// Version of the task that began it.
         begun: String,

@@ -19,7 +19,10 @@ use std::{
 
 use bytemuck::Zeroable;
 use swathe_memory::{Segment, SharedSlice};
-use swathe_os::file::{NotOurs, Place, reserve};
+use swathe_os::{
+    file::{NotOurs, Place, reserve},
+    text,
+};
 use swathe_protocol::{ChunkStatus, StatusWord, Tag};
 
 use super::{
@@ -114,7 +117,7 @@ impl Wanted<'_> {
         if length(values, self.path)? > 0 {
             return Err(OutputError::Foreign {
                 path: self.path.to_owned(),
-                found: format!("there is no {} beside it", place.path().display()),
+                found: format!("there is no {} beside it", text::path(place.path())),
             }
             .into());
         }
@@ -475,7 +478,7 @@ fn open_locked(place: &Place) -> Result<File, OutputError> {
             }
             Err(TryLockError::Error(error)) => {
                 tracing::warn!(
-                    path = %path.display(),
+                    path = %text::path(path),
                     %error,
                     "this file system has no locks: nothing keeps two jobs from writing one output"
                 );

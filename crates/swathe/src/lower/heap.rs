@@ -4,7 +4,7 @@ use std::{ptr, slice, sync::Arc};
 
 use bytemuck::{Pod, Zeroable};
 use rkyv::util::AlignedVec;
-use swathe_memory::Block;
+use swathe_memory::{Block, lease};
 use swathe_runtime::{Outcome, Rest};
 
 /// Where a record lies: in its segment (results) or its array of bytes (inputs).
@@ -28,6 +28,11 @@ impl RecordRef {
     }
 }
 
+/// Why a worker does not return a handle to what it has made.
+const OWN_MEMORY: &str = "the result holds an array or another handle that this worker has made, in memory that ends with \
+                          the worker and that no other process has; return the elements themselves (`to_vec()`), or write \
+                          them to memory that the caller has made and passed on";
+
 /// Where a worker puts a result of variable length.
 #[derive(Debug)]
 pub struct Sink<'a, 'r> {
@@ -42,7 +47,11 @@ impl Sink<'_, '_> {
         fill: impl FnOnce(&mut AlignedVec) -> Result<(), String>,
     ) -> Result<RecordRef, String> {
         self.scratch.clear();
+        let own = lease::own();
         fill(self.scratch)?;
+        if lease::own() != own {
+            return Err(OWN_MEMORY.to_owned());
+        }
         store(self.rest, self.scratch)
     }
 

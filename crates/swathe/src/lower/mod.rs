@@ -15,6 +15,7 @@ mod map;
 mod reduce;
 mod setup;
 mod slab;
+pub(crate) mod stack;
 mod task;
 pub(crate) mod wire;
 

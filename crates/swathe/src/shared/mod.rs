@@ -161,6 +161,9 @@ macro_rules! crosses_by_id {
             fn serialize(&self, _: &mut S) -> Result<(), S::Error> {
                 // Whoever sends the bytes must hold the handle.
                 lease::note_lent();
+                if registry::find(self.id()).is_some_and(|segment| segment.is_own()) {
+                    lease::note_own();
+                }
                 Ok(())
             }
         }

@@ -10,6 +10,7 @@ use std::{
 
 use rkyv::util::AlignedVec;
 use swathe_memory::{MemoryError, Segment, SegmentId, SharedSlice, lease};
+use swathe_os::text::shown;
 use swathe_protocol::queue::{MAX_NODES, PushError, QueueShape, QueueView, ShapeError};
 
 use super::{
@@ -117,7 +118,7 @@ pub enum QueueError {
         max: usize,
     },
     /// The item cannot cross to another process.
-    #[error("the item cannot be put: {message}")]
+    #[error("the item cannot be put: {}", shown(message))]
     Encode {
         /// Why.
         message: String,
@@ -129,7 +130,7 @@ pub enum QueueError {
     )]
     Handle,
     /// An item was taken out of the queue and cannot be understood: some process wrote where it should not.
-    #[error("an item that was got cannot be used: {message}")]
+    #[error("an item that was got cannot be used: {}", shown(message))]
     Decode {
         /// What was found.
         message: String,
