@@ -4,11 +4,14 @@
 swathe::init_before_main!();
 
 mod asynchronous;
+mod before_main;
 mod blows;
 mod cpython;
 mod deadlines;
 mod insight;
 mod lives;
+mod panics;
+mod refused;
 mod resume;
 mod retries;
 mod streams;

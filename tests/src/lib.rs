@@ -3,7 +3,10 @@
 //!
 //! Nothing here asserts a maximum time: the deadlines only turn a hang into a failure that says where.
 
+mod constructor;
 pub mod stranger;
+
+pub use constructor::constructed;
 
 use std::{
     collections::BTreeMap,

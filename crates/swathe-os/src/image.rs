@@ -1,19 +1,26 @@
 //! Code addresses that survive a re-exec, and a fingerprint of the program they belong to.
 //!
-//! A worker runs the same program as its parent, but address space randomisation puts it elsewhere. What stays is
+//! A worker has loaded the same code as its parent, but address space randomisation puts it elsewhere. What stays is
 //! the distance of a function from the start of the object (executable or shared library) that holds it. A
 //! [`CodeRef`] is that distance with the identity of the object: [`code_ref`] makes one from an address in the
-//! parent, [`resolve`] turns it back into an address in the worker. [`build_id`] is compared once, at the
-//! handshake, to be sure that both run the same build.
+//! parent, [`resolve`] turns it back into an address in the worker.
 //!
-//! The executable never moves or changes once it runs, so its table is made once and [`resolve`] costs a few
-//! nanoseconds for it. Shared libraries come and go: for them each call asks the loader whether its list has
-//! changed since the table was made.
+//! One object is known without a name: the *home object*, which holds this very code. It is the executable, or a shared
+//! library inside somebody else's program; then parent and worker may be different executables that have loaded the
+//! same library. [`build_id`] is its fingerprint, compared once, at the handshake. Any other object is known by its own
+//! fingerprint. Its path says nothing about what it is: it is only where a worker that has not loaded it finds it
+//! ([`find`]).
+//!
+//! The home object never moves or changes while its code runs, so its table is made once and [`resolve`] costs a few
+//! nanoseconds for it. Other objects come and go: for them each call asks the loader whether its list has changed since
+//! the table was made.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::ops::{ControlFlow, Range};
-use std::os::unix::fs::FileExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::sync::{OnceLock, PoisonError, RwLock};
 
 use hash::Hash;
@@ -23,16 +30,18 @@ mod hash;
 /// Length of a [`build_id`] in bytes: that of the SHA-1 that GNU linkers write.
 pub const BUILD_ID_LEN: usize = 20;
 
-/// The identity of the main executable in a [`CodeRef`].
-const MAIN_EXECUTABLE: u64 = 0;
+type Fingerprint = [u8; BUILD_ID_LEN];
+
+/// The identity of the home object in a [`CodeRef`].
+const HOME: u64 = 0;
 
 /// A code address as seen from the object that holds it: plain numbers, valid in every process of this program.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CodeRef {
-    /// 0 for the main executable; for a shared library a hash of its path and of its build (its build-id note, or
-    /// its program headers where it has none). A library that was exchanged on disk has another identity, so its
-    /// addresses are not found rather than wrong.
+    /// 0 for the home object; for any other a hash of its build (its build-id note, or its program headers and code
+    /// where it has none). A library that was exchanged on disk has another identity, so its addresses are not found
+    /// rather than wrong.
     pub object: u64,
     /// Distance in bytes from the address at which the object was loaded (`dlpi_addr`).
     pub offset: u64,
@@ -45,11 +54,11 @@ pub struct CodeRef {
 pub fn code_ref(address: usize) -> Option<CodeRef> {
     let find = |object: &Object| {
         object.offset_of(address).map(|offset| CodeRef {
-            object: object.id,
+            object: object.id(),
             offset,
         })
     };
-    find(main_executable()).or_else(|| with_libraries(|libraries| libraries.iter().find_map(find)))
+    find(home()).or_else(|| with_others(|others| others.iter().find_map(find)))
 }
 
 /// The address of this code in the calling process; the reverse of [`code_ref`].
@@ -59,63 +68,171 @@ pub fn code_ref(address: usize) -> Option<CodeRef> {
 /// must know that the reference was made from one, by the same build. The address of a library stays valid until
 /// that library is unloaded.
 pub fn resolve(code: CodeRef) -> Option<usize> {
-    if code.object == MAIN_EXECUTABLE {
-        return main_executable().address_of(code.offset);
+    if code.object == HOME {
+        return home().address_of(code.offset);
     }
-    with_libraries(|libraries| {
-        let object = libraries.iter().find(|object| object.id == code.object)?;
+    with_others(|others| {
+        let object = others.iter().find(|object| object.id() == code.object)?;
         object.address_of(code.offset)
     })
 }
 
-/// A fingerprint of the main executable: the same in every process that runs this build, another for another build.
+/// Says where the file of an object lies that this process has not loaded.
+pub type Locator = Box<dyn Fn(u64) -> Result<PathBuf, String> + Send + Sync>;
+
+static LOCATOR: OnceLock<Locator> = OnceLock::new();
+
+/// Whom [`find`] asks for objects that are not loaded here. The first call counts.
+pub fn set_locator(locator: Locator) {
+    let _ = LOCATOR.set(locator);
+}
+
+/// As [`resolve`]; an object that is not loaded is opened if the process has somebody to ask where it lies.
+///
+/// # Errors
+/// A sentence that says why the code cannot be had.
+pub fn find(code: CodeRef) -> Result<usize, String> {
+    if let Some(address) = resolve(code) {
+        return Ok(address);
+    }
+    if code.object == HOME {
+        return Err("it lies outside of the code of this program".to_owned());
+    }
+    let locate = LOCATOR
+        .get()
+        .ok_or("it is in an object that is not loaded here")?;
+    open(code.object, &locate(code.object)?)?;
+    resolve(code).ok_or_else(|| "it lies outside of the code of its library".to_owned())
+}
+
+/// Loads a shared library for good, and makes sure that it is this build.
+fn open(object: u64, path: &Path) -> Result<(), String> {
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|e| e.to_string())?;
+    // SAFETY: the string is closed by a zero. The constructors of the library run, as in the process that refers to it.
+    let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+    if handle.is_null() {
+        // SAFETY: no arguments; it reads and clears this thread's last error.
+        let text = unsafe { libc::dlerror() };
+        let why = match text.is_null() {
+            true => "the loader does not say why".into(),
+            // SAFETY: a string of the loader's, closed by a zero, that lives until its next call in this thread.
+            false => unsafe { CStr::from_ptr(text) }.to_string_lossy(),
+        };
+        return Err(format!("its library cannot be loaded: {why}"));
+    }
+    if with_others(|others| others.iter().any(|other| other.id() == object).then_some(())).is_some() {
+        return Ok(());
+    }
+    // SAFETY: the handle is from the call above, and nothing of the library was taken.
+    unsafe { libc::dlclose(handle) };
+    Err(format!(
+        "its library, {}, was replaced by another build since it was loaded",
+        path.display()
+    ))
+}
+
+/// Where the file of a loaded object lies, for another process.
+///
+/// # Errors
+/// A sentence that says why it cannot be found.
+pub fn path_of(object: u64) -> Result<PathBuf, String> {
+    let is_main = |other: &Object| other.is_main;
+    let found = with_others(|others| {
+        let found = others.iter().find(|other| other.id() == object)?;
+        Some((is_main(found), mapping_of(found.start())))
+    });
+    match found {
+        None => Err("it is in a library that was unloaded, or that is not the one it was".to_owned()),
+        Some((true, _)) => Err(
+            "it is in the program itself, and the workers are of another program that has loaded the same library"
+                .to_owned(),
+        ),
+        Some((_, None)) => Err("the kernel does not say where its library lies".to_owned()),
+        Some((_, Some(mapping))) => mapping.path_for_others(),
+    }
+}
+
+/// A fingerprint of the home object: the same in every process that has loaded this build, another for another build.
 ///
 /// It is the linker's build id (the `NT_GNU_BUILD_ID` note: cut to 20 bytes, or filled up with zeros) where the
-/// linker wrote one. Many do not unless asked (`-Wl,--build-id`), and then it is a hash of the program headers, the
-/// length of the file, and all its machine code, read once from `/proc/self/exe`, which is the running file even
-/// if another has taken its name. The file is read rather than memory because a debugger's breakpoints change the
-/// code in memory. The hash guards against mistakes, not against forgery.
+/// linker wrote one. Many do not unless asked (`-Wl,--build-id`), and then it is a hash of the program headers and all
+/// its machine code, read once from the file that is running, even if another has taken its name. The file is read
+/// rather than memory because a debugger's breakpoints change the code in memory. The hash guards against mistakes, not
+/// against forgery.
 pub fn build_id() -> [u8; BUILD_ID_LEN] {
-    static ID: OnceLock<[u8; BUILD_ID_LEN]> = OnceLock::new();
-    *ID.get_or_init(|| {
-        let mut id = [0; BUILD_ID_LEN];
-        for_each_object(|info| {
-            let image = Image::of(info);
-            id = image
-                .build_id_note()
-                .map_or_else(|| hash_of_file(&image), fixed_length);
-            ControlFlow::Break(())
-        });
-        id
-    })
+    home().fingerprint()
 }
 
 /// An address inside the main program, whatever else is loaded.
 pub(crate) fn main_program_address() -> Option<usize> {
-    let main = main_executable();
-    Some(main.base.wrapping_add(main.code.first()?.start))
+    let mut main = None;
+    // The loader lists the executable first.
+    for_each_object(|info| {
+        main = Some(Object::new(true, &Image::of(info)).start());
+        ControlFlow::Break(())
+    });
+    main
 }
 
 /// Where the code of one loaded object lies.
 #[derive(Debug)]
 struct Object {
-    id: u64,
     base: usize,
     /// Executable segments, relative to `base`.
     code: Vec<Range<usize>>,
+    /// Whether it is the executable.
+    is_main: bool,
+    /// Whether it is the home object.
+    is_home: bool,
+    build: Build,
+}
+
+/// What tells an object from others.
+#[derive(Debug)]
+enum Build {
+    Note(Fingerprint),
+    /// None was written: a hash of its segments, made when it is asked for.
+    Content(Vec<Segment>, OnceLock<Fingerprint>),
 }
 
 impl Object {
-    fn new(id: u64, image: &Image<'_>) -> Self {
-        let code = image
-            .segments()
+    fn new(is_main: bool, image: &Image<'_>) -> Self {
+        let segments = || image.segments();
+        let code = segments()
             .filter(|segment| segment.is_executable())
             .map(|segment| segment.range());
         Self {
-            id,
             base: image.base,
             code: code.collect(),
+            is_main,
+            is_home: false,
+            build: match image.build_id_note() {
+                Some(note) => Build::Note(fixed_length(note)),
+                None => Build::Content(segments().collect(), OnceLock::new()),
+            },
         }
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        match &self.build {
+            Build::Note(note) => *note,
+            Build::Content(segments, known) => *known.get_or_init(|| hash_of_content(self.base, segments)),
+        }
+    }
+
+    fn id(&self) -> u64 {
+        if self.is_home {
+            return HOME;
+        }
+        let mut hash = Hash::new();
+        hash.bytes(&self.fingerprint());
+        let [id, ..] = hash.finish();
+        if id == HOME { !id } else { id }
+    }
+
+    /// An address in its code.
+    fn start(&self) -> usize {
+        self.base + self.code.first().map_or(0, |range| range.start)
     }
 
     fn holds(&self, offset: usize) -> bool {
@@ -133,58 +250,69 @@ impl Object {
     }
 }
 
-fn main_executable() -> &'static Object {
-    static MAIN: OnceLock<Object> = OnceLock::new();
-    MAIN.get_or_init(|| {
-        let mut main = Object {
-            id: MAIN_EXECUTABLE,
-            base: 0,
-            code: Vec::new(),
-        };
-        // The loader lists the executable first.
+/// An address in the home object.
+fn an_address_at_home() -> usize {
+    let here: fn() -> Fingerprint = build_id;
+    here as usize
+}
+
+fn home() -> &'static Object {
+    static HOME_OBJECT: OnceLock<Object> = OnceLock::new();
+    HOME_OBJECT.get_or_init(|| {
+        let here = an_address_at_home();
+        let mut home = None;
+        let mut is_main = true;
         for_each_object(|info| {
-            main = Object::new(MAIN_EXECUTABLE, &Image::of(info));
+            let mut object = Object::new(std::mem::take(&mut is_main), &Image::of(info));
+            if object.offset_of(here).is_none() {
+                return ControlFlow::Continue(());
+            }
+            object.is_home = true;
+            home = Some(object);
             ControlFlow::Break(())
         });
-        main
+        home.expect("the loader lists the object that this code is in")
     })
 }
 
-/// The shared libraries that were loaded when the loader's counters stood at `generation`.
+/// The objects besides the home object that were loaded when the loader's counters stood at `generation`.
 #[derive(Debug)]
-struct Libraries {
+struct Others {
     generation: (u64, u64),
     objects: Vec<Object>,
 }
 
-/// Shows the libraries that are loaded now to `look`, making a new table only if the old one has gone stale.
-fn with_libraries<R>(look: impl Fn(&[Object]) -> Option<R>) -> Option<R> {
-    static LIBRARIES: RwLock<Option<Libraries>> = RwLock::new(None);
+/// Shows the other objects that are loaded now to `look`, making a new table only if the old one has gone stale.
+fn with_others<R>(look: impl Fn(&[Object]) -> Option<R>) -> Option<R> {
+    static OTHERS: RwLock<Option<Others>> = RwLock::new(None);
     let now = loader_generation();
     // A table is only ever replaced whole, so a panic elsewhere cannot have left half of one.
-    if let Some(table) = &*LIBRARIES.read().unwrap_or_else(PoisonError::into_inner)
+    if let Some(table) = &*OTHERS.read().unwrap_or_else(PoisonError::into_inner)
         && table.generation == now
     {
         return look(&table.objects);
     }
-    let table = load_libraries();
+    let table = load_others();
     let found = look(&table.objects);
-    *LIBRARIES.write().unwrap_or_else(PoisonError::into_inner) = Some(table);
+    *OTHERS.write().unwrap_or_else(PoisonError::into_inner) = Some(table);
     found
 }
 
-fn load_libraries() -> Libraries {
-    let mut table = Libraries {
+fn load_others() -> Others {
+    let mut table = Others {
         generation: (0, 0),
         objects: Vec::new(),
     };
-    let mut first = true;
+    let home = home().base;
+    // The loader lists the executable first.
+    let mut is_main = true;
     for_each_object(|info| {
         // One walk holds the loader's lock throughout, so the counters belong to exactly this list.
         table.generation = (info.dlpi_adds, info.dlpi_subs);
-        if !std::mem::take(&mut first) {
-            let image = Image::of(info);
-            table.objects.push(Object::new(image.library_id(info), &image));
+        let image = Image::of(info);
+        let is_main = std::mem::take(&mut is_main);
+        if image.base != home {
+            table.objects.push(Object::new(is_main, &image));
         }
         ControlFlow::Continue(())
     });
@@ -205,7 +333,7 @@ fn loader_generation() -> (u64, u64) {
 ///
 /// `visit` runs under the loader's lock and inside a C function: it must not load libraries and must not panic (a
 /// panic there ends the process).
-fn for_each_object<F: FnMut(&libc::dl_phdr_info) -> ControlFlow<()>>(mut visit: F) {
+pub(crate) fn for_each_object<F: FnMut(&libc::dl_phdr_info) -> ControlFlow<()>>(mut visit: F) {
     unsafe extern "C" fn call<F: FnMut(&libc::dl_phdr_info) -> ControlFlow<()>>(
         info: *mut libc::dl_phdr_info,
         size: libc::size_t,
@@ -225,8 +353,8 @@ fn for_each_object<F: FnMut(&libc::dl_phdr_info) -> ControlFlow<()>>(mut visit: 
 
 /// One entry of an object's program header table.
 #[derive(Clone, Copy, Debug)]
-struct Segment {
-    kind: u32,
+pub(crate) struct Segment {
+    pub(crate) kind: u32,
     flags: u32,
     file_offset: u64,
     address: u64,
@@ -241,20 +369,20 @@ impl Segment {
     }
 
     /// Where it lies in memory, relative to the load address.
-    fn range(&self) -> Range<usize> {
+    pub(crate) fn range(&self) -> Range<usize> {
         let start = self.address as usize;
         start..start.saturating_add(self.memory_len as usize)
     }
 }
 
 /// A loaded object, while the loader shows it to us.
-struct Image<'a> {
-    base: usize,
+pub(crate) struct Image<'a> {
+    pub(crate) base: usize,
     headers: &'a [libc::Elf64_Phdr],
 }
 
 impl<'a> Image<'a> {
-    fn of(info: &'a libc::dl_phdr_info) -> Self {
+    pub(crate) fn of(info: &'a libc::dl_phdr_info) -> Self {
         let headers = if info.dlpi_phdr.is_null() {
             &[]
         } else {
@@ -268,7 +396,7 @@ impl<'a> Image<'a> {
         }
     }
 
-    fn segments(&self) -> impl Iterator<Item = Segment> {
+    pub(crate) fn segments(&self) -> impl Iterator<Item = Segment> {
         self.headers.iter().map(|header| Segment {
             kind: header.p_type,
             flags: header.p_flags,
@@ -304,35 +432,6 @@ impl<'a> Image<'a> {
             std::slice::from_raw_parts(start, wanted.len())
         })
     }
-
-    fn hash_headers(&self, hash: &mut Hash) {
-        for segment in self.segments() {
-            hash.word(u64::from(segment.kind) << 32 | u64::from(segment.flags));
-            for field in [
-                segment.file_offset,
-                segment.address,
-                segment.file_len,
-                segment.memory_len,
-            ] {
-                hash.word(field);
-            }
-        }
-    }
-
-    /// The identity of a shared library: its path, as the loader found it, and its build.
-    fn library_id(&self, info: &'a libc::dl_phdr_info) -> u64 {
-        let mut hash = Hash::new();
-        if !info.dlpi_name.is_null() {
-            // SAFETY: the loader's names are strings closed by a zero that live as long as it shows us the object.
-            hash.bytes(unsafe { CStr::from_ptr(info.dlpi_name) }.to_bytes());
-        }
-        match self.build_id_note() {
-            Some(id) => hash.bytes(id),
-            None => self.hash_headers(&mut hash),
-        }
-        let [id, ..] = hash.finish();
-        if id == MAIN_EXECUTABLE { !id } else { id }
-    }
 }
 
 /// Finds the `NT_GNU_BUILD_ID` descriptor in the bytes of a note segment (elf(5), "Notes").
@@ -367,29 +466,105 @@ fn fixed_length(id: &[u8]) -> [u8; BUILD_ID_LEN] {
     fixed
 }
 
+/// A stretch of this process's memory that is a file's.
+#[derive(Debug)]
+struct Mapping {
+    range: String,
+    inode: u64,
+    path: PathBuf,
+}
+
+impl Mapping {
+    /// Whether the file is still there under its name.
+    fn is_there(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|file| file.ino() == self.inode)
+    }
+
+    /// The file itself, whatever became of its name. Open to few; see proc(5).
+    fn without_name(&self, process: &str) -> PathBuf {
+        format!("/proc/{process}/map_files/{}", self.range).into()
+    }
+
+    fn path_for_others(&self) -> Result<PathBuf, String> {
+        if self.is_there() {
+            return Ok(self.path.clone());
+        }
+        let nameless = self.without_name(&std::process::id().to_string());
+        match File::open(&nameless) {
+            Ok(_) => Ok(nameless),
+            Err(_) => Err(format!(
+                "the file of its library, {}, was deleted or replaced since it was loaded",
+                self.path.display()
+            )),
+        }
+    }
+
+    fn open(&self) -> Option<File> {
+        let is_it = |file: &File| file.metadata().is_ok_and(|file| file.ino() == self.inode);
+        let executable = PathBuf::from("/proc/self/exe");
+        let paths = [executable, self.path.clone(), self.without_name("self")];
+        paths.iter().filter_map(|path| File::open(path).ok()).find(is_it)
+    }
+}
+
+/// The mapping that an address lies in (proc(5), "maps").
+fn mapping_of(address: usize) -> Option<Mapping> {
+    let maps = std::fs::read("/proc/self/maps").ok()?;
+    maps.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = line.splitn(6, |byte| *byte == b' ');
+        let mut word = || std::str::from_utf8(fields.next()?).ok();
+        let (range, _access, _offset, _device, inode) = (word()?, word()?, word()?, word()?, word()?);
+        let (start, end) = range.split_once('-')?;
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        if !(number(start)?..number(end)?).contains(&address) {
+            return None;
+        }
+        let path = fields.next()?.trim_ascii_start();
+        Some(Mapping {
+            range: range.to_owned(),
+            inode: inode.parse().ok()?,
+            path: OsStr::from_bytes(path).into(),
+        })
+    })
+}
+
 /// The stand-in for a missing build id; see [`build_id`]. Parts that cannot be read are left out: a process that
 /// can read them then gets another value, and the handshake fails with an error instead of going on in doubt.
-fn hash_of_file(image: &Image<'_>) -> [u8; BUILD_ID_LEN] {
+fn hash_of_content(base: usize, segments: &[Segment]) -> Fingerprint {
     let mut hash = Hash::new();
-    image.hash_headers(&mut hash);
-    if let Ok(file) = File::open("/proc/self/exe") {
-        hash.word(file.metadata().map_or(0, |metadata| metadata.len()));
-        let mut buffer = vec![0; 1 << 18];
-        for code in image.segments().filter(Segment::is_executable) {
-            let mut left = code.file_len;
-            while left > 0 {
-                let wanted = left.min(buffer.len() as u64) as usize;
-                let position = code.file_offset.wrapping_add(code.file_len - left);
-                if file.read_exact_at(&mut buffer[..wanted], position).is_err() {
-                    break;
-                }
-                hash.bytes(&buffer[..wanted]);
-                left -= wanted as u64;
-            }
+    for segment in segments {
+        hash.word(u64::from(segment.kind) << 32 | u64::from(segment.flags));
+        for field in [
+            segment.file_offset,
+            segment.address,
+            segment.file_len,
+            segment.memory_len,
+        ] {
+            hash.word(field);
+        }
+    }
+    for code in segments.iter().filter(|segment| segment.is_executable()) {
+        let mapping = mapping_of(base.wrapping_add(code.range().start));
+        if let Some(file) = mapping.and_then(|mapping| mapping.open()) {
+            hash_code(&mut hash, &file, code);
         }
     }
     let words = hash.finish();
     fixed_length(words.map(u64::to_le_bytes).as_flattened())
+}
+
+fn hash_code(hash: &mut Hash, file: &File, code: &Segment) {
+    let mut buffer = vec![0; 1 << 18];
+    let mut left = code.file_len;
+    while left > 0 {
+        let wanted = left.min(buffer.len() as u64) as usize;
+        let position = code.file_offset.wrapping_add(code.file_len - left);
+        if file.read_exact_at(&mut buffer[..wanted], position).is_err() {
+            return;
+        }
+        hash.bytes(&buffer[..wanted]);
+        left -= wanted as u64;
+    }
 }
 
 #[cfg(test)]
@@ -412,7 +587,7 @@ mod tests {
     #[test]
     fn a_function_of_this_program_comes_back() {
         let code = code_ref(address_of_double()).unwrap();
-        assert_eq!(code.object, MAIN_EXECUTABLE);
+        assert_eq!(code.object, HOME);
         assert_ne!(code.offset, 0);
         assert_eq!(resolve(code), Some(address_of_double()));
     }
@@ -421,10 +596,7 @@ mod tests {
     fn a_function_of_a_library_comes_back_while_it_is_loaded() {
         let code = code_ref(address_in_libc()).unwrap();
         // In a statically linked test program, libc is part of the main executable.
-        assert_eq!(
-            code.object == MAIN_EXECUTABLE,
-            cfg!(target_feature = "crt-static")
-        );
+        assert_eq!(code.object == HOME, cfg!(target_feature = "crt-static"));
         assert_eq!(resolve(code), Some(address_in_libc()));
         assert_eq!(
             resolve(CodeRef {
@@ -468,9 +640,11 @@ mod tests {
     #[test]
     fn both_edges_of_a_segment_are_exact() {
         let object = Object {
-            id: 5,
             base: 0x7000_0000,
             code: vec![0x1000..0x1800, 0x3000..0x3001],
+            is_main: false,
+            is_home: false,
+            build: Build::Note([0; BUILD_ID_LEN]),
         };
         for (offset, holds) in [
             (0xfff, false),
@@ -511,7 +685,7 @@ mod tests {
         let mut still_listed = false;
         for_each_object(|info| {
             let here = Image::of(info);
-            still_listed |= Object::new(1, &here).offset_of(symbol).is_some();
+            still_listed |= Object::new(false, &here).offset_of(symbol).is_some();
             ControlFlow::Continue(())
         });
         assert_eq!(loaded.and_then(resolve).is_some(), still_listed);
@@ -519,12 +693,12 @@ mod tests {
 
     #[test]
     fn libraries_have_distinct_identities() {
-        let mut ids: Vec<u64> = load_libraries().objects.iter().map(|object| object.id).collect();
+        let mut ids: Vec<u64> = load_others().objects.iter().map(Object::id).collect();
         let count = ids.len();
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), count);
-        assert!(!ids.contains(&MAIN_EXECUTABLE));
+        assert!(!ids.contains(&HOME));
     }
 
     #[test]
@@ -535,11 +709,35 @@ mod tests {
         for_each_object(|info| {
             let image = Image::of(info);
             note = image.build_id_note().map(fixed_length);
-            hash = hash_of_file(&image);
+            hash = hash_of_content(image.base, &image.segments().collect::<Vec<_>>());
             ControlFlow::Break(())
         });
         assert_ne!(hash, [0; BUILD_ID_LEN]);
         assert_eq!(build_id(), note.unwrap_or(hash));
+    }
+
+    #[test]
+    fn another_process_is_told_where_a_library_lies() {
+        let code = code_ref(address_in_libc()).unwrap();
+        if code.object == HOME {
+            return;
+        }
+        let path = path_of(code.object).unwrap();
+        assert!(path.is_absolute() && path.exists(), "{path:?}");
+        assert_eq!(open(code.object, &path), Ok(()));
+        let other = open(code.object ^ 1, &path).unwrap_err();
+        assert!(
+            other.ends_with("was replaced by another build since it was loaded"),
+            "{other}"
+        );
+        let nowhere = open(code.object, Path::new("/no/such/library.so")).unwrap_err();
+        assert!(nowhere.contains("/no/such/library.so"), "{nowhere}");
+        assert!(path_of(code.object ^ 1).unwrap_err().contains("was unloaded"));
+        let mut lost = mapping_of(address_in_libc()).unwrap();
+        lost.inode += 1;
+        lost.range = "0-1000".to_owned();
+        let deleted = lost.path_for_others().unwrap_err();
+        assert!(deleted.contains("was deleted or replaced"), "{deleted}");
     }
 
     fn note(kind: u32, name: &[u8], descriptor: &[u8], align: usize) -> Vec<u8> {

@@ -3,8 +3,10 @@
 //! Linux 5.14 or newer. This crate exists to hold `unsafe`: every block says why it is sound.
 #![expect(unsafe_code, reason = "system calls that have no safe wrapper elsewhere")]
 
+pub mod constructors;
 pub mod cores;
 pub mod descriptors;
+pub mod ending;
 pub mod faults;
 pub mod file;
 pub mod futex;

@@ -43,6 +43,15 @@ impl SlotPhase {
     }
 }
 
+/// Where in the strip in work the panic happened that has ended a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PanickedAt {
+    /// In one of its elements.
+    Somewhere,
+    /// In the element with this number, from 0; those before it are done.
+    Element(u64),
+}
+
 /// Words of text a worker can leave behind. (Few under loom, which pays for every atomic in every execution.)
 pub const LAST_WORDS: usize = if cfg!(loom) { 1 } else { 64 };
 
@@ -77,6 +86,9 @@ pub struct WorkerSlot {
     pub busy: AtomicU64,
     /// What the parent asks of this very worker.
     pub order: OrderWord,
+    /// Of the panic that ends the process: 0 for none, 1 for one somewhere, 2 and more for one in the element with this
+    /// number, less 2, of the strip in work.
+    panicked: AtomicU64,
     /// Length of the text in `last_words`, bytes.
     last_words_len: AtomicU32,
     last_words: [AtomicU64; LAST_WORDS],
@@ -176,6 +188,7 @@ impl Default for WorkerSlot {
             elements: AtomicU64::default(),
             busy: AtomicU64::default(),
             order: OrderWord::default(),
+            panicked: AtomicU64::default(),
             last_words_len: AtomicU32::default(),
             last_words: core::array::from_fn(|_| AtomicU64::default()),
         }
@@ -234,6 +247,7 @@ impl WorkerSlot {
             &self.strip_started,
             &self.elements,
             &self.busy,
+            &self.panicked,
         ] {
             word.store(0, Ordering::Relaxed);
         }
@@ -275,13 +289,42 @@ impl WorkerSlot {
 
     /// Leaves a text for whoever finds the worker dead; cut to what fits.
     pub fn write_last_words(&self, text: &str) {
-        let bytes = &text.as_bytes()[..text.len().min(LAST_WORDS * 8)];
+        self.say_last_words(self.prepare_last_words(text));
+    }
+
+    /// Writes a text down that nobody takes for said yet; cut to what fits. Gives its length in bytes.
+    pub fn prepare_last_words(&self, text: &str) -> u32 {
+        self.say_last_words(0);
+        let bytes = &text.as_bytes()[..text.floor_char_boundary(LAST_WORDS * 8)];
         for (word, chunk) in self.last_words.iter().zip(bytes.chunks(8)) {
             let mut buffer = [0; 8];
             buffer[..chunk.len()].copy_from_slice(chunk);
             word.store(u64::from_le_bytes(buffer), Ordering::Relaxed);
         }
-        self.last_words_len.store(bytes.len() as u32, Ordering::Release);
+        bytes.len() as u32
+    }
+
+    /// Says the text that was prepared, of this length. Nothing but a store, so that a signal handler may do it.
+    pub fn say_last_words(&self, len: u32) {
+        self.last_words_len.store(len, Ordering::Release);
+    }
+
+    /// The process is ending of a panic. Nothing but a store, so that a signal handler may do it.
+    pub fn say_panicked(&self, at: PanickedAt) {
+        let word = match at {
+            PanickedAt::Somewhere => 1,
+            PanickedAt::Element(within) => within.saturating_add(2),
+        };
+        self.panicked.store(word, Ordering::Release);
+    }
+
+    /// The panic of which the process has ended, if it was one.
+    pub fn panicked(&self) -> Option<PanickedAt> {
+        match self.panicked.load(Ordering::Acquire) {
+            0 => None,
+            1 => Some(PanickedAt::Somewhere),
+            word => Some(PanickedAt::Element(word - 2)),
+        }
     }
 
     /// Reads that text into `out`; returns its length in bytes. Any bytes may come: the writer may be hostile.

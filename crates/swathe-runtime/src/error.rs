@@ -111,3 +111,18 @@ impl EngineError {
         }
     }
 }
+
+/// The text of an error and of what caused it, as `error: cause: its cause`.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        // Errors that print their cause themselves would say it twice.
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}

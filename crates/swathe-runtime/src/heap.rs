@@ -159,6 +159,11 @@ impl WorkerHeap {
         Ok(())
     }
 
+    /// Whom this worker asks.
+    pub(crate) fn line(&self) -> &ParentLine {
+        &self.line
+    }
+
     /// The segment that all blocks lie in.
     pub(crate) fn data(&self) -> &Arc<Segment> {
         &self.data

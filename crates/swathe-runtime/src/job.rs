@@ -186,6 +186,8 @@ pub enum End {
     Terminated,
     /// The pool cannot go on; the text says why.
     Broken(String),
+    /// A worker could not begin it; the text says why. The pool goes on.
+    CannotRun(String),
 }
 
 /// How a job ended.

@@ -24,6 +24,7 @@ mod launch;
 mod mow;
 mod naps;
 pub mod observe;
+mod panics;
 mod recipe;
 mod recovery;
 mod redo;
@@ -40,7 +41,7 @@ mod zygote;
 pub use account::{Report, SlowStrip, WorkerReport};
 pub use control::MAX_PROCESSES;
 pub use engine::{Engine, EngineConfig, JobHandle, WorkerInfo};
-pub use error::EngineError;
+pub use error::{EngineError, chain as error_chain};
 pub use job::{
     Chunking, Durable, End, Failure, FailureKind, Job, JobTraits, OnDone, Outcome, Region, Retries,
 };

@@ -2,7 +2,6 @@
 
 use std::{
     any::Any,
-    cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -13,7 +12,8 @@ use std::{
 use swathe_memory::{Segment, SegmentId, Shared, SharedSlice, registry};
 use swathe_os::image::{self, CodeRef};
 use swathe_protocol::{
-    ChunkStatus, GateState, JobCell, JobKey, JobTerms, Lane, Span, StatusWord, Strip, Tag, Tally, tally::Slow,
+    ChunkStatus, GateState, JobCell, JobKey, JobPhase, JobTerms, Lane, Span, StatusWord, Strip, Tag, Tally,
+    tally::Slow,
 };
 
 use crate::{
@@ -21,11 +21,13 @@ use crate::{
     collect::RecordKind,
     control::Control,
     fault::{self, Point},
+    panics::{self, CURSOR},
     report::{self, Reporter},
     round::{self, Pick},
     strip::Pace,
     task::{Call, Trampoline},
-    worker::{Worker, now, take_panic, task_code},
+    wire::{Kind, Message},
+    worker::{Worker, now, task_code},
 };
 
 /// A worker inside one job.
@@ -137,10 +139,7 @@ impl<'w> Mowing<'w> {
             object: terms.task_object,
             offset: terms.task_offset,
         };
-        let address = image::resolve(code).ok_or(
-            "the task's code is in an object that the workers have not loaded: a library opened at run time cannot \
-             hold tasks",
-        )?;
+        let address = image::find(code).map_err(|why| format!("its task's code cannot be had: {why}"))?;
         let text = |e: swathe_memory::MemoryError| e.to_string();
         let home: Arc<Segment> = match terms.durable_segment {
             0 => data.clone(),
@@ -182,10 +181,13 @@ impl<'w> Mowing<'w> {
         })
     }
 
-    /// The job cannot be run here at all: leaves the reason and dies of it, as often as it takes to be believed.
+    /// The job cannot be run here at all: the parent ends it, and the pool goes on.
     fn refuse(&self, text: &str) {
-        self.worker.slot().write_last_words(text);
-        std::process::abort();
+        let complaint = Message::new(Kind::CannotRun, &[self.key.to_word()]).with_text(text.as_bytes());
+        if self.worker.heap.line().ask(&complaint).is_err() {
+            // Without a word, but without an end to all other jobs, too.
+            self.cell.gate.advance(self.seen, JobPhase::Stopped);
+        }
     }
 
     fn want(&self, lane: &Lane) -> u32 {
@@ -327,7 +329,7 @@ impl<'w> Mowing<'w> {
         let pick = ground.picks.as_ref().map(|picks| picks[announced as usize]);
         let (first, span) = pick.map_or((announced, len), |pick| (pick.first, pick.len));
         let slot = &self.control.slots[self.worker.index];
-        let cursor = Cell::new(0);
+        panics::forget();
         let mut call = Call {
             first,
             len: span,
@@ -339,7 +341,6 @@ impl<'w> Mowing<'w> {
             attempt: self.terms.attempt as u32 + self.deaths_of(first),
             deadline_ns: deadline(&self.terms, started),
             state: &mut *self.worker.state,
-            cursor: &cursor,
             cache: &mut self.cache,
             reporter: Reporter {
                 heap: &mut self.worker.heap,
@@ -360,13 +361,12 @@ impl<'w> Mowing<'w> {
             (ground.task)(&mut call);
         }));
         let mut settled = span;
-        if result.is_err() {
+        if let Err(panic) = result {
             // A copy over inputs that was prevented must not be made good later.
             slot.copy.disarm();
-            let at = cursor.get().min(span - 1);
-            call.reporter.record(at, RecordKind::Panic, &take_panic());
-            // Reported: a later death must not be blamed on it.
-            slot.write_last_words("");
+            let at = CURSOR.load(Ordering::Relaxed).min(span - 1);
+            call.reporter
+                .record(at, RecordKind::Panic, &panics::text_of(panic));
             if !self.terms.has(JobTerms::WHOLE_CHUNKS) {
                 settled = at + 1;
             }

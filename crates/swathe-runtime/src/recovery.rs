@@ -12,7 +12,8 @@ use std::{
 
 use swathe_os::process::{ExitCause, monotonic_ns};
 use swathe_protocol::{
-    ChunkStatus, Hand, JobCell, JobKey, JobPhase, JobTerms, Order, SlotPhase, Span, WorkerSlot,
+    ChunkStatus, Hand, JobCell, JobKey, JobPhase, JobTerms, Order, PanickedAt, SlotPhase, Span, Strip,
+    WorkerSlot,
     slot::LAST_WORDS,
 };
 
@@ -20,7 +21,7 @@ use crate::{
     collect::{self, Rerun},
     deadlines::Doom,
     job::{End, Failure, FailureKind},
-    round::Round,
+    round::{Pick, Round},
     state::{Core, JobState, STOP_GRACE, State},
 };
 
@@ -53,6 +54,8 @@ pub(crate) enum Verdict {
     Left,
     /// It died at work or idle.
     Died,
+    /// A task panicked, and that ended it.
+    Panicked,
     /// It never came to work; the text says why, if it could.
     NeverWorked(String),
 }
@@ -65,6 +68,9 @@ pub(crate) fn bury(core: &Core, state: &mut State, death: Death) -> Verdict {
         core.boards.renounce();
     }
     tracing::debug!(worker = death.worker, pid = death.pid, cause = %death.cause, ?phase, "worker gone");
+    let panicked = phase == SlotPhase::Working
+        && slot.strip_len.load(Ordering::Acquire) != 0
+        && slot.panicked().is_some();
     match phase {
         SlotPhase::Working | SlotPhase::Leaving => {
             if let Some(key) = slot.inside() {
@@ -94,6 +100,7 @@ pub(crate) fn bury(core: &Core, state: &mut State, death: Death) -> Verdict {
     match phase {
         SlotPhase::Leaving => Verdict::Left,
         SlotPhase::Starting | SlotPhase::Initializing => Verdict::NeverWorked(last_words(slot)),
+        _ if panicked => Verdict::Panicked,
         _ => Verdict::Died,
     }
 }
@@ -168,6 +175,9 @@ fn hand_on(core: &Core, state: &mut State, death: Death, key: JobKey, left: bool
     }
     if core.control.complete_if_counted(key, cell, seen) {
         core.control.ring_bell(cell, job.terms.has(JobTerms::ATTENDED));
+    }
+    if round.terms.has(JobTerms::FAIL_FAST) && !job.inner.lock().lost.is_empty() {
+        state.stop(core, &job, End::FailedFast, STOP_GRACE);
     }
 }
 
@@ -266,6 +276,9 @@ fn blame(core: &Core, job: &JobState, round: &Round, death: Death, held: Span) -
     if strip.is_empty() || !announced.is_in_work() {
         return None; // Killed between two strips: nobody's fault.
     }
+    if let Some(at) = slot.panicked() {
+        return blame_panic((core, job, round), death, held, strip, announced, at);
+    }
     let late = matches!(death.doom, Some(Doom::Late(strip)) if strip == announced);
     if death.is_innocent() && !late {
         return None;
@@ -288,26 +301,70 @@ fn blame(core: &Core, job: &JobState, round: &Round, death: Death, held: Span) -
     if !late && *deaths < job.max_deaths {
         return Some(strip);
     }
+    drop(inner);
+    let message = match late {
+        true => format!(
+            "it took longer than {:?}, and its worker was killed",
+            Duration::from_nanos(round.terms.element_ns)
+        ),
+        false => epitaph(slot, death),
+    };
+    give_up(job, death, (kind, message, attempts), positions);
+    pass_over(round, held, strip.end);
+    None
+}
+
+/// A panic has ended the worker. If it is known in which element, that one has panicked, as where panics unwind, and those
+/// before it are done; otherwise all of the strip is run again one by one. Nobody counts such a death.
+fn blame_panic(
+    (core, job, round): (&Core, &JobState, &Round),
+    death: Death,
+    held: Span,
+    strip: Range<u64>,
+    announced: Strip,
+    at: PanickedAt,
+) -> Option<Range<u64>> {
+    let single = strip.end - strip.start == 1 || round.terms.has(JobTerms::WHOLE_CHUNKS);
+    let culprit = match at {
+        _ if single => strip.clone(),
+        // What a strip in place has done is not copied before its end.
+        PanickedAt::Element(within) if job.in_place.is_none() => {
+            let number = announced.first.saturating_add(within);
+            number..number.saturating_add(1)
+        }
+        _ => return Some(strip),
+    };
+    if !strip.contains(&culprit.start) {
+        return Some(strip); // Its words make no sense.
+    }
+    let end = culprit.end;
+    let positions = round.positions(culprit);
+    let deaths = job.inner.lock().deaths.get(&positions.first).copied();
+    let attempts = round.terms.attempt as u32 + deaths.unwrap_or(0);
+    let text = last_words(&core.control.slots[death.worker]);
+    give_up(job, death, (FailureKind::Panic, text, attempts), positions);
+    pass_over(round, held, end);
+    None
+}
+
+/// These positions have failed: how, why, after how many attempts.
+fn give_up(
+    job: &JobState,
+    death: Death,
+    (kind, message, attempts): (FailureKind, String, u32),
+    positions: Pick,
+) {
     job.mark_failed(positions.first..positions.first + positions.len);
-    inner.lost.push(Failure {
+    job.inner.lock().lost.push(Failure {
         position: positions.first,
         span: positions.len,
         kind,
-        message: match late {
-            true => format!(
-                "it took longer than {:?}, and its worker was killed",
-                Duration::from_nanos(round.terms.element_ns)
-            ),
-            false => epitaph(slot, death),
-        },
+        message,
         worker: death.worker as u32,
         pid: death.pid,
         attempts,
         peak_memory: death.peak_memory,
     });
-    drop(inner);
-    pass_over(round, held, strip.end);
-    None
 }
 
 /// What there is to say of a death besides its cause.

@@ -4,12 +4,14 @@
 use std::{
     collections::VecDeque,
     io,
+    os::unix::ffi::OsStrExt,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use swathe_memory::{Access, registry};
 use swathe_os::{
+    image,
     memory_limits::OomKills,
     process::{self, ExitCause, Pidfd},
     socket::Socket,
@@ -24,7 +26,7 @@ use crate::{
     launch::{Backoff, Loss, Zygote, is_shortage},
     recipe::Recipe,
     recovery::{self, Death, Verdict},
-    state::{Core, PoolPhase, State},
+    state::{Core, PoolPhase, STOP_GRACE, State},
     wire::{Kind, Message},
 };
 
@@ -528,7 +530,7 @@ impl Supervisor {
         );
         core.changed.notify_all();
         if self.stopping.is_none()
-            && verdict != Verdict::Left
+            && !matches!(verdict, Verdict::Left | Verdict::Panicked)
             && doom.is_none_or(Doom::is_own_fault)
             && cause != ExitCause::Unknown
         {
@@ -674,7 +676,7 @@ impl Supervisor {
         self.core.state.lock().break_down(&self.core, text);
     }
 
-    /// A worker asks for memory.
+    /// A worker asks for something, or has something to say.
     fn hear_worker(&mut self, slot: usize) {
         let Some(line) = self.line(slot) else { return };
         let question = match Message::try_receive(line) {
@@ -689,6 +691,9 @@ impl Supervisor {
             // It is watched over in the next turn.
             Kind::Leaving => return,
             Kind::WantSegment => return self.send_segment(slot, question.words[0]),
+            Kind::WantObject => image::path_of(question.words[0])
+                .map(|path| Message::new(Kind::Object, &[]).with_text(path.as_os_str().as_bytes())),
+            Kind::CannotRun => Ok(self.end_job(&question)),
             _ => Err("the parent does not understand the question".to_owned()),
         };
         let answer = answer.unwrap_or_else(|why| Message::new(Kind::Refused, &[]).with_text(why.as_bytes()));
@@ -724,6 +729,17 @@ impl Supervisor {
         let answer = Message::new(Kind::Block, &[block.offset() as u64, block.len() as u64]);
         job.inner.lock().heap.push(Arc::new(block));
         Ok(answer)
+    }
+
+    /// A job that one worker cannot run is run by none: they are all alike.
+    fn end_job(&self, complaint: &Message) -> Message {
+        let why = String::from_utf8_lossy(&complaint.text);
+        let mut state = self.core.state.lock();
+        if let Some(job) = state.job(JobKey::from_word(complaint.words[0])) {
+            let ending = End::CannotRun(format!("the workers cannot run this job: {why}"));
+            state.stop(&self.core, &job, ending, STOP_GRACE);
+        }
+        Message::new(Kind::Noted, &[])
     }
 
     fn send_segment(&mut self, slot: usize, id: u64) {

@@ -3,12 +3,12 @@
 //! This is the narrow waist: below it there are only positions, bytes and addresses, above it types. The functions
 //! behind [`Trampoline`] and [`Setup`] are monomorphised by the typed front end.
 
-use std::{any::Any, cell::Cell, fmt, ptr::NonNull};
+use std::{any::Any, fmt, ptr::NonNull, sync::atomic::Ordering};
 
 use swathe_memory::SegmentId;
 use swathe_os::image::{self, CodeRef};
 
-use crate::report::Reporter;
+use crate::{panics::CURSOR, report::Reporter};
 
 /// Runs the positions of one strip. It may panic: the position is then `call.first() + call.cursor()`.
 pub type Trampoline = fn(&mut Call<'_>);
@@ -102,7 +102,6 @@ pub struct Call<'a> {
     pub deadline_ns: Option<u64>,
     /// The worker's state, made by its setup function (`()` without one).
     pub state: &'a mut dyn Any,
-    pub(crate) cursor: &'a Cell<u64>,
     pub(crate) cache: &'a mut Option<Box<dyn Any>>,
     pub(crate) reporter: Reporter<'a>,
 }
@@ -128,9 +127,11 @@ pub struct HeapSpan {
 }
 
 impl<'a> Call<'a> {
-    /// Says how far into the strip the running element is; read only if the trampoline panics.
+    /// Says how far into the strip the running element is; read only if the trampoline panics. Where panics unwind it is
+    /// enough to say so while they do. Where they abort (`cfg!(panic = "abort")`) it must be said before each element, when
+    /// the values of those before it are written.
     pub fn set_cursor(&self, within_strip: u64) {
-        self.cursor.set(within_strip);
+        set_cursor(within_strip);
     }
 
     /// What the trampoline keeps from strip to strip of one job in one worker: decoded parameters, attached arrays.
@@ -149,7 +150,6 @@ impl<'a> Call<'a> {
         let cached = cached.downcast_mut::<T>().expect("one job has one kind of cache");
         let rest = Rest {
             state: &mut *self.state,
-            cursor: self.cursor,
             reporter: &mut self.reporter,
         };
         Ok((cached, rest))
@@ -161,11 +161,16 @@ impl<'a> Call<'a> {
     }
 }
 
+#[inline]
+fn set_cursor(within_strip: u64) {
+    // Release: not before the values of the elements that are passed. A death is a cut through that.
+    CURSOR.store(within_strip, Ordering::Release);
+}
+
 /// What is left of a [`Call`] while its cache is borrowed.
 pub struct Rest<'a> {
     /// The worker's state.
     pub state: &'a mut dyn Any,
-    cursor: &'a Cell<u64>,
     reporter: &'a mut (dyn Report + 'a),
 }
 
@@ -201,8 +206,9 @@ impl fmt::Debug for Rest<'_> {
 
 impl Rest<'_> {
     /// As [`Call::set_cursor`].
+    #[inline]
     pub fn set_cursor(&self, within_strip: u64) {
-        self.cursor.set(within_strip);
+        set_cursor(within_strip);
     }
 
     /// The element `within_strip` has failed: it returned an error, with this text (its causes included). Every element

@@ -44,6 +44,14 @@ pub(crate) enum Kind {
     Kill,
     /// Zygote to a worker that it started by exec, first of all: as `Hello`, with the worker's socket.
     Employ,
+    /// Worker to parent: this job cannot be run here; the text says why.
+    CannotRun,
+    /// Parent to worker: noted.
+    Noted,
+    /// Worker to parent: where is the file of this object?
+    WantObject,
+    /// Parent to worker: the text is its path.
+    Object,
 }
 
 impl Kind {
@@ -67,6 +75,10 @@ impl Kind {
             Pong,
             Kill,
             Employ,
+            CannotRun,
+            Noted,
+            WantObject,
+            Object,
         ]
         .into_iter()
         .find(|kind| *kind as u64 == word)

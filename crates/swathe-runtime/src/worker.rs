@@ -2,7 +2,8 @@
 
 use std::{
     any::Any,
-    cell::{Cell, RefCell},
+    ffi::OsString,
+    os::unix::ffi::OsStringExt,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -25,6 +26,7 @@ use crate::{
     heap::{ParentLine, WorkerHeap},
     mow::Mowing,
     naps,
+    panics,
     task::{ExitHook, Setup, SetupCall, WorkerFacts},
     wire::{Kind, Message},
 };
@@ -141,16 +143,6 @@ const SPIN: Duration = Duration::from_micros(60);
 /// The longest sleep without a look around: no wake is ever lost, but a lost one would cost this, not a hang.
 const NAP: Duration = Duration::from_secs(1);
 
-thread_local! {
-    static MAIN: Cell<bool> = const { Cell::new(false) };
-    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
-/// The text of the panic that was just caught on this thread.
-pub(crate) fn take_panic() -> String {
-    PANIC.with_borrow_mut(std::mem::take)
-}
-
 /// A worker process, between two jobs.
 pub(crate) struct Worker {
     pub(crate) plan: Plan,
@@ -211,7 +203,8 @@ pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket, zyg
     cores::set_worker_share(plan.words.share.max(1) as usize);
     let line = Arc::new(ParentLine::new(line));
     ask_parent_for_unknown_segments(&line);
-    catch_panic_texts(plan.control.clone(), index);
+    ask_parent_for_unknown_code(&line);
+    panics::watch(plan.control.clone(), index);
     let slot = &plan.control.slots[index];
     slot.set_phase(SlotPhase::Initializing);
     if plan.words.max_memory != 0
@@ -247,7 +240,8 @@ pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket, zyg
     };
     worker.slot().set_phase(SlotPhase::Idle);
     // A panic of the engine's own must not get to the program's `main`, which would go on as if this were the parent.
-    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.serve())).is_err() {
+    if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.serve())) {
+        worker.slot().write_last_words(&panics::text_of(panic));
         std::process::exit(PANICKED);
     }
     // The supervisor watches over the exit hook.
@@ -299,23 +293,11 @@ fn ask_parent_for_unknown_segments(line: &Arc<ParentLine>) {
     }));
 }
 
-/// Panics of tasks are caught and reported by position; their text must not also clutter the terminal. Other threads of
-/// the worker keep the usual hook. Either way the text is left in the slot, in case the panic ends the process.
-fn catch_panic_texts(control: Arc<Control>, index: usize) {
-    MAIN.set(true);
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        let message = info.payload_as_str().unwrap_or("a panic without a text");
-        let text = match info.location() {
-            Some(at) => format!("{message}, at {}:{}:{}", at.file(), at.line(), at.column()),
-            None => message.to_owned(),
-        };
-        control.slots[index].write_last_words(&text);
-        if MAIN.get() {
-            PANIC.with_borrow_mut(|last| *last = text);
-        } else {
-            usual(info);
-        }
+fn ask_parent_for_unknown_code(line: &Arc<ParentLine>) {
+    let line = line.clone();
+    image::set_locator(Box::new(move |object| {
+        let answer = line.ask(&Message::new(Kind::WantObject, &[object]))?;
+        Ok(OsString::from_vec(answer.text).into())
     }));
 }
 
@@ -323,35 +305,48 @@ fn set_up(plan: &Plan, facts: WorkerFacts) -> Result<Box<dyn Any>, String> {
     let [object, offset] = plan.words.setup;
     let set_up = || -> Result<Box<dyn Any>, String> {
         fault::point(Point::Initializer);
+        find_exit_hook(plan)?;
         if offset == 0 {
             return Ok(Box::new(()));
         }
-        let setup: Setup = image::resolve(CodeRef { object, offset })
+        let setup: Setup = image::find(CodeRef { object, offset })
             .map(task_code::setup)
-            .ok_or("its code is in an object that the workers have not loaded")?;
+            .map_err(|why| format!("its code cannot be had: {why}"))?;
         setup(&SetupCall {
             params: &plan.setup_params,
             worker: facts,
         })
     };
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(set_up))
-        .unwrap_or_else(|_| Err(format!("it panicked: {}", take_panic())))
+        .unwrap_or_else(|panic| Err(format!("it panicked: {}", panics::text_of(panic))))
+}
+
+/// The exit hook, if there is one. Looked for before it is needed: who leaves can tell nobody any more.
+fn find_exit_hook(plan: &Plan) -> Result<Option<ExitHook>, String> {
+    let [object, offset] = plan.words.exit_hook;
+    if offset == 0 {
+        return Ok(None);
+    }
+    let address = image::find(CodeRef { object, offset });
+    let address = address.map_err(|why| format!("the code of the exit hook cannot be had: {why}"))?;
+    Ok(Some(task_code::exit_hook(address)))
 }
 
 /// Addresses to functions: the engine's one act of faith, kept in one place.
 pub(crate) mod task_code {
     #![expect(
         unsafe_code,
-        reason = "an address that was resolved in this executable becomes a function again"
+        reason = "an address that was resolved in this process becomes a function again"
     )]
 
     use super::{ExitHook, Setup};
     use crate::task::Trampoline;
 
-    /// The trampoline at an address that `image::resolve` gave.
+    /// The trampoline at an address that `image::find` gave.
     pub(crate) fn trampoline(address: usize) -> Trampoline {
-        // SAFETY: the parent made the reference from a `Trampoline`, and the handshake has checked that parent and
-        // worker run the same executable; `resolve` has checked that the address is code of a loaded object.
+        // SAFETY: the parent made the reference from a `Trampoline`, in an object of which this process has loaded the
+        // same build: the handshake has compared that of the home object, `find` that of any other; and `find` has
+        // checked that the address is code of it.
         unsafe { std::mem::transmute::<usize, Trampoline>(address) }
     }
 
@@ -601,21 +596,18 @@ impl Worker {
 
     /// Runs the exit hook, drops the state, flushes, ends.
     fn clean_up(mut self) -> ! {
-        let [object, offset] = self.plan.words.exit_hook;
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             fault::point(Point::ExitHook);
-            if offset != 0
-                && let Some(address) = image::resolve(CodeRef { object, offset })
-            {
-                task_code::exit_hook(address)(&mut *self.state);
+            if let Ok(Some(hook)) = find_exit_hook(&self.plan) {
+                hook(&mut *self.state);
             }
             self.state = Box::new(());
         }));
-        if result.is_err() {
+        if let Err(panic) = result {
             eprintln!(
                 "swathe: the exit hook of worker {} panicked: {}",
                 self.index,
-                take_panic()
+                panics::text_of(panic)
             );
         }
         // Rust's output is flushed by `exit`, C's by its own exit handlers, which also run what libraries registered.

@@ -20,7 +20,7 @@ use std::{
 
 use swathe_memory::{Access, Segment, SegmentId};
 use swathe_os::{
-    AsFd, futex, image, memory_limits,
+    AsFd, constructors, futex, image, memory_limits,
     process::{self, ExitCause, Forked, Pidfd, Reaped},
     signals::{self, Mask},
     socket::Socket,
@@ -204,6 +204,7 @@ fn serve() -> io::Result<()> {
     if employed {
         let place = place(&hello.text, last).ok_or_else(|| other("a worker was given no place".into()))?;
         drop(socket);
+        constructors::run_rest();
         become_worker(plan, place, parent_id);
     }
     let greeting = Greeting::decode(&hello.text).ok_or_else(|| other("the greeting is cut short".into()))?;
@@ -211,6 +212,8 @@ fn serve() -> io::Result<()> {
         return Err(other("the parent runs another build of this program".into()));
     }
     greeting.surroundings.restore();
+    // Now, because they may start threads.
+    constructors::run_rest();
     // Where memory is short the kernel should end a worker, whose element is done again, and not the parent.
     memory_limits::offer_to_oom_killer();
     process::set_name(NAME);

@@ -140,21 +140,6 @@ impl Error {
     }
 }
 
-/// The text of an error and of what caused it, as `error: cause: its cause`.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        // Errors that print their cause themselves would say it twice.
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
-}
-
 /// Why one element has no value.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ItemError(Box<Facts>);
@@ -313,7 +298,7 @@ pub(crate) fn why_stopped(end: &End) -> Option<&str> {
         End::Terminated => Some("the pool was terminated"),
         End::FailedFast => Some("the job stopped at its first failure"),
         End::TimedOut => Some("the job's deadline has passed"),
-        End::Broken(text) => Some(text),
+        End::Broken(text) | End::CannotRun(text) => Some(text),
         _ => None,
     }
 }

@@ -42,6 +42,7 @@ mod arg;
 mod batch;
 mod builder;
 mod chunks;
+mod code;
 mod column;
 mod context;
 mod datum;
@@ -93,6 +94,7 @@ pub mod kind;
 
 pub use batch::{Batch, Callback, ChunkSize, Collect, Mode, OnSuccess, Silent, Strict};
 pub use builder::Builder;
+pub use code::Code;
 pub use context::Context;
 pub use datum::{Collection, Datum, Record};
 pub use durable::{Difference, InFile, InMemory, OutputError};
@@ -115,7 +117,7 @@ pub use swathe_runtime::{
 
 #[doc(hidden)]
 pub mod __private {
-    pub use ctor;
+    pub use swathe_os::constructors::{Constructor, Strings, call_before_main};
 }
 
 /// The listings of the README, compiled and run.

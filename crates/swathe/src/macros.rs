@@ -4,7 +4,9 @@
 /// once, at the top of the file.
 ///
 /// In ordinary programs call [`init`](crate::init) instead: the standard library promises nothing about code that runs
-/// before `main`.
+/// before `main`. Workers find the program as after `init()`: constructors of its dependencies (of the executable, or of the
+/// library that this is written in) have run, a write to a closed pipe is an error. Two things they do not find: their
+/// thread has no name, and a stack that overflows ends them without a word (SIGSEGV).
 ///
 /// ```standalone_crate
 /// swathe::init_before_main!();
@@ -19,11 +21,25 @@
 #[macro_export]
 macro_rules! init_before_main {
     () => {
-        $crate::__private::ctor::declarative::ctor! {
-            #[ctor(unsafe, anonymous)]
-            fn start_swathe_workers() {
-                $crate::init();
+        const _: () = {
+            extern "C" fn start(
+                count: ::core::ffi::c_int,
+                arguments: $crate::__private::Strings,
+                environment: $crate::__private::Strings,
+            ) {
+                // SAFETY: the loader has called this by the entry below.
+                unsafe {
+                    $crate::__private::call_before_main(
+                        &ENTRY,
+                        (count, arguments, environment),
+                        $crate::init,
+                    );
+                }
             }
-        }
+            // In the list of functions that the loader calls before `main`, with these arguments.
+            #[used]
+            #[unsafe(link_section = ".init_array")]
+            static ENTRY: $crate::__private::Constructor = start;
+        };
     };
 }

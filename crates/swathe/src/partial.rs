@@ -90,7 +90,7 @@ impl<O> Partial<O> {
             Some(FailureKind::TimedOut) => Status::TimedOut,
             Some(_) => Status::Failed,
             None if self.outcome.is_final(at) => Status::Done,
-            None if self.outcome.end == End::FailedFast => Status::NotRun,
+            None if matches!(self.outcome.end, End::FailedFast | End::CannotRun(_)) => Status::NotRun,
             None if self.outcome.end == End::TimedOut => Status::TimedOut,
             None => Status::Cancelled,
         }

@@ -55,6 +55,9 @@ where
     let mut progress = Progress { rest, done: 0 };
     for (i, slot) in output.iter_mut().enumerate() {
         context.position = base + i as u64;
+        if cfg!(panic = "abort") {
+            progress.rest.set_cursor(i as u64);
+        }
         let stored = C::read(&mut strips, i)
             .and_then(|args| N::finish(task.call(state, &prepared.parameters, &context, args)))
             .and_then(|value| {

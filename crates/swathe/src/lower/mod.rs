@@ -81,7 +81,7 @@ impl<B, E: Into<Box<dyn std::error::Error>>> Finish<Result<B, E>> for Fallible {
 
     #[inline(always)]
     fn finish(returned: Result<B, E>) -> Result<B, String> {
-        returned.map_err(|error| crate::error::chain(&*error.into()))
+        returned.map_err(|error| swathe_runtime::error_chain(&*error.into()))
     }
 }
 
