@@ -23,7 +23,7 @@ fn sleep_long(_: u64) -> u64 {
 }
 
 /// As small as an executor can be.
-fn block_on<F: Future>(future: F) -> F::Output {
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {

@@ -8,6 +8,7 @@ mod before_main;
 mod blows;
 mod cpython;
 mod deadlines;
+mod host;
 mod insight;
 mod lives;
 mod panics;

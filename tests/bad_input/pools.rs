@@ -205,6 +205,27 @@ fn a_pool_in_a_forked_child() {
     assert!(output.status.success(), "{output:?}");
 }
 
+/// Whatever the child does with them, it does not hang, and the parent has every value.
+#[test]
+fn handles_in_a_forked_child() {
+    let _watch = watch();
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let output = Command::new(env!("CARGO_BIN_EXE_scenario"))
+        .arg("forked_handles")
+        .arg(directory.path())
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let right = said
+        .lines()
+        .filter(|line| line.contains("Exited(") && line.ends_with(", 0), 40 items, 40 values, 40 in a file"));
+    assert_eq!(right.count(), 20, "{output:?}");
+    assert!(
+        said.ends_with("\n7 Some(5) 3000\n") && output.status.success(),
+        "{output:?}"
+    );
+}
+
 #[test]
 fn memory_that_the_arena_does_not_have() -> Result<()> {
     let memory = Memory::with_capacity(4 << 20)?;

@@ -597,3 +597,17 @@ pub fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
+
+/// Starts a thread of ours inside somebody's program. It blocks all signals: which of a program's threads get which
+/// signals is the program's own affair, and it does not know of this one.
+pub fn spawn_thread<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<std::thread::JoinHandle<T>> {
+    use nix::sys::signal::{SigSet, SigmaskHow};
+    // Blocked here, so that there is no moment at which the new thread, which inherits the mask, could get one.
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+    before.thread_set_mask()?;
+    thread
+}

@@ -4,10 +4,9 @@
 //! nobody sees, one that dies after leaves it whole.
 
 use std::{
-    collections::BTreeMap,
     ops::Range,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -17,7 +16,7 @@ use swathe_protocol::{ChunkStatus, JobCell, JobTerms, StatusWord, Tag};
 
 use crate::{
     bytes,
-    heap::WorkerHeap,
+    heap::{Shortage, WorkerHeap},
     job::{Failure, FailureKind},
 };
 
@@ -37,7 +36,7 @@ pub(crate) struct Record {
     pub(crate) kind: RecordKind,
     pub(crate) worker: u32,
     pub(crate) pid: u32,
-    pub(crate) text: String,
+    pub(crate) text: Arc<str>,
 }
 
 /// next, position, span, kind, worker and pid, length of the text; then the text.
@@ -45,28 +44,39 @@ const HEAD: usize = 6;
 /// Longest text kept, bytes.
 const MAX_TEXT: usize = 64 << 10;
 
-/// Worker side: writes a record and publishes it.
-pub(crate) fn push_record(record: &Record, heap: &mut WorkerHeap, cell: &JobCell) -> Result<(), String> {
-    let mut end = record.text.len().min(MAX_TEXT);
-    while !record.text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let text = &record.text.as_bytes()[..end];
-    let span = heap.allocate(8 * (HEAD + bytes::words_for(text.len())))?;
+/// The length of a text for which there was no room.
+const DROPPED: u64 = u64::MAX;
+
+/// What stands for such a text.
+static DROPPED_TEXT: LazyLock<Arc<str>> = LazyLock::new(|| {
+    Arc::from("(text dropped: the texts of this job's failures have taken all the memory that they may take)")
+});
+
+/// The beginning of a text, as long as a record may have it.
+pub(crate) fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_TEXT)]
+}
+
+/// Worker side: writes a record and publishes it; without its text if there is no room for that.
+pub(crate) fn push_record(record: &Record, heap: &mut WorkerHeap, cell: &JobCell) -> Result<(), Shortage> {
+    let mut text = cut(&record.text).as_bytes();
+    let mut len = text.len() as u64;
+    let room = 8 * (HEAD + bytes::words_for(text.len()));
+    let span = match heap.allocate_note(room, true) {
+        Ok(span) => span,
+        Err(_) => {
+            (text, len) = (&[], DROPPED);
+            heap.allocate_note(8 * HEAD, false)?
+        }
+    };
     let words: SharedSlice<AtomicU64> = SharedSlice::at(
         heap.data(),
         span.offset as usize,
         HEAD + bytes::words_for(text.len()),
     )
-    .map_err(|e| e.to_string())?;
+    .map_err(|e| Shortage(e.to_string()))?;
     let who = u64::from(record.worker) << 32 | u64::from(record.pid);
-    let fixed = [
-        record.position,
-        record.span,
-        record.kind as u64,
-        who,
-        text.len() as u64,
-    ];
+    let fixed = [record.position, record.span, record.kind as u64, who, len];
     for (word, value) in words[1..].iter().zip(fixed) {
         word.store(value, Ordering::Relaxed);
     }
@@ -95,16 +105,15 @@ pub(crate) fn read_records(
     terms: &JobTerms,
     reruns: &[Rerun],
 ) -> Vec<Record> {
-    let mut records = Vec::new();
+    let mut records: Vec<Record> = Vec::new();
     let mut void: Vec<&Rerun> = Vec::new();
     let mut next = head;
     // Records do not overlap: a list that is longer than its heap is a ring.
     let mut left: usize = heap.iter().map(|block| block.len()).sum();
     while next != 0 {
         void.extend(reruns.iter().filter(|rerun| rerun.newest == next));
-        let room = |record: &Record| left.checked_sub(8 * (HEAD + bytes::words_for(record.text.len())));
-        let read =
-            read_record(next, heap, terms).and_then(|(record, after)| Some((room(&record)?, record, after)));
+        let read = read_record(next, heap, terms)
+            .and_then(|(record, after, len)| Some((left.checked_sub(len)?, record, after)));
         let Some((room, record, after)) = read else {
             tracing::warn!(
                 link = next,
@@ -124,7 +133,8 @@ pub(crate) fn read_records(
     records
 }
 
-fn read_record(link: u64, heap: &[Arc<Block>], terms: &JobTerms) -> Option<(Record, u64)> {
+/// The record behind a link, the next link, and how many bytes the record takes.
+fn read_record(link: u64, heap: &[Arc<Block>], terms: &JobTerms) -> Option<(Record, u64, usize)> {
     let offset = link.checked_sub(1)?;
     let (block, within) = heap.iter().find_map(|block| {
         let within = (offset as usize).checked_sub(block.offset())?;
@@ -132,8 +142,14 @@ fn read_record(link: u64, heap: &[Arc<Block>], terms: &JobTerms) -> Option<(Reco
     })?;
     let head: SharedSlice<AtomicU64> = SharedSlice::in_block(block, within, HEAD).ok()?;
     let word = |i: usize| head[i].load(Ordering::Relaxed);
-    let len = usize::try_from(word(5)).ok().filter(|len| *len <= MAX_TEXT)?;
-    let text = SharedSlice::in_block(block, within + 8 * HEAD, bytes::words_for(len)).ok()?;
+    let (text, len) = match word(5) {
+        DROPPED => (DROPPED_TEXT.clone(), 0),
+        len => {
+            let len = usize::try_from(len).ok().filter(|len| *len <= MAX_TEXT)?;
+            let text = SharedSlice::in_block(block, within + 8 * HEAD, bytes::words_for(len)).ok()?;
+            (String::from_utf8_lossy(&bytes::read(&text, len)).into(), len)
+        }
+    };
     let kind = match word(3) {
         1 => RecordKind::Error,
         2 => RecordKind::Panic,
@@ -149,35 +165,31 @@ fn read_record(link: u64, heap: &[Arc<Block>], terms: &JobTerms) -> Option<(Reco
         kind,
         worker: (word(4) >> 32) as u32,
         pid: word(4) as u32,
-        text: String::from_utf8_lossy(&bytes::read(&text, len)).into_owned(),
+        text,
     };
-    (inside && span > 0).then_some((record, word(0)))
+    (inside && span > 0).then(|| (record, word(0), 8 * (HEAD + bytes::words_for(len))))
 }
 
 /// One failure a position, ascending: what the parent found (deaths) before what workers wrote, newer before older.
 /// `attempts` says how often a position was started.
 pub(crate) fn merge(lost: Vec<Failure>, records: Vec<Record>, attempts: impl Fn(u64) -> u32) -> Vec<Failure> {
-    let mut by_position: BTreeMap<u64, Failure> = BTreeMap::new();
-    for failure in lost {
-        by_position.entry(failure.position).or_insert(failure);
-    }
-    for record in records {
-        let kind = match record.kind {
+    let mut failures = lost;
+    failures.extend(records.into_iter().map(|record| Failure {
+        position: record.position,
+        span: record.span,
+        kind: match record.kind {
             RecordKind::Error => FailureKind::Error,
             RecordKind::Panic => FailureKind::Panic,
-        };
-        by_position.entry(record.position).or_insert(Failure {
-            position: record.position,
-            span: record.span,
-            kind,
-            message: record.text,
-            worker: record.worker,
-            pid: record.pid,
-            attempts: attempts(record.position),
-            peak_memory: None,
-        });
-    }
-    let mut failures: Vec<Failure> = by_position.into_values().collect();
+        },
+        message: record.text,
+        worker: record.worker,
+        pid: record.pid,
+        attempts: attempts(record.position),
+        peak_memory: None,
+    }));
+    // Stable: of those about one position the first stays.
+    failures.sort_by_key(|failure| failure.position);
+    failures.dedup_by_key(|failure| failure.position);
     // Spans do not overlap, whatever the records say.
     for i in 1..failures.len() {
         let next = failures[i].position;

@@ -1,11 +1,12 @@
-//! The courier: one thread that ends jobs nobody waits for, runs callbacks and wakes futures.
+//! The courier: one thread that ends jobs nobody waits for.
 //!
-//! It is not the supervisor, so that a callback may take its time, or never return, without anybody's recovery waiting
-//! for it.
+//! It runs nothing that a user wrote: callbacks, wakers and destructors have threads of their own
+//! ([`user_code`](crate::user_code)). So streams, futures and `join` wait for none of these, and not for each other.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -13,79 +14,50 @@ use swathe_protocol::{JobTerms, ParkWord};
 
 use crate::{
     naps,
-    state::{Core, Notice, State},
+    state::{Core, JobState, State},
+    user_code::discard,
 };
 
 /// The longest sleep without a look around.
 const NAP: Duration = Duration::from_millis(500);
+/// How long it rests after a panic of its own.
+const REST: Duration = Duration::from_millis(10);
 
-/// Until the pool is finished and everything is told.
+/// Until the pool is finished and every job is over. A fault of ours must not end it: all futures would hang.
 pub(crate) fn run(core: &Arc<Core>) {
+    while let Err(payload) = catch_unwind(AssertUnwindSafe(|| attend(core))) {
+        discard(payload);
+        tracing::error!("the thread that ends jobs panicked; it goes on");
+        thread::sleep(REST);
+    }
+    core.state.sides.end();
+}
+
+fn attend(core: &Arc<Core>) {
+    let park = &core.control.header.courier;
     loop {
-        core.control.header.courier.prepare();
-        let told = tell_all(core);
+        park.prepare();
         {
-            let state = core.state.lock();
-            if state.finished && state.notices.is_empty() && state.unfinished().is_empty() {
+            let mut state = core.state.lock();
+            end_attended(core, &mut state);
+            if state.finished && !state.has_unfinished() {
                 core.changed.notify_all();
                 return;
             }
         }
-        let park = &core.control.header.courier;
-        if !told && !park.is_awake() {
-            if naps::sleep(park.word(), ParkWord::PARKED, NAP) {
-                naps::of_courier(core);
-            }
+        // A thread that could not be started may be had now.
+        core.state.sides.kick();
+        if !park.is_awake() && naps::sleep(park.word(), ParkWord::PARKED, NAP) {
+            naps::of_courier(core);
         }
         park.unpark_self();
     }
 }
 
-/// Ends what can be ended, tells what is to be told. `true` if there was anything.
-fn tell_all(core: &Arc<Core>) -> bool {
-    let mut any = false;
-    loop {
-        let notice = {
-            let mut state = core.state.lock();
-            end_attended(core, &mut state);
-            let notice = state.notices.pop_front();
-            state.telling = notice.is_some();
-            core.changed.notify_all();
-            notice
-        };
-        match notice {
-            Some(notice) => tell(notice),
-            None => return any,
-        }
-        any = true;
-    }
-}
-
 fn end_attended(core: &Arc<Core>, state: &mut State) {
-    let attended = |job: &&Arc<crate::state::JobState>| job.terms.has(JobTerms::ATTENDED) && !job.is_over();
+    let attended = |job: &&Arc<JobState>| job.terms.has(JobTerms::ATTENDED) && !job.is_over();
     let jobs: Vec<_> = state.jobs.iter().flatten().filter(attended).cloned().collect();
     for job in jobs {
         state.finalize(core, &job);
-    }
-}
-
-fn tell(notice: Notice) {
-    let Notice {
-        outcome,
-        on_done,
-        wakers,
-    } = notice;
-    if let Some(on_done) = on_done {
-        let result = catch_unwind(AssertUnwindSafe(|| on_done(&outcome)));
-        if let Err(payload) = result {
-            let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
-            let text = text
-                .or_else(|| payload.downcast_ref::<String>().cloned())
-                .unwrap_or_default();
-            tracing::error!(text, "a callback panicked; the pool goes on");
-        }
-    }
-    for waker in wakers {
-        let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
     }
 }

@@ -5,14 +5,14 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     task::Waker,
     time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Condvar;
 use swathe_memory::Memory;
 use swathe_os::{
     cores, descriptors,
@@ -34,9 +34,10 @@ use crate::{
     recipe::Recipe,
     naps,
     round::Round,
-    state::{Core, JobState, PoolPhase, State},
+    state::{Arrival, Core, JobState, PoolPhase, State, StateLock},
     supervisor::{Limits, Supervisor},
     task::TaskRef,
+    user_code::Callbacks,
     worker::PlanWords,
     zygote,
 };
@@ -93,6 +94,11 @@ const RESTARTS: (u32, Duration) = (1000, Duration::from_secs(60));
 const START_PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Descriptors that a pool needs besides two a worker.
 const DESCRIPTORS: u64 = 8;
+/// The longest wait for the end of a pool without a look around.
+const LOOK_AROUND: Duration = Duration::from_millis(200);
+/// Bytes of texts that the failures of one job may have, and the part of its memory that they may take.
+const TEXTS: (u64, u64) = (64 << 20, 8);
+
 
 /// A pool of processes for untyped jobs. A cheap clone; the pool is terminated when the last clone is dropped.
 #[derive(Clone, Debug)]
@@ -183,28 +189,26 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let start = |e: std::io::Error| EngineError::Start(e.to_string());
         let slots = control.slots.len();
-        let core = Arc::new(Core {
+        let event = Event::new().map_err(start)?;
+        let state = State::new(processes, slots, JOBS);
+        let core = Arc::new_cyclic(|core: &Weak<Core>| Core {
             control,
             memory,
             boards: boards(slots),
-            state: Mutex::new(State::new(processes, slots, JOBS)),
+            state: StateLock::new(state, core.clone()),
             changed: Condvar::new(),
-            event: Event::new().map_err(start)?,
+            event,
             forks: process::fork_generation(),
+            #[cfg(feature = "chaos")]
+            supervisor_panics: false.into(),
         });
         let zygote = Zygote::start_ready(&core, &recipe, patience).map_err(EngineError::Start)?;
         let supervisor = Supervisor::new(core.clone(), recipe, zygote, limits, chaos).map_err(start)?;
-        std::thread::Builder::new()
-            .name("swathe-super".into())
-            .spawn(move || supervisor.run())
-            .map_err(start)?;
+        process::spawn_thread("swathe-super", move || supervisor.run()).map_err(start)?;
         let for_courier = core.clone();
         // Dropped, it ends the supervisor and its processes.
         let engine = Self(Arc::new(Owner { core }));
-        std::thread::Builder::new()
-            .name("swathe-courier".into())
-            .spawn(move || courier::run(&for_courier))
-            .map_err(start)?;
+        process::spawn_thread("swathe-courier", move || courier::run(&for_courier)).map_err(start)?;
         Ok(engine)
     }
 
@@ -213,11 +217,7 @@ impl Engine {
     }
 
     fn check_process(&self) -> Result<(), EngineError> {
-        if process::fork_generation() == self.core().forks {
-            Ok(())
-        } else {
-            Err(EngineError::Forked)
-        }
+        self.core().check_process()
     }
 
     /// Whether a job could be submitted now: asked before its memory is allocated.
@@ -277,25 +277,28 @@ impl Engine {
 
     /// Waits until a closed or terminated pool has finished its jobs, told all callbacks, and ended its processes.
     ///
-    /// Called from a callback it does not wait for that callback.
+    /// Called from a callback of this pool it does not wait for callbacks.
     ///
     /// # Errors
     /// If the pool is still running, or broke.
     pub fn join(&self) -> Result<(), EngineError> {
         self.check_process()?;
         let core = self.core();
-        let in_callback = std::thread::current().name() == Some("swathe-courier");
+        let callbacks = &core.state.sides.callbacks.0;
         let mut state = core.state.lock();
         if state.phase == PoolPhase::Running {
             return Err(EngineError::StillRunning);
         }
-        while !(state.finished && (in_callback || (state.notices.is_empty() && !state.telling))) {
-            core.changed.wait_for(&mut state, Duration::from_millis(200));
+        while !state.finished || state.has_unfinished() {
+            state.wait(&core.changed, LOOK_AROUND);
         }
-        match &state.phase {
+        let ended = match &state.phase {
             PoolPhase::Broken(text) => Err(EngineError::Broken(text.clone())),
             _ => Ok(()),
-        }
+        };
+        drop(state);
+        while !callbacks.is_current() && !callbacks.wait_idle(LOOK_AROUND) {}
+        ended
     }
 
     /// Stops everything: running tasks are killed after a short grace, open jobs end as terminated, no process stays.
@@ -334,13 +337,19 @@ impl Engine {
         Ok(())
     }
 
-    /// How many workers there should be.
+    /// How many workers there should be; 0 in a forked child, which has none.
     pub fn processes(&self) -> usize {
-        self.core().state.lock().target
+        match self.check_process() {
+            Ok(()) => self.core().state.lock().target,
+            Err(_) => 0,
+        }
     }
 
-    /// The workers there are now.
+    /// The workers there are now; none in a forked child.
     pub fn workers(&self) -> Vec<WorkerInfo> {
+        if self.check_process().is_err() {
+            return Vec::new();
+        }
         let core = self.core();
         let state = core.state.lock();
         let known = state
@@ -366,6 +375,19 @@ impl Engine {
     pub fn memory(&self) -> &Memory {
         &self.core().memory
     }
+
+    /// The callbacks of the pool's jobs.
+    pub fn callbacks(&self) -> Callbacks {
+        self.core().state.sides.callbacks.clone()
+    }
+
+    /// Has the supervisor's thread panic, as a fault of ours would.
+    #[cfg(feature = "chaos")]
+    #[doc(hidden)]
+    pub fn panic_supervisor(&self) {
+        self.core().supervisor_panics.store(true, Ordering::Relaxed);
+        self.core().event.raise();
+    }
 }
 
 impl Owner {
@@ -379,7 +401,7 @@ impl Owner {
         }
         self.core.event.raise();
         while !state.finished {
-            self.core.changed.wait_for(&mut state, Duration::from_millis(200));
+            state.wait(&self.core.changed, LOOK_AROUND);
         }
     }
 }
@@ -488,7 +510,9 @@ pub(crate) fn prepare(core: &Core, job: Job, processes: usize) -> Result<JobStat
     let words = if job.durable.is_some() { 0 } else { chunks as usize };
     let board = core.boards.take(&core.memory, &job.params, words)?;
     let round = Round::first(&mut terms, board.clone(), job.durable.as_ref(), last)?;
-    Ok(JobState::new(job, terms, round, board, heap)?)
+    let (most, part) = TEXTS;
+    let texts = most.min(core.memory.segment().len() as u64 / part);
+    Ok(JobState::new(job, terms, round, board, heap, texts)?)
 }
 
 /// A number that no other job has, and that memory which was used for something else hardly holds.
@@ -556,13 +580,24 @@ const NAP: Duration = Duration::from_millis(100);
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 impl JobHandle {
-    /// Waits until the job is over, or the time is. Gives whether it is over.
+    /// Whether this process may do something with the job but look at its outcome.
+    ///
+    /// # Errors
+    /// If the process was forked from the one that submitted it: its parent's locks and threads are not here.
+    pub fn check_process(&self) -> Result<(), EngineError> {
+        self.core.check_process()
+    }
+
+    /// Waits until the job is over, or the time is. Gives whether it is over. In a forked child it does not wait.
     pub fn wait(&self, timeout: Option<Duration>) -> bool {
         let start = timeout.map(|_| Instant::now());
         let mut watched = false;
         loop {
-            if self.try_end() {
+            if self.try_end(timeout.is_none()) {
                 return true;
+            }
+            if self.check_process().is_err() {
+                return false;
             }
             let left = match timeout.zip(start) {
                 Some((timeout, start)) => match timeout.checked_sub(start.elapsed()) {
@@ -572,7 +607,7 @@ impl JobHandle {
                 None => NAP,
             };
             if watched {
-                self.sleep(left);
+                self.sleep(left, timeout.is_none());
             } else {
                 self.watch();
                 watched = true;
@@ -597,16 +632,25 @@ impl JobHandle {
 
     /// Stops the job: what is not started is not run. What is running may finish its element within `grace`; then its
     /// worker is killed and replaced.
+    ///
+    /// In a forked child it does nothing.
     pub fn cancel(&self, grace: Duration) {
+        if self.check_process().is_err() {
+            return;
+        }
         let mut state = self.core.state.lock();
         state.stop(&self.core, &self.job, End::Cancelled, grace);
     }
 
-    /// Positions that are settled so far, and how many of them failed. Cheap for the workers: read from their memory.
+    /// Positions that are settled so far, and how many of them failed. Cheap for the workers: read from their memory. Of a
+    /// job that was not over when this process was forked, none are known.
     pub fn progress(&self) -> (u64, u64) {
         if let Some(outcome) = self.job.outcome() {
             let done = outcome.finals.iter().map(|range| range.end - range.start).sum();
             return (done, outcome.failures.iter().map(|failure| failure.span).sum());
+        }
+        if self.check_process().is_err() {
+            return (0, 0);
         }
         let failed = self
             .job
@@ -618,17 +662,32 @@ impl JobHandle {
 
     /// Has this waker called, once, when the job is over. The job must be attended.
     pub fn register_waker(&self, waker: &Waker) {
+        // Cloned and dropped with no lock held: a waker is a user's.
+        let mut mine = Some(waker.clone());
+        {
+            let mut inner = self.job.inner.lock();
+            if !self.job.is_over() {
+                if !inner.wakers.iter().any(|known| known.will_wake(waker)) {
+                    inner.wakers.extend(mine.take());
+                }
+                return;
+            }
+        }
+        mine.into_iter().for_each(Waker::wake);
+    }
+
+    /// Has the arrival of this job noted when it is over. The job must be attended.
+    pub fn register_arrival(&self, arrival: &Arc<Arrival>) {
         let mut inner = self.job.inner.lock();
-        if self.job.is_over() {
-            drop(inner);
-            waker.wake_by_ref();
-        } else if !inner.wakers.iter().any(|known| known.will_wake(waker)) {
-            inner.wakers.push(waker.clone());
+        match self.job.is_over() {
+            true => arrival.ring(),
+            false => inner.arrivals.push(arrival.clone()),
         }
     }
 
-    /// Ends the job here if its workers have finished with it.
-    fn try_end(&self) -> bool {
+    /// Ends the job here if its workers have finished with it; if `reads`, also if it has brought much that must be read
+    /// for that.
+    fn try_end(&self, reads: bool) -> bool {
         if self.job.is_over() {
             return true;
         }
@@ -637,9 +696,13 @@ impl JobHandle {
             .key()
             .and_then(|key| self.core.control.job(key))
             .is_some_and(|cell| !matches!(cell.gate.state().phase, JobPhase::Open | JobPhase::Closed));
-        ready && {
-            let mut state = self.core.state.lock();
-            state.finalize(&self.core, &self.job)
+        if !ready || self.check_process().is_err() {
+            return false;
+        }
+        let state = &self.core.state;
+        match reads {
+            true => state.lock_for(&self.job).finalize(&self.core, &self.job) || self.core.read(&self.job),
+            false => state.lock().finalize(&self.core, &self.job),
         }
     }
 
@@ -668,7 +731,7 @@ impl JobHandle {
         }
     }
 
-    fn sleep(&self, patience: Duration) {
+    fn sleep(&self, patience: Duration, reads: bool) {
         let place = || {
             self.job
                 .key()
@@ -682,7 +745,7 @@ impl JobHandle {
             return;
         };
         let waited = cell.bell.prepare();
-        if self.try_end() {
+        if self.try_end(reads) {
             return;
         }
         let woke = !self.job.terms.has(JobTerms::PINNED) && self.core.control.wake_for_rest(key);

@@ -92,10 +92,58 @@ pub(crate) struct WorkerHeap {
     line: Arc<ParentLine>,
     data: Arc<Segment>,
     job: JobKey,
+    epoch: u32,
+    results: Piece,
+    /// For the records of failures, in blocks of their own: the parent lets these go when it has read them, at the end of
+    /// each round.
+    notes: Piece,
+    /// There is no room for further texts of failures.
+    no_texts: bool,
+}
+
+/// The rest of a block.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
     next: u64,
     end: u64,
+    /// How much is asked for next.
     ask: u64,
 }
+
+impl Piece {
+    const NONE: Self = Self {
+        next: 0,
+        end: 0,
+        ask: FIRST_ASK,
+    };
+
+    fn left(&self) -> u64 {
+        self.end - self.next
+    }
+}
+
+/// What a worker wants a block for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub(crate) enum Purpose {
+    Results = 0,
+    /// Records of failures with their texts.
+    Texts = 1,
+    /// Records of failures without texts: without room for them the job cannot go on.
+    Records = 2,
+}
+
+impl Purpose {
+    pub(crate) fn from_word(word: u64) -> Option<Self> {
+        [Self::Results, Self::Texts, Self::Records]
+            .into_iter()
+            .find(|purpose| *purpose as u64 == word)
+    }
+}
+
+/// There is no memory even for the record of a failure; the text says why.
+#[derive(Debug)]
+pub(crate) struct Shortage(pub(crate) String);
 
 impl WorkerHeap {
     pub(crate) fn new(line: Arc<ParentLine>, data: Arc<Segment>) -> Self {
@@ -103,17 +151,22 @@ impl WorkerHeap {
             line,
             data,
             job: JobKey::new(0, 0),
-            next: 0,
-            end: 0,
-            ask: FIRST_ASK,
+            epoch: 0,
+            results: Piece::NONE,
+            notes: Piece::NONE,
+            no_texts: false,
         }
     }
 
-    /// From now on everything is for this job.
-    pub(crate) fn turn_to(&mut self, job: JobKey) {
+    /// From now on everything is for this round of this job.
+    pub(crate) fn turn_to(&mut self, job: JobKey, epoch: u32) {
         if self.job != job {
-            (self.job, self.next, self.end, self.ask) = (job, 0, 0, FIRST_ASK);
+            self.results = Piece::NONE;
         }
+        if (self.job, self.epoch) != (job, epoch) {
+            (self.notes, self.no_texts) = (Piece::NONE, false);
+        }
+        (self.job, self.epoch) = (job, epoch);
     }
 
     /// Takes a piece of the job's first block, if there is one left.
@@ -126,18 +179,48 @@ impl WorkerHeap {
         if start + piece > terms.heap_len {
             return false;
         }
-        (self.next, self.end) = (terms.heap_offset + start, terms.heap_offset + start + piece);
+        let start = terms.heap_offset + start;
+        (self.results.next, self.results.end) = (start, start + piece);
         true
     }
 
     /// Room for `len` bytes, from the present block or a new one.
     pub(crate) fn allocate(&mut self, len: usize) -> Result<HeapSpan, String> {
         let len = len as u64;
-        if self.end - self.next < len {
-            self.ask_parent(len)?;
+        if self.results.left() < len {
+            self.results = self.ask_parent(self.results.ask, len, Purpose::Results)?;
         }
-        let offset = self.next;
-        self.next = (offset + len).next_multiple_of(ALIGN).min(self.end);
+        let offset = self.results.next;
+        self.results.next = (offset + len).next_multiple_of(ALIGN).min(self.results.end);
+        self.span(offset, len)
+    }
+
+    /// Room for the record of a failure, with its text or without.
+    pub(crate) fn allocate_note(&mut self, len: usize, with_text: bool) -> Result<HeapSpan, Shortage> {
+        let len = len as u64;
+        if self.notes.left() < len {
+            if with_text && self.no_texts {
+                return Err(Shortage(String::new()));
+            }
+            self.notes = self.ask_for_notes(len, with_text)?;
+        }
+        let offset = self.notes.next;
+        self.notes.next = (offset + len).next_multiple_of(ALIGN).min(self.notes.end);
+        self.span(offset, len).map_err(Shortage)
+    }
+
+    fn ask_for_notes(&mut self, len: u64, with_text: bool) -> Result<Piece, Shortage> {
+        if !with_text {
+            return self
+                .ask_parent(FIRST_ASK, len, Purpose::Records)
+                .map_err(Shortage);
+        }
+        let answer = self.ask_parent(self.notes.ask, len, Purpose::Texts);
+        self.no_texts = answer.is_err();
+        answer.map_err(Shortage)
+    }
+
+    fn span(&self, offset: u64, len: u64) -> Result<HeapSpan, String> {
         let pointer: NonNull<u8> = self
             .data
             .range(offset as usize, len as usize)
@@ -149,14 +232,17 @@ impl WorkerHeap {
         })
     }
 
-    fn ask_parent(&mut self, len: u64) -> Result<(), String> {
-        let bytes = self.ask.max(len.next_multiple_of(ALIGN));
-        let answer = self
-            .line
-            .ask(&Message::new(Kind::WantBlock, &[self.job.to_word(), bytes]))?;
-        (self.next, self.end) = (answer.words[0], answer.words[0] + answer.words[1]);
-        self.ask = (self.ask * 2).min(LARGEST_ASK);
-        Ok(())
+    fn ask_parent(&self, ask: u64, len: u64, purpose: Purpose) -> Result<Piece, String> {
+        let bytes = ask.max(len.next_multiple_of(ALIGN));
+        let answer = self.line.ask(&Message::new(
+            Kind::WantBlock,
+            &[self.job.to_word(), bytes, purpose as u64],
+        ))?;
+        Ok(Piece {
+            next: answer.words[0],
+            end: answer.words[0] + answer.words[1],
+            ask: (ask * 2).min(LARGEST_ASK),
+        })
     }
 
     /// Whom this worker asks.
@@ -171,7 +257,7 @@ impl WorkerHeap {
 
     /// Bytes left in the present block.
     pub(crate) fn left(&self) -> u64 {
-        self.end - self.next
+        self.results.left()
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::{
     sync::{
-        Arc, LazyLock,
+        Arc, LazyLock, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Condvar;
 use swathe_memory::{Block, Memory, Segment, SharedSlice};
 use swathe_os::{
     image::CodeRef,
@@ -23,9 +23,10 @@ use crate::{
     control::{Control, JOBS},
     deadlines::Doom,
     engine,
+    heap::Purpose,
     job::{Chunking, End, Failure, Job, JobTraits, Outcome, Region, Retries},
     recovery::{self, Death},
-    state::{Core, JobState, STOP_GRACE, State},
+    state::{Core, JobState, STOP_GRACE, State, StateLock},
     task::TaskRef,
     wire::{Kind, Message},
     worker::Plan,
@@ -201,10 +202,12 @@ impl Scene {
             control,
             memory: MEMORY.clone(),
             boards: engine::boards(WORKERS),
-            state: Mutex::new(State::new(WORKERS, WORKERS, JOBS)),
+            state: StateLock::new(State::new(WORKERS, WORKERS, JOBS), Weak::new()),
             changed: Condvar::new(),
             event: Event::new().ok()?,
             forks: fork_generation(),
+            #[cfg(feature = "chaos")]
+            supervisor_panics: false.into(),
         };
         let mut scene = Self {
             core,
@@ -217,6 +220,7 @@ impl Scene {
         for _ in 0..=reader.below(3) {
             let job = scene.job(reader)?;
             let job = Arc::new(engine::prepare(&scene.core, job, WORKERS).ok()?);
+            job.keep_block(MEMORY.alloc(1024, 64).ok()?, Purpose::Texts);
             scene.state.admit(&scene.core, job.clone());
             scene.jobs.push(job);
         }
@@ -312,7 +316,7 @@ impl Scene {
     fn overwrite(&self, what: usize, worker: usize, job: &JobState, reader: &mut Reader<'_>) {
         let control = &self.core.control;
         let first_slot = self.words.len() - self.words_from(&control.slots[0]).len();
-        let heap = job.inner.lock().heap.first().cloned();
+        let heap = job.inner.lock().notes.first().cloned();
         let heap: Option<SharedSlice<AtomicU64>> =
             heap.and_then(|block| SharedSlice::in_block(&block, 0, block.len() / 8).ok());
         let words = match (what, job.key(), &heap) {
@@ -430,6 +434,7 @@ impl Scene {
         state.look_at_limbo(core);
         state.pump(core);
         state.begin_rounds(core);
+        state.read_all(core);
     }
 
     /// Everybody dies, and the pool is terminated: then every job is over.
@@ -439,6 +444,7 @@ impl Scene {
             self.turn();
         }
         self.state.end_all(&self.core, &End::Terminated);
+        self.state.read_all(&self.core);
         for job in &self.jobs {
             let outcome = job.outcome().expect("every job is over");
             check_outcome(outcome);

@@ -81,7 +81,7 @@ pub struct Durable {
     pub redo: Vec<u64>,
 }
 
-/// What the courier calls when a job is over.
+/// What is called back when a job is over.
 pub type OnDone = Box<dyn FnOnce(&Arc<Outcome>) + Send>;
 
 /// An untyped job.
@@ -122,7 +122,7 @@ pub struct Job {
     pub lends: bool,
     /// Inputs and outputs: kept until no worker can touch them any more.
     pub keep: Box<dyn Any + Send + Sync>,
-    /// Called once on the courier's thread when the job is over.
+    /// Called once on the callbacks' thread when the job is over.
     pub on_done: Option<OnDone>,
 }
 
@@ -159,7 +159,7 @@ pub struct Failure {
     /// What happened.
     pub kind: FailureKind,
     /// The error's text, the panic's message and line, or a dead worker's last words.
-    pub message: String,
+    pub message: Arc<str>,
     /// Number of the worker.
     pub worker: u32,
     /// Its process id.
@@ -184,6 +184,8 @@ pub enum End {
     TimedOut,
     /// The pool was terminated or dropped.
     Terminated,
+    /// There was no memory left to go on with this job; the text says for what.
+    Shortage(String),
     /// The pool cannot go on; the text says why.
     Broken(String),
     /// A worker could not begin it; the text says why. The pool goes on.

@@ -34,6 +34,7 @@ mod state;
 mod strip;
 mod supervisor;
 mod task;
+pub mod user_code;
 mod wire;
 mod worker;
 mod zygote;
@@ -47,6 +48,7 @@ pub use job::{
 };
 #[cfg(feature = "chaos")]
 pub use naps::rescued as rescued_naps;
+pub use state::Arrival;
 pub use swathe_os::process::ExitCause;
 pub use task::{
     Call, ExitHook, HeapSpan, Rest, Setup, SetupCall, TaskRef, Trampoline, WorkerFacts, WriteBack,

@@ -80,7 +80,7 @@ impl<'w> Mowing<'w> {
         terms: JobTerms,
         careful: bool,
     ) -> Self {
-        worker.heap.turn_to(key);
+        worker.heap.turn_to(key, seen.epoch);
         Self {
             worker,
             control,
@@ -354,6 +354,7 @@ impl<'w> Mowing<'w> {
                 len: span,
                 announced,
                 failed: false,
+                unwritten: None,
             },
         };
         let result = catch_unwind(AssertUnwindSafe(|| {
@@ -370,6 +371,10 @@ impl<'w> Mowing<'w> {
             if !self.terms.has(JobTerms::WHOLE_CHUNKS) {
                 settled = at + 1;
             }
+        }
+        if let Some(within) = call.reporter.unwritten {
+            // The job is being stopped. What is not settled is not published.
+            return if pick.is_some() { 0 } else { settled.min(within) };
         }
         call.reporter.stop_if_fast().then(|| {
             self.control

@@ -88,7 +88,7 @@ pub(crate) fn of_courier(core: &Core) {
     count(&core.control, (park.word(), ParkWord::PARKED), || {
         let state = core.state.lock();
         let ended = |job: &JobState| job.key().is_some_and(|key| is_to_be_ended(core, job, key));
-        !state.notices.is_empty() || attended(&state).iter().any(|job| ended(job))
+        attended(&state).iter().any(|job| ended(job))
     });
     let mut state = core.state.lock();
     for job in attended(&state) {
@@ -99,6 +99,6 @@ pub(crate) fn of_courier(core: &Core) {
 /// Whether everybody has done with a job, and has said so.
 fn is_to_be_ended(core: &Core, job: &JobState, key: JobKey) -> bool {
     let phase = core.control.jobs[key.index as usize].gate.state().phase;
-    let is_over = matches!(phase, JobPhase::Complete | JobPhase::Stopped) && !job.is_resting();
+    let is_over = matches!(phase, JobPhase::Complete | JobPhase::Stopped) && !job.is_in_hand();
     job.is_over() || (is_over && !core.control.anyone_at(key))
 }

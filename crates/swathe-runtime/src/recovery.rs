@@ -359,7 +359,7 @@ fn give_up(
         position: positions.first,
         span: positions.len,
         kind,
-        message,
+        message: message.into(),
         worker: death.worker as u32,
         pid: death.pid,
         attempts,

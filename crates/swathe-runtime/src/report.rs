@@ -11,7 +11,7 @@ use swathe_protocol::{Copy, GateState, JobCell, JobPhase, JobTerms, WorkerSlot};
 use crate::{
     collect::{self, RecordKind},
     fault::{self, Point},
-    heap::WorkerHeap,
+    heap::{Shortage, WorkerHeap},
     task::{HeapSpan, Report, WriteBack},
 };
 
@@ -31,6 +31,8 @@ pub(crate) struct Reporter<'a> {
     pub(crate) announced: u64,
     /// Whether something of the strip has failed.
     pub(crate) failed: bool,
+    /// The first position of the strip whose failure could not be written down: it is not settled, nor is what follows.
+    pub(crate) unwritten: Option<u64>,
 }
 
 impl Reporter<'_> {
@@ -45,6 +47,9 @@ impl Reporter<'_> {
 
     /// Writes a failure down. A task that takes a whole chunk fails whole.
     pub(crate) fn record(&mut self, within: u64, kind: RecordKind, text: &str) {
+        if self.unwritten.is_some() {
+            return;
+        }
         let whole = self.terms.has(JobTerms::WHOLE_CHUNKS);
         let (position, span) = match whole {
             true => (self.first, self.len),
@@ -60,13 +65,18 @@ impl Reporter<'_> {
             kind,
             worker: self.worker,
             pid: std::process::id(),
-            text: text.to_owned(),
+            text: collect::cut(text).into(),
         };
-        if let Err(why) = collect::push_record(&record, self.heap, self.cell) {
-            // Without room for a sentence the failure must still be one: this worker's death is recorded by the parent.
-            let text = format!("{text} (and no memory was left to report it: {why})");
-            self.slot.write_last_words(&text);
-            std::process::abort();
+        if let Err(Shortage(why)) = collect::push_record(&record, self.heap, self.cell) {
+            self.unwritten = Some(within);
+            if self.cell.gate.still(self.seen) {
+                // The parent stops a job whose failures it has no room for. It has not, so it could not be asked: this
+                // worker's death is what it will hear of.
+                let text = format!("no memory was left to report a failure: {why}; the failure was: {text}");
+                self.slot.write_last_words(&text);
+                std::process::abort();
+            }
+            return;
         }
         self.cell.failed.fetch_add(span, Ordering::Relaxed);
     }

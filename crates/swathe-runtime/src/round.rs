@@ -197,31 +197,43 @@ pub(crate) fn read_deaths(data: &Arc<Segment>, terms: &JobTerms, position: u64) 
     entry.map_or(0, |entry| entry[1].load(Ordering::Relaxed) as u32)
 }
 
-/// What a job knows about its failed positions after the rounds so far, by position.
+/// What a job knows about its failed positions after the rounds so far: ascending, each once.
 #[derive(Debug, Default)]
-pub(crate) struct Failures(std::collections::BTreeMap<u64, Failure>);
+pub(crate) struct Failures(Vec<Failure>);
 
 impl Failures {
     /// What a round brought, complete or not.
     pub(crate) fn settle(&mut self, round: &Round, found: Vec<Failure>) {
         if round.picks.is_empty() {
-            self.0
-                .extend(found.into_iter().map(|failure| (failure.position, failure)));
+            self.0 = found;
             return;
         }
-        let mut found: std::collections::BTreeMap<_, _> = found
-            .into_iter()
-            .map(|failure| (failure.position, failure))
-            .collect();
-        for (number, pick) in round.picks.iter().enumerate() {
-            // What was not run again has failed as it had.
-            if round.is_final(number) {
-                self.0.remove(&pick.first);
+        let picked = |failure: &Failure| {
+            round
+                .picks
+                .binary_search_by_key(&failure.position, |pick| pick.first)
+        };
+        let mut found = found;
+        found.retain(|failure| picked(failure).is_ok());
+        let mut before = std::mem::take(&mut self.0).into_iter().peekable();
+        let mut found = found.into_iter().peekable();
+        let mut numbers = round.picks.iter().enumerate().peekable();
+        // Everything ascends. What was not run again has failed as it had.
+        while let Some(old) = before.next() {
+            while found.peek().is_some_and(|new| new.position < old.position) {
+                self.0.extend(found.next());
             }
-            if let Some(failure) = found.remove(&pick.first) {
-                self.0.insert(pick.first, failure);
+            while numbers.next_if(|(_, pick)| pick.first < old.position).is_some() {}
+            let again = numbers.next_if(|(_, pick)| pick.first == old.position);
+            let new = found.next_if(|new| new.position == old.position);
+            let done = again.is_some_and(|(number, _)| round.is_final(number));
+            match new {
+                Some(new) => self.0.push(new),
+                None if done => {}
+                None => self.0.push(old),
             }
         }
+        self.0.extend(found);
     }
 
     /// What may be tried again after a complete round. Lost positions have had their tries.
@@ -230,7 +242,7 @@ impl Failures {
             return Vec::new();
         }
         let again = |kind: &FailureKind| !matches!(kind, FailureKind::Lost(_));
-        let failures = self.0.values().filter(|failure| again(&failure.kind));
+        let failures = self.0.iter().filter(|failure| again(&failure.kind));
         let pick = |failure: &Failure| Pick {
             first: failure.position,
             len: failure.span,
@@ -239,14 +251,22 @@ impl Failures {
     }
 
     pub(crate) fn contains(&self, position: u64) -> bool {
-        self.0.contains_key(&position)
+        self.0
+            .binary_search_by_key(&position, |failure| failure.position)
+            .is_ok()
     }
 
     pub(crate) fn into_vec(self) -> Vec<Failure> {
-        self.0.into_values().collect()
+        self.0
     }
 
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// How many positions have failed.
     pub(crate) fn count(&self) -> u64 {
-        self.0.values().map(|failure| failure.span).sum()
+        self.0.iter().map(|failure| failure.span).sum()
     }
 }

@@ -7,16 +7,16 @@ use std::{
     any::Any,
     collections::{HashMap, VecDeque},
     fmt,
-    ops::Range,
+    ops::{Deref, DerefMut, Range},
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::Waker,
     time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use swathe_memory::{Block, Memory, SharedSlice};
 use swathe_os::process::{self, Event};
 use swathe_protocol::{Descriptor, GateState, JobKey, JobPhase, JobTerms, Tally};
@@ -26,15 +26,20 @@ use crate::{
     board::{Board, Boards},
     collect::{self, Rerun},
     control::Control,
+    error::EngineError,
+    heap::Purpose,
     job::{End, Failure, Job, OnDone, Outcome, Region, Retries},
     report,
     round::{Failures, Pick, Round},
+    user_code::{Callbacks, SideThread, contain},
 };
 
 /// How often `clear_limbo` looks before it leaves a job to the supervisor.
 const LEAVING_SPINS: usize = 64;
 /// How long those that are still at work may go on when a job stops at its first failure.
 pub(crate) const STOP_GRACE: Duration = Duration::from_millis(100);
+/// A job with more chunks, or more failures, is not read with the lock held.
+const QUICK: (u64, u64) = (1 << 13, 16);
 
 /// What a pool does for whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,19 +65,185 @@ pub(crate) struct Core {
     pub(crate) control: Control,
     pub(crate) memory: Memory,
     pub(crate) boards: Boards,
-    pub(crate) state: Mutex<State>,
+    pub(crate) state: StateLock,
     /// Notified when the pool's phase or its processes change.
     pub(crate) changed: Condvar,
     /// Wakes the supervisor.
     pub(crate) event: Event,
     /// `fork_generation` of the process that built the pool.
     pub(crate) forks: u64,
+    /// Whether the supervisor is to panic.
+    #[cfg(feature = "chaos")]
+    pub(crate) supervisor_panics: AtomicBool,
 }
 
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Core").finish_non_exhaustive()
     }
+}
+
+impl Core {
+    /// Whether this process has the pool's threads. A forked child has not; asked before any lock is taken, which another
+    /// thread of its parent may have held.
+    pub(crate) fn check_process(&self) -> Result<(), EngineError> {
+        if process::fork_generation() == self.forks {
+            Ok(())
+        } else {
+            Err(EngineError::Forked)
+        }
+    }
+
+    /// Reads what a job has brought that is to be read without the lock, unless another thread does. Gives whether the
+    /// job is over.
+    pub(crate) fn read(&self, job: &Arc<JobState>) -> bool {
+        let Some(reading) = job.inner.lock().unread.take() else {
+            return job.is_over();
+        };
+        let read = job.read(self, reading);
+        self.state.lock_for(job).settle(self, job, read);
+        job.is_over()
+    }
+}
+
+/// The parent's one lock. When it is let go, and not before, what was left behind it is dropped, and threads are told what
+/// there is to do for them: see [`Left`].
+pub(crate) struct StateLock {
+    state: Mutex<State>,
+    /// For whoever reads a job later.
+    core: Weak<Core>,
+    pub(crate) sides: Sides,
+}
+
+/// The threads that run what users wrote, and what takes long.
+pub(crate) struct Sides {
+    pub(crate) callbacks: Callbacks,
+    pub(crate) wakers: SideThread,
+    /// Drops what jobs have kept.
+    pub(crate) drops: SideThread,
+    /// Reads jobs with many failures or chunks.
+    readers: SideThread,
+}
+
+impl Sides {
+    fn new() -> Self {
+        Self {
+            callbacks: Callbacks(SideThread::new("swathe-callback", "a callback")),
+            wakers: SideThread::new("swathe-waker", "a waker"),
+            drops: SideThread::new("swathe-drop", "a destructor of what a job has kept"),
+            readers: SideThread::new("swathe-reader", "reading a job"),
+        }
+    }
+
+    fn all(&self) -> [&SideThread; 4] {
+        [&self.callbacks.0, &self.wakers, &self.drops, &self.readers]
+    }
+
+    /// Sees to it that what there is to do is done.
+    pub(crate) fn kick(&self) {
+        self.all().into_iter().for_each(SideThread::kick);
+    }
+
+    /// Nothing more will come but what these threads bring themselves.
+    pub(crate) fn end(&self) {
+        self.all().into_iter().for_each(SideThread::end);
+    }
+}
+
+impl StateLock {
+    pub(crate) fn new(state: State, core: Weak<Core>) -> Self {
+        Self {
+            state: Mutex::new(state),
+            core,
+            sides: Sides::new(),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        Locked {
+            lock: self,
+            guard: Some(self.state.lock()),
+            mine: None,
+        }
+    }
+
+    /// For a caller who waits for this job: what it has kept is dropped on the caller's thread, and what it has brought is
+    /// read there.
+    pub(crate) fn lock_for<'a>(&'a self, job: &'a JobState) -> Locked<'a> {
+        let mut locked = self.lock();
+        locked.mine = Some(job);
+        locked
+    }
+}
+
+/// The state, locked.
+pub(crate) struct Locked<'a> {
+    lock: &'a StateLock,
+    guard: Option<MutexGuard<'a, State>>,
+    mine: Option<&'a JobState>,
+}
+
+impl Locked<'_> {
+    /// Lets the lock go until something has changed, or the time is over.
+    pub(crate) fn wait(&mut self, changed: &Condvar, patience: Duration) {
+        if let Some(guard) = &mut self.guard {
+            changed.wait_for(guard, patience);
+        }
+    }
+
+    fn is_mine(&self, job: &Arc<JobState>) -> bool {
+        self.mine.is_some_and(|mine| std::ptr::eq(mine, &raw const **job))
+    }
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        self.guard.as_ref().expect("it is taken when this is dropped")
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        self.guard.as_mut().expect("it is taken when this is dropped")
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let Some(mut guard) = self.guard.take() else {
+            return;
+        };
+        if !std::mem::take(&mut guard.something_left) {
+            return;
+        }
+        let (left, unread) = (std::mem::take(&mut guard.left), std::mem::take(&mut guard.unread));
+        drop(guard);
+        for left in left {
+            // Values of users, some other caller's: it may hold locks that their destructors want.
+            if left.lends && !self.is_mine(&left.job) {
+                self.lock.sides.drops.push(move || drop(left));
+            } else {
+                contain("a destructor of what a job has kept", || drop(left));
+            }
+        }
+        for job in unread.into_iter().filter(|job| !self.is_mine(job)) {
+            let core = self.lock.core.clone();
+            let read = move || _ = core.upgrade().map(|core| core.read(&job));
+            self.lock.sides.readers.push(read);
+        }
+        self.lock.sides.kick();
+    }
+}
+
+/// What is dropped when the lock is let go: destructors of users must not run behind it, and giving memory back calls the
+/// system.
+struct Left {
+    job: Arc<JobState>,
+    /// Whether destructors of users are among it.
+    lends: bool,
+    _what: Option<Box<dyn Any + Send + Sync>>,
 }
 
 /// The part behind the lock.
@@ -98,10 +269,11 @@ pub(crate) struct State {
     limbo: Vec<JobKey>,
     /// What jobs that are over have lent to workers that may still hold it.
     quarantine: Vec<Quarantined>,
-    /// What the courier has to tell.
-    pub(crate) notices: VecDeque<Notice>,
-    /// Whether the courier is telling something.
-    pub(crate) telling: bool,
+    left: Vec<Left>,
+    /// Jobs that are to be read without the lock.
+    unread: Vec<Arc<JobState>>,
+    /// Whether there is something to do when the lock is let go.
+    something_left: bool,
     /// No process is left, and none will be started.
     pub(crate) finished: bool,
 }
@@ -109,14 +281,7 @@ pub(crate) struct State {
 /// Kept in place until these workers (slot, incarnation) hold nothing any more.
 struct Quarantined {
     holders: Vec<(usize, u32)>,
-    _keep: Option<Box<dyn Any + Send + Sync>>,
-}
-
-/// Something to be told on the courier's thread.
-pub(crate) struct Notice {
-    pub(crate) outcome: Arc<Outcome>,
-    pub(crate) on_done: Option<OnDone>,
-    pub(crate) wakers: Vec<Waker>,
+    left: Left,
 }
 
 /// The parent's side of a job.
@@ -150,10 +315,21 @@ pub(crate) struct JobInner {
     lends: bool,
     on_done: Option<OnDone>,
     pub(crate) wakers: Vec<Waker>,
+    pub(crate) arrivals: Vec<Arc<Arrival>>,
     pub(crate) heap: Vec<Arc<Block>>,
+    /// The blocks that failures are written to, until they are read.
+    pub(crate) notes: Vec<Arc<Block>>,
+    /// How many bytes of texts the job's failures may still have.
+    pub(crate) text_left: u64,
     round: Arc<Round>,
     /// What the rounds before this one have left.
     failures: Failures,
+    /// How many positions these are.
+    failed: u64,
+    /// What is to be read of it, until somebody does.
+    unread: Option<Reading>,
+    /// Whether it is being read, or is to be.
+    reading: bool,
     /// Positions that a file says are final and failed: run after the first round.
     redo: Vec<u64>,
     /// Between two rounds: when the next begins, and with what.
@@ -171,11 +347,41 @@ pub(crate) struct JobInner {
     pub(crate) kill_at: Option<Instant>,
 }
 
-impl JobInner {
+/// A pause between two rounds.
+pub(crate) struct Rest {
+    until: Instant,
+    /// What is run then.
+    round: Arc<Round>,
+}
+
+/// A job that nobody works on any more, or a round of it: what is to be read.
+pub(crate) struct Reading {
+    end: End,
+    /// The newest record of a failure, if the round has just come to its end.
+    newest: Option<u64>,
+}
+
+/// What was read.
+pub(crate) enum Read {
+    Again(Rest, Failures),
+    Over(Outcome),
+}
+
+/// What reading needs of a job, so that nothing of it is locked meanwhile.
+struct Unread {
+    failures: Failures,
+    redo: Vec<u64>,
+    /// What the next round would have run, if one was planned.
+    waiting: Option<Vec<Pick>>,
+    round: Arc<Round>,
+    is_ending: bool,
+}
+
+impl Unread {
     /// Positions that a file says are failed, and that were to be run again and were not: they have neither a value nor
     /// a record of this run. Ascending.
     fn holes(&self) -> Vec<u64> {
-        let waiting = self.rest.iter().flat_map(|rest| rest.picks.iter());
+        let waiting = self.waiting.iter().flatten();
         let numbers = self.round.picks.iter().enumerate();
         let begun = numbers.filter(|(number, _)| !self.round.is_final(*number));
         let picks = waiting.chain(begun.map(|(_, pick)| pick));
@@ -184,13 +390,53 @@ impl JobInner {
             .flat_map(|pick| pick.first..pick.first + pick.len)
             .collect()
     }
+
+    fn finals(&self, terms: &JobTerms, end: &End) -> Vec<Range<u64>> {
+        // After the first round every position has a value or a failure.
+        let first_is_over = !self.round.picks.is_empty() || self.waiting.is_some() || *end == End::Complete;
+        match first_is_over {
+            true => collect::without(std::iter::once(0..terms.positions).collect(), &self.holes()),
+            false => collect::without(
+                collect::finals(self.round.status(), &self.round.terms),
+                &self.redo,
+            ),
+        }
+    }
 }
 
-/// A pause between two rounds.
-struct Rest {
-    until: Instant,
-    picks: Vec<Pick>,
-    attempt: u32,
+/// The longest wait for an arrival without a look around.
+const ARRIVAL_NAP: Duration = Duration::from_secs(1);
+
+/// Wakes who waits for any of several jobs.
+#[derive(Debug, Default)]
+pub struct Arrival {
+    count: Mutex<u64>,
+    changed: Condvar,
+}
+
+impl Arrival {
+    /// How many jobs have ended.
+    pub fn count(&self) -> u64 {
+        *self.count.lock()
+    }
+
+    /// Waits until the count is another than `seen`. Gives whether it is.
+    pub fn wait(&self, seen: u64, deadline: Option<Instant>) -> bool {
+        let mut count = self.count.lock();
+        while *count == seen {
+            match deadline {
+                None => _ = self.changed.wait_for(&mut count, ARRIVAL_NAP),
+                Some(deadline) if Instant::now() >= deadline => return false,
+                Some(deadline) => _ = self.changed.wait_until(&mut count, deadline),
+            }
+        }
+        true
+    }
+
+    pub(crate) fn ring(&self) {
+        *self.count.lock() += 1;
+        self.changed.notify_all();
+    }
 }
 
 impl JobState {
@@ -200,6 +446,7 @@ impl JobState {
         round: Round,
         board: Arc<Board>,
         heap: Option<Arc<Block>>,
+        text_left: u64,
     ) -> Result<Self, swathe_memory::MemoryError> {
         let bits = |durable: &crate::job::Durable| {
             let words = terms.positions.div_ceil(64) as usize;
@@ -228,9 +475,15 @@ impl JobState {
                 lends: job.lends,
                 on_done: job.on_done,
                 wakers: Vec::new(),
+                arrivals: Vec::new(),
                 heap: heap.into_iter().collect(),
+                notes: Vec::new(),
+                text_left,
                 round: Arc::new(round),
                 failures: Failures::default(),
+                failed: 0,
+                unread: None,
+                reading: false,
                 redo: job.durable.map(|durable| durable.redo).unwrap_or_default(),
                 rest: None,
                 lost: Vec::new(),
@@ -272,11 +525,11 @@ impl JobState {
             let done: u64 = finals.iter().map(|range| range.end - range.start).sum();
             return (done.saturating_sub(inner.redo.len() as u64), failed);
         }
-        (self.terms.positions, inner.failures.count())
+        (self.terms.positions, inner.failed)
     }
 
     /// Where its time went until now.
-    fn report(&self, inner: &JobInner, core: &Core) -> Report {
+    fn report(&self, buried: u64, core: &Core) -> Report {
         let used = core.control.header.used_slots.load(Ordering::Relaxed) as usize;
         let tallies = self.board.tallies.iter().take(used).enumerate();
         let read = |(worker, tally): (usize, &Tally)| Some((worker, tally.read(self.terms.serial)?));
@@ -287,48 +540,98 @@ impl JobState {
         Report::new(
             (self.submitted, process::monotonic_ns()),
             (self.terms.positions, self.bytes),
-            inner.buried,
+            buried,
             &there,
         )
     }
 
-    /// What the round in work has brought is added to what the others have.
-    fn settle_round(&self, newest_record: u64) {
+    /// Whether reading it takes no longer than placing a job.
+    fn is_quick(&self, failed: u64) -> bool {
+        let inner = self.inner.lock();
+        let (chunks, failures) = QUICK;
+        let known = inner.lost.len() + inner.failures.len() + inner.redo.len();
+        self.terms.chunks <= chunks && failed + known as u64 <= failures
+    }
+
+    /// What the round in work has brought is added to what the others have. If there is another, it is laid out;
+    /// otherwise the outcome is made. No lock is held but for moments.
+    pub(crate) fn read(&self, core: &Core, reading: Reading) -> Read {
+        let mut unread = self.settle_round(reading.newest);
+        if reading.end == End::Complete
+            && !unread.is_ending
+            && let Some(rest) = self.plan_round(core, &mut unread)
+        {
+            return Read::Again(rest, unread.failures);
+        }
+        let finals = match self.key() {
+            None => Vec::new(),
+            Some(_) => unread.finals(&self.terms, &reading.end),
+        };
+        let (heap, buried) = {
+            let mut inner = self.inner.lock();
+            (std::mem::take(&mut inner.heap), inner.buried)
+        };
+        Read::Over(Outcome {
+            end: reading.end,
+            positions: self.terms.positions,
+            failures: unread.failures.into_vec(),
+            finals,
+            chunks: (self.terms.chunks, self.terms.chunk_len),
+            heap,
+            report: self.report(buried, core),
+        })
+    }
+
+    fn settle_round(&self, newest_record: Option<u64>) -> Unread {
         let mut inner = self.inner.lock();
-        let inner = &mut *inner;
-        let lost = std::mem::take(&mut inner.lost);
-        let reruns = std::mem::take(&mut inner.reruns);
-        let records = collect::read_records(newest_record, &inner.heap, &self.terms, &reruns);
-        let (deaths, tries) = (&inner.deaths, inner.round.terms.attempt as u32);
+        let mut unread = Unread {
+            failures: std::mem::take(&mut inner.failures),
+            redo: std::mem::take(&mut inner.redo),
+            waiting: inner.rest.take().map(|rest| rest.round.picks.clone()),
+            round: inner.round.clone(),
+            is_ending: inner.ending.is_some(),
+        };
+        let Some(newest) = newest_record else {
+            return unread;
+        };
+        let (lost, reruns) = (std::mem::take(&mut inner.lost), std::mem::take(&mut inner.reruns));
+        let (notes, deaths) = (std::mem::take(&mut inner.notes), inner.deaths.clone());
+        drop(inner);
+        let records = collect::read_records(newest, &notes, &self.terms, &reruns);
+        // From here on there is one copy of each text.
+        drop(notes);
+        let tries = unread.round.terms.attempt as u32;
         let attempts = |position| tries + deaths.get(&position).copied().unwrap_or(0);
         let found = collect::merge(lost, records, attempts);
-        inner.failures.settle(&inner.round, found);
+        unread.failures.settle(&unread.round, found);
+        unread
     }
 
     /// After a complete round: whether there is another.
-    fn plan_round(&self) -> bool {
-        let mut inner = self.inner.lock();
-        if inner.ending.is_some() {
-            return false;
-        }
-        let tries = inner.round.terms.attempt as u32;
-        let redo = std::mem::take(&mut inner.redo);
+    fn plan_round(&self, core: &Core, unread: &mut Unread) -> Option<Rest> {
+        let tries = unread.round.terms.attempt as u32;
+        let redo = std::mem::take(&mut unread.redo);
         let (picks, attempt, wait) = if redo.is_empty() {
-            let picks = inner.failures.retryable(self.retries, tries);
+            let picks = unread.failures.retryable(self.retries, tries);
             (picks, tries + 1, self.retries.wait_after(tries))
         } else {
             (self.picks_of(&redo), tries, Duration::ZERO)
         };
         if picks.is_empty() {
-            return false;
+            return None;
         }
-        let until = Instant::now() + wait;
-        inner.rest = Some(Rest {
-            until,
-            picks,
-            attempt,
-        });
-        true
+        let last = attempt > self.retries.more;
+        match Round::again(&core.memory, &self.terms, picks.clone(), attempt, last) {
+            Ok(round) => Some(Rest {
+                until: Instant::now() + wait,
+                round: Arc::new(round),
+            }),
+            Err(e) => {
+                tracing::warn!(%e, "no memory to try failed positions again; they stay failed");
+                unread.waiting = Some(picks);
+                None
+            }
+        }
     }
 
     fn picks_of(&self, positions: &[u64]) -> Vec<Pick> {
@@ -354,24 +657,40 @@ impl JobState {
         picks
     }
 
-    /// The round that the rest was for.
-    fn next_round(&self, core: &Core) -> Result<Option<Arc<Round>>, swathe_memory::MemoryError> {
-        let mut inner = self.inner.lock();
-        let Some(rest) = &inner.rest else {
-            return Ok(None);
-        };
-        let last = rest.attempt > self.retries.more;
-        let picks = rest.picks.clone();
-        let round = Round::again(&core.memory, &self.terms, picks, rest.attempt, last)?;
-        inner.round = Arc::new(round);
-        inner.rest = None;
-        let round = inner.round.clone();
-        Ok(Some(round))
+    /// The outcome of a job that cannot be read.
+    fn nothing(&self, end: End, core: &Core) -> Outcome {
+        Outcome {
+            end,
+            positions: self.terms.positions,
+            failures: Vec::new(),
+            finals: Vec::new(),
+            chunks: (self.terms.chunks, self.terms.chunk_len),
+            heap: Vec::new(),
+            report: self.report(0, core),
+        }
     }
 
-    /// Whether it is between two rounds.
-    pub(crate) fn is_resting(&self) -> bool {
-        self.inner.lock().rest.is_some()
+    /// Room for so many bytes of texts, if the job's failures may have as many.
+    pub(crate) fn take_text(&self, bytes: u64) -> Result<(), String> {
+        let mut inner = self.inner.lock();
+        let left = inner.text_left.checked_sub(bytes);
+        inner.text_left = left.ok_or("the texts of this job's failures have taken all that they may take")?;
+        Ok(())
+    }
+
+    /// A block that a worker has for the job.
+    pub(crate) fn keep_block(&self, block: Block, purpose: Purpose) {
+        let mut inner = self.inner.lock();
+        match purpose {
+            Purpose::Results => inner.heap.push(Arc::new(block)),
+            Purpose::Texts | Purpose::Records => inner.notes.push(Arc::new(block)),
+        }
+    }
+
+    /// Whether the parent has something to do with it: it is being read, or between two rounds.
+    pub(crate) fn is_in_hand(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.reading || inner.rest.is_some()
     }
 
     pub(crate) fn key(&self) -> Option<JobKey> {
@@ -386,19 +705,20 @@ impl JobState {
         self.outcome.get()
     }
 
-    /// Gives the job its result. The caller holds the state's lock.
-    fn finish(&self, outcome: Outcome) -> Option<Notice> {
+    /// Gives the job its result, and has told who wants to know. The caller holds the state's lock.
+    fn finish(&self, outcome: Outcome, sides: &Sides) {
         let outcome = Arc::new(outcome);
         let mut inner = self.inner.lock();
         let _ = self.outcome.set(outcome.clone());
         self.over.store(true, Ordering::Release);
         self.signal.notify_all();
-        let (on_done, wakers) = (inner.on_done.take(), std::mem::take(&mut inner.wakers));
-        (on_done.is_some() || !wakers.is_empty()).then_some(Notice {
-            outcome,
-            on_done,
-            wakers,
-        })
+        inner.arrivals.drain(..).for_each(|arrival| arrival.ring());
+        if let Some(on_done) = inner.on_done.take() {
+            sides.callbacks.0.push(move || on_done(&outcome));
+        }
+        for waker in inner.wakers.drain(..) {
+            sides.wakers.push(move || waker.wake());
+        }
     }
 }
 
@@ -417,8 +737,9 @@ impl State {
             resting: Vec::new(),
             limbo: Vec::new(),
             quarantine: Vec::new(),
-            notices: VecDeque::new(),
-            telling: false,
+            left: Vec::new(),
+            unread: Vec::new(),
+            something_left: false,
             finished: false,
         }
     }
@@ -475,15 +796,12 @@ impl State {
                 self.resting.push(key);
                 continue;
             }
-            match job.next_round(core) {
-                Ok(Some(round)) => self.open(core, key, &job, &round, true),
-                Ok(None) => {}
-                Err(e) => {
-                    tracing::warn!(%e, "no memory to try failed positions again; they stay failed");
-                    self.conclude(core, &job, End::Complete);
-                    self.limbo.push(key);
-                }
-            }
+            let Some(rest) = job.inner.lock().rest.take() else {
+                continue;
+            };
+            let before = std::mem::replace(&mut job.inner.lock().round, rest.round.clone());
+            self.leave(&job, Some(Box::new(before)), false);
+            self.open(core, key, &job, &rest.round, true);
         }
     }
 
@@ -546,17 +864,45 @@ impl State {
         core.event.raise();
     }
 
-    fn vacate(&mut self, core: &Core, key: JobKey) {
-        self.quarantine
-            .retain(|lent| lent.holders.iter().any(|holder| still_holds(core, *holder)));
-        if let Some(job) = self.jobs[key.index as usize].take() {
+    /// Has something dropped when the lock is let go.
+    fn leave(&mut self, job: &Arc<JobState>, what: Option<Box<dyn Any + Send + Sync>>, lends: bool) {
+        self.put_aside(Left {
+            job: job.clone(),
+            lends,
+            _what: what,
+        });
+    }
+
+    fn put_aside(&mut self, left: Left) {
+        self.left.push(left);
+        self.something_left = true;
+    }
+
+    /// Lets go what a job that is over has kept, unless workers may still hold it.
+    fn let_go(&mut self, core: &Core, job: &Arc<JobState>) {
+        let (keep, lends) = {
             let mut inner = job.inner.lock();
-            let keep = inner.keep.take();
-            core.boards.give(job.board.clone());
-            let holders = if inner.lends { holders(core) } else { Vec::new() };
-            if !holders.is_empty() {
-                self.quarantine.push(Quarantined { holders, _keep: keep });
-            }
+            (inner.keep.take(), inner.lends)
+        };
+        core.boards.give(job.board.clone());
+        let holders = if lends { holders(core) } else { Vec::new() };
+        if holders.is_empty() {
+            return self.leave(job, keep, lends);
+        }
+        let left = Left {
+            job: job.clone(),
+            lends,
+            _what: keep,
+        };
+        self.quarantine.push(Quarantined { holders, left });
+    }
+
+    fn vacate(&mut self, core: &Core, key: JobKey) {
+        let held = |lent: &mut Quarantined| !lent.holders.iter().any(|holder| still_holds(core, *holder));
+        let free: Vec<_> = self.quarantine.extract_if(.., held).collect();
+        free.into_iter().for_each(|lent| self.put_aside(lent.left));
+        if let Some(job) = self.jobs[key.index as usize].take() {
+            self.let_go(core, &job);
         }
         core.control.jobs[key.index as usize].gate.set(GateState {
             generation: key.generation,
@@ -689,32 +1035,36 @@ impl State {
             };
             self.waiting.retain(|other| !Arc::ptr_eq(other, job));
             self.conclude(core, job, ending);
-            core.boards.give(job.board.clone());
+            self.let_go(core, job);
             return true;
         };
-        let resting = job.is_resting();
-        let seen = core.control.jobs[key.index as usize].gate.state();
+        let (resting, reading) = {
+            let inner = job.inner.lock();
+            (inner.rest.is_some(), inner.reading)
+        };
+        if reading {
+            return false;
+        }
+        let cell = &core.control.jobs[key.index as usize];
+        let seen = cell.gate.state();
         // No gate of a job that is not over ever says that: somebody wrote where it should not.
         let overwritten = seen.generation != key.generation || seen.phase == JobPhase::Vacant;
-        let ending = match seen.phase {
+        let ending = || job.inner.lock().ending.clone();
+        let newest = Some(cell.failures.load(Ordering::Acquire));
+        let (end, newest) = match seen.phase {
             _ if overwritten && core.control.anyone_inside(key) => return false,
-            _ if overwritten => {
-                End::Broken("a worker has overwritten the words by which the others find this job".to_owned())
-            }
-            _ if resting => match job.inner.lock().ending.clone() {
-                Some(ending) => ending,
+            _ if overwritten => (
+                End::Broken(
+                    "a worker has overwritten the words by which the others find this job".to_owned(),
+                ),
+                None,
+            ),
+            _ if resting => match ending() {
+                Some(ending) => (ending, None),
                 None => return false,
             },
             _ if self.doubts(core, job, key, seen) => return false,
-            JobPhase::Complete => {
-                self.settle_round(core, job, key);
-                if job.plan_round() {
-                    self.resting.push(key);
-                    core.event.raise();
-                    return false;
-                }
-                End::Complete
-            }
+            JobPhase::Complete => (End::Complete, newest),
             JobPhase::Stopped if core.control.anyone_inside(key) => {
                 let mut inner = job.inner.lock();
                 if inner.kill_at.is_none() {
@@ -723,17 +1073,20 @@ impl State {
                 }
                 return false;
             }
-            JobPhase::Stopped => {
-                self.settle_round(core, job, key);
-                job.inner.lock().ending.clone().unwrap_or(End::FailedFast)
-            }
+            JobPhase::Stopped => (ending().unwrap_or(End::FailedFast), newest),
             _ => return false,
         };
-        self.conclude(core, job, ending);
-        self.limbo.push(key);
-        self.clear_limbo(core);
-        self.pump(core);
-        true
+        let reading = Reading { end, newest };
+        let failed = cell.failed.load(Ordering::Relaxed);
+        job.inner.lock().reading = true;
+        if job.is_quick(failed) {
+            let read = job.read(core, reading);
+            return self.settle(core, job, read);
+        }
+        job.inner.lock().unread = Some(reading);
+        self.unread.push(job.clone());
+        self.something_left = true;
+        false
     }
 
     /// Whether a job says that it is over and is not: somebody wrote where it should not. It is rebuilt.
@@ -758,42 +1111,45 @@ impl State {
         !is_over
     }
 
-    fn settle_round(&self, core: &Core, job: &JobState, key: JobKey) {
-        let cell = &core.control.jobs[key.index as usize];
-        job.settle_round(cell.failures.load(Ordering::Acquire));
+    /// What was read of a job ends it, or begins its next round. Gives whether it is over.
+    pub(crate) fn settle(&mut self, core: &Core, job: &Arc<JobState>, read: Read) -> bool {
+        let (Some(key), false) = (job.key(), job.is_over()) else {
+            return job.is_over();
+        };
+        match read {
+            Read::Again(rest, failures) => {
+                let mut inner = job.inner.lock();
+                inner.failed = failures.count();
+                (inner.failures, inner.rest, inner.reading) = (failures, Some(rest), false);
+                let stopped = inner.ending.is_some();
+                drop(inner);
+                self.resting.push(key);
+                core.event.raise();
+                // Somebody may have stopped it meanwhile.
+                stopped && self.finalize(core, job)
+            }
+            Read::Over(outcome) => {
+                self.end(core, job, outcome);
+                self.limbo.push(key);
+                self.clear_limbo(core);
+                self.pump(core);
+                true
+            }
+        }
     }
 
-    /// Gathers the outcome of a job that nobody works on any more.
+    /// Ends a job that nobody works on any more with what is known of it.
     fn conclude(&mut self, core: &Core, job: &Arc<JobState>, end: End) {
-        let terms = &job.terms;
-        let outcome = {
-            let mut inner = job.inner.lock();
-            // After the first round every position has a value or a failure.
-            let first_is_over = !inner.round.picks.is_empty() || inner.rest.is_some() || end == End::Complete;
-            let finals = match job.key() {
-                None => Vec::new(),
-                Some(_) if first_is_over => {
-                    collect::without(std::iter::once(0..terms.positions).collect(), &inner.holes())
-                }
-                Some(_) => collect::without(
-                    collect::finals(inner.round.status(), &inner.round.terms),
-                    &inner.redo,
-                ),
-            };
-            Outcome {
-                end,
-                positions: terms.positions,
-                failures: std::mem::take(&mut inner.failures).into_vec(),
-                finals,
-                chunks: (terms.chunks, terms.chunk_len),
-                heap: std::mem::take(&mut inner.heap),
-                report: job.report(&inner, core),
-            }
-        };
-        if let Some(notice) = job.finish(outcome) {
-            self.notices.push_back(notice);
-            core.control.wake_courier();
+        // It has come to this end whatever was planned for it.
+        job.inner.lock().ending.get_or_insert_with(|| end.clone());
+        if let Read::Over(outcome) = job.read(core, Reading { end, newest: None }) {
+            self.end(core, job, outcome);
         }
+    }
+
+    fn end(&mut self, core: &Core, job: &Arc<JobState>, outcome: Outcome) {
+        job.finish(outcome, &core.state.sides);
+        self.something_left = true;
         if let Some(key) = job.key() {
             // Those that sleep on the bell look at the job, not at the cell, when they wake.
             core.control
@@ -803,6 +1159,7 @@ impl State {
         if surplus_may_leave || (self.phase == PoolPhase::Closed && !self.has_unfinished()) {
             core.event.raise();
         }
+        core.changed.notify_all();
     }
 
     /// Stops a job: its workers leave after their strip, or are killed when `grace` is over. `finalize` ends it when they
@@ -840,8 +1197,42 @@ impl State {
         }
         for job in self.unfinished() {
             self.stop(core, &job, ending.clone(), Duration::MAX);
-            if !job.is_over() {
+            // Who reads it ends it.
+            if !job.is_over() && !job.inner.lock().reading {
                 self.conclude(core, &job, ending.clone());
+                self.limbo.extend(job.key());
+            }
+        }
+        self.look_at_limbo(core);
+        // Nobody holds anything any more.
+        let lent = std::mem::take(&mut self.quarantine);
+        lent.into_iter().for_each(|lent| self.put_aside(lent.left));
+    }
+
+    /// The same, where even that has failed: outcomes without anything in them.
+    pub(crate) fn finish_at_any_rate(&mut self, core: &Core) {
+        for job in self.unfinished() {
+            let end = End::Broken("the pool is broken".to_owned());
+            job.finish(job.nothing(end, core), &core.state.sides);
+            job.key().into_iter().for_each(|key| {
+                core.control
+                    .ring_bell(&core.control.jobs[key.index as usize], false);
+            });
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        waiting.iter().for_each(|job| self.let_go(core, job));
+        (self.finished, self.something_left) = (true, true);
+        core.changed.notify_all();
+    }
+
+    /// Reads what is to be read, for whoever has the state to itself.
+    #[cfg(any(test, feature = "hostile"))]
+    pub(crate) fn read_all(&mut self, core: &Core) {
+        for job in std::mem::take(&mut self.unread) {
+            let reading = job.inner.lock().unread.take();
+            if let Some(reading) = reading {
+                let read = job.read(core, reading);
+                self.settle(core, &job, read);
             }
         }
     }

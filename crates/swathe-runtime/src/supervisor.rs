@@ -2,9 +2,11 @@
 //! handed on. It answers workers that ask for memory. It waits for no worker, and for no callback.
 
 use std::{
+    any::Any,
     collections::VecDeque,
     io,
     os::unix::ffi::OsStrExt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -22,12 +24,14 @@ use crate::{
     chaos::Strikes,
     deadlines::{Doom, Patience, Pauses, Watch},
     fault::Chaos,
+    heap::Purpose,
     job::End,
     launch::{Backoff, Loss, Zygote, is_shortage},
     recipe::Recipe,
     recovery::{self, Death, Verdict},
     state::{Core, PoolPhase, STOP_GRACE, State},
-    wire::{Kind, Message},
+    user_code::{contain, discard, panic_text},
+    wire::{Kind, Message, WORDS},
 };
 
 /// How often in a row one slot's process may fail to come to work.
@@ -158,11 +162,25 @@ impl Supervisor {
 
     /// Until the pool has stopped and no process is left.
     pub(crate) fn run(mut self) {
+        let ran = catch_unwind(AssertUnwindSafe(|| self.supervise()));
+        if let Err(payload) = ran {
+            self.end_after_panic(payload);
+        }
+        // What the workers' setup refers to is a user's.
+        contain("a destructor of what an initializer has kept", || drop(self));
+    }
+
+    fn supervise(&mut self) {
         while self.turn() {
             let timeout = self.timeout();
             self.pass_time(Some(Pauses::TURN));
             let ready = self.sources.wait(timeout);
             self.pass_time(timeout);
+            #[cfg(feature = "chaos")]
+            assert!(
+                !self.core.supervisor_panics.load(Ordering::Relaxed),
+                "as it was told to"
+            );
             match ready {
                 Ok(marks) => marks.into_iter().for_each(|mark| self.hear(mark)),
                 Err(e) => {
@@ -178,6 +196,23 @@ impl Supervisor {
             }
         }
         self.finish();
+    }
+
+    /// A fault of ours: nobody supervises any more, so nobody may wait for it. All processes end, and all jobs.
+    fn end_after_panic(&mut self, payload: Box<dyn Any + Send>) {
+        let text = format!("the supervisor panicked: {}", panic_text(&*payload));
+        discard(payload);
+        contain("ending a pool whose supervisor panicked", || self.give_up(text));
+        self.zygote = None;
+        for process in self.processes.iter().flatten() {
+            process.pidfd.iter().for_each(|pidfd| {
+                pidfd.kill();
+            });
+        }
+        if contain("ending the jobs of a broken pool", || self.finish()).is_none() {
+            self.core.state.lock().finish_at_any_rate(&self.core);
+            self.core.control.wake_courier();
+        }
     }
 
     fn hear(&mut self, mark: u64) {
@@ -687,7 +722,7 @@ impl Supervisor {
             Ok(None) | Err(_) => return self.lose_line(slot),
         };
         let answer = match question.kind {
-            Kind::WantBlock => self.grant_block(question.words[0], question.words[1]),
+            Kind::WantBlock => self.grant_block(question.words),
             // It is watched over in the next turn.
             Kind::Leaving => return,
             Kind::WantSegment => return self.send_segment(slot, question.words[0]),
@@ -718,16 +753,27 @@ impl Supervisor {
         self.processes[slot].as_ref()?.line.as_ref()
     }
 
-    fn grant_block(&self, job: u64, bytes: u64) -> Result<Message, String> {
-        let state = self.core.state.lock();
-        let job = state
-            .job(JobKey::from_word(job))
-            .filter(|job| !job.is_over())
-            .ok_or("the job is over")?;
+    fn grant_block(&self, [job, bytes, purpose, ..]: [u64; WORDS]) -> Result<Message, String> {
+        let purpose = Purpose::from_word(purpose).ok_or("that is nothing to want a block for")?;
+        let job = self.core.state.lock().job(JobKey::from_word(job));
+        let job = job.filter(|job| !job.is_over()).ok_or("the job is over")?;
         let len = usize::try_from(bytes).map_err(|_| "a block of that size cannot exist")?;
-        let block = self.core.memory.alloc(len, 64).map_err(|e| e.to_string())?;
+        if purpose == Purpose::Texts {
+            job.take_text(bytes)?;
+        }
+        // Without the lock: taking its pages is what takes long.
+        let block = match self.core.memory.alloc(len, 64) {
+            Ok(block) => block,
+            Err(e) if purpose == Purpose::Records => {
+                let text = format!("no memory was left to report the failures of this job: {e}");
+                let mut state = self.core.state.lock();
+                state.stop(&self.core, &job, End::Shortage(text), STOP_GRACE);
+                return Err(e.to_string());
+            }
+            Err(e) => return Err(e.to_string()),
+        };
         let answer = Message::new(Kind::Block, &[block.offset() as u64, block.len() as u64]);
-        job.inner.lock().heap.push(Arc::new(block));
+        job.keep_block(block, purpose);
         Ok(answer)
     }
 

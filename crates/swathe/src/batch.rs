@@ -4,7 +4,6 @@ use std::{
     any::Any,
     fmt,
     marker::PhantomData,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,16 +13,16 @@ use rkyv::util::AlignedVec;
 use swathe_memory::{Memory, lease};
 use swathe_runtime::{
     Chunking, Durable, End, Engine, Job, JobHandle, JobTraits, Outcome, Region, Retries, TaskRef,
+    user_code::contain,
 };
 
 use crate::{
     Error, Partial, Result,
     column::Columns,
     datum::{Collection, Datum},
-    durable::InMemory,
+    durable::{InMemory, Keeper},
     error::JobError,
     handle::{Conclude, Pending},
-    input::panic_text,
     item::{Keep, Lowered},
     lower::{self, Finish, Output, wire::Encoder},
     parameters::{Parameters, With, Without},
@@ -103,6 +102,10 @@ impl Mode for Collect {
 
 /// Who wants to see the result `T`: [`Silent`] or a [`Callback`].
 pub trait OnSuccess<T: ?Sized>: Send + 'static {
+    /// Whether there is somebody to tell.
+    #[doc(hidden)]
+    const TELLS: bool = true;
+
     #[doc(hidden)]
     fn call(self, result: &T);
 }
@@ -115,6 +118,8 @@ pub struct Silent;
 pub struct Callback<T: ?Sized, F>(F, PhantomData<fn(&T)>);
 
 impl<T: ?Sized> OnSuccess<T> for Silent {
+    const TELLS: bool = false;
+
     fn call(self, _: &T) {}
 }
 
@@ -407,9 +412,17 @@ impl<'p, S, W, E, C, O> Batch<'p, S, W, E, C, O> {
     pub fn with<P: Datum<K>, K: 'static>(self, parameters: &P) -> Result<Parametrised<'p, S, P, K, E, C, O>> {
         let mut bytes = AlignedVec::new();
         let lent = lease::lent();
-        // Decoded once here as well: arrays in them stay in place for as long as this handle of them.
-        let handle = parameters.encode(&mut bytes).and_then(|()| P::decode(&bytes));
-        let handle = handle.map_err(|message| Error::Parameters { message })?;
+        let encoded = parameters.encode(&mut bytes);
+        encoded.map_err(|message| Error::Parameters { message })?;
+        let lends = lease::lent() != lent;
+        // Decoded here as well: arrays in them stay in place for as long as this handle of them. What cannot be decoded is
+        // refused here, and not in every worker.
+        let handle = P::decode(&bytes).map_err(|message| Error::Parameters { message })?;
+        let mut keep: Keep = Vec::new();
+        match lends {
+            true => keep.push(Box::new(handle)),
+            false => _ = contain("a destructor of parameters", || drop(handle)),
+        }
         let Self {
             engine,
             options,
@@ -420,8 +433,8 @@ impl<'p, S, W, E, C, O> Batch<'p, S, W, E, C, O> {
         } = self;
         let parameters = Encoded {
             bytes: bytes.to_vec(),
-            keep: vec![Box::new(handle)],
-            lends: lease::lent() != lent,
+            keep,
+            lends,
         };
         Ok(Batch {
             engine,
@@ -614,6 +627,7 @@ pub(crate) struct Ready<'p, T, C> {
     conclude: Conclude<T>,
     on_success: C,
     on_error: Option<OnError>,
+    finish: Option<Arc<Keeper>>,
 }
 
 impl<'p, T: 'static, C> Ready<'p, T, C> {
@@ -632,6 +646,15 @@ impl<'p, T: 'static, C> Ready<'p, T, C> {
             conclude: Arc::new(conclude),
             on_success,
             on_error,
+            finish: None,
+        }
+    }
+
+    /// The result is there when this has finished, too.
+    pub(crate) fn finished_by(self, keeper: Arc<Keeper>) -> Self {
+        Self {
+            finish: Some(keeper),
+            ..self
         }
     }
 
@@ -652,13 +675,23 @@ impl<'p, T: 'static, C> Ready<'p, T, C> {
         C: OnSuccess<R>,
     {
         self.plan.traits.attended = true;
-        let (conclude, on_success, on_error) = (self.conclude.clone(), self.on_success, self.on_error);
-        let on_done = move |outcome: &Arc<Outcome>| tell(&conclude(outcome), show, on_success, on_error);
         let restored = self.plan.durable.as_ref().map_or(0, |begun| begun.restored);
-        let job = self
-            .plan
-            .submit(self.engine, &self.options, Some(Box::new(on_done)))?;
-        Ok(Pending::new(job, restored, self.conclude))
+        let tells = C::TELLS || self.on_error.is_some();
+        let (conclude, on_success, on_error) = (self.conclude.clone(), self.on_success, self.on_error);
+        let told = move |outcome: &Arc<Outcome>| tell(&conclude(outcome), show, on_success, on_error);
+        let on_done: Option<OnDone> = match &self.finish {
+            None if !tells => None,
+            None => Some(Box::new(told)),
+            Some(keeper) => {
+                let (keeper, callbacks) = (keeper.clone(), self.engine.callbacks());
+                Some(Box::new(move |outcome| {
+                    let (promise, over) = (callbacks.promise(), outcome.clone());
+                    keeper.when_finished(outcome, promise, Box::new(move || told(&over)));
+                }))
+            }
+        };
+        let job = self.plan.submit(self.engine, &self.options, on_done)?;
+        Ok(Pending::new(job, restored, self.conclude, self.finish))
     }
 }
 
@@ -669,14 +702,10 @@ pub(crate) fn tell<T, R: ?Sized>(
     on_success: impl OnSuccess<R>,
     on_error: Option<OnError>,
 ) {
-    let told = catch_unwind(AssertUnwindSafe(|| match result {
+    contain("a callback", || match result {
         Ok(value) => on_success.call(show(value)),
         Err(error) => on_error.into_iter().for_each(|callback| callback(error)),
-    }));
-    if let Err(payload) = told {
-        // The panic hook has printed it already; the job is not concerned.
-        tracing::error!(message = panic_text(&*payload), "a callback of a job panicked");
-    }
+    });
 }
 
 impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C> {

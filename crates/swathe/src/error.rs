@@ -151,7 +151,7 @@ struct Facts {
     span: u64,
     status: Status,
     cause: Option<ExitCause>,
-    message: String,
+    message: Arc<str>,
     /// The worker's number and process id, where a worker was involved.
     worker: Option<(usize, u32)>,
     attempts: u32,
@@ -186,7 +186,7 @@ impl ItemError {
             span: 1,
             status,
             cause: None,
-            message,
+            message: message.into(),
             worker: None,
             attempts: 0,
             peak_memory: None,
@@ -298,7 +298,7 @@ pub(crate) fn why_stopped(end: &End) -> Option<&str> {
         End::Terminated => Some("the pool was terminated"),
         End::FailedFast => Some("the job stopped at its first failure"),
         End::TimedOut => Some("the job's deadline has passed"),
-        End::Broken(text) | End::CannotRun(text) => Some(text),
+        End::Shortage(text) | End::Broken(text) | End::CannotRun(text) => Some(text),
         _ => None,
     }
 }

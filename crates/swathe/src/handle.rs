@@ -5,13 +5,13 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
 };
 
 use swathe_runtime::{JobHandle, Outcome, Report};
 
-use crate::{Error, Result};
+use crate::{Error, Result, durable::Keeper};
 
 /// How long a running element may take to end when its job is cancelled.
 const CANCEL_GRACE: Duration = Duration::from_millis(100);
@@ -22,6 +22,10 @@ pub(crate) type Conclude<T> = Arc<dyn Fn(&Arc<Outcome>) -> Result<T> + Send + Sy
 /// The result of a job that may still be running; what `map_async` and the like return.
 ///
 /// It is also a future. Dropping it lets the job go on; [`cancel`](Self::cancel) stops it.
+///
+/// In a process that was forked from the one that made it, a result that was there can be read. Of any other job every
+/// method answers at once: with [`EngineError::Forked`](crate::EngineError::Forked) where it can, else as if the job were
+/// not over; and nothing is done to the job.
 ///
 /// ```
 /// use swathe::Pool;
@@ -40,14 +44,22 @@ pub struct Pending<T> {
     job: JobHandle,
     restored: u64,
     conclude: Conclude<T>,
+    /// Brings the results to a file.
+    finish: Option<Arc<Keeper>>,
 }
 
 impl<T> Pending<T> {
-    pub(crate) fn new(job: JobHandle, restored: u64, conclude: Conclude<T>) -> Self {
+    pub(crate) fn new(
+        job: JobHandle,
+        restored: u64,
+        conclude: Conclude<T>,
+        finish: Option<Arc<Keeper>>,
+    ) -> Self {
         Self {
             job,
             restored,
             conclude,
+            finish,
         }
     }
 
@@ -56,7 +68,7 @@ impl<T> Pending<T> {
     /// # Errors
     /// If the job failed; see [`Error::Job`].
     pub fn get(&self) -> Result<T> {
-        self.job.wait(None);
+        self.wait_within(None);
         self.conclude()
     }
 
@@ -65,21 +77,31 @@ impl<T> Pending<T> {
     /// # Errors
     /// [`Error::Timeout`] if the job is not over by then (it goes on), or [`Error::Job`] if it failed.
     pub fn get_timeout(&self, timeout: Duration) -> Result<T> {
-        if self.job.wait(Some(timeout)) {
-            self.conclude()
-        } else {
-            Err(Error::Timeout)
-        }
+        self.wait_within(Some(timeout));
+        self.conclude()
     }
 
     /// Waits until the job is over, at most this long. Gives whether it is.
     pub fn wait(&self, timeout: Duration) -> bool {
-        self.job.wait(Some(timeout))
+        self.wait_within(Some(timeout))
+    }
+
+    fn wait_within(&self, timeout: Option<Duration>) -> bool {
+        let start = Instant::now();
+        self.job.wait(timeout)
+            && self
+                .finish
+                .iter()
+                .zip(self.job.outcome())
+                .all(|(keeper, outcome)| {
+                    let left = timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
+                    keeper.finish(&outcome, left)
+                })
     }
 
     /// Whether the job is over.
     pub fn ready(&self) -> bool {
-        self.job.is_over()
+        self.job.is_over() && self.finish.is_none() || self.wait_within(Some(Duration::ZERO))
     }
 
     /// Whether the job brought every value.
@@ -90,6 +112,7 @@ impl<T> Pending<T> {
         if self.ready() {
             Ok(self.conclude().is_ok())
         } else {
+            self.job.check_process()?;
             Err(Error::NotReady)
         }
     }
@@ -146,10 +169,28 @@ impl<T> Pending<T> {
 
     /// The result of a job that is over.
     fn conclude(&self) -> Result<T> {
-        match self.job.outcome() {
+        let finished = self.finish.as_ref().is_none_or(|keeper| keeper.is_finished());
+        match self.job.outcome().filter(|_| finished) {
             Some(outcome) => (self.conclude)(&outcome),
-            None => Err(Error::Timeout),
+            None => {
+                self.job.check_process()?;
+                Err(Error::Timeout)
+            }
         }
+    }
+
+    /// Whether the result is there. If not, the waker is woken when it may be.
+    fn is_ready(&self, waker: &Waker) -> bool {
+        // A job that ends between the two wakes the waker at once.
+        if !self.job.is_over() {
+            self.job.register_waker(waker);
+        }
+        let Some(outcome) = self.job.outcome() else {
+            return false;
+        };
+        self.finish
+            .as_ref()
+            .is_none_or(|keeper| keeper.poll(&outcome, waker))
     }
 }
 
@@ -157,11 +198,7 @@ impl<T> Future for Pending<T> {
     type Output = Result<T>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
-        // A job that ends between the two wakes the waker at once.
-        if !self.job.is_over() {
-            self.job.register_waker(context.waker());
-        }
-        if self.job.is_over() {
+        if self.job.check_process().is_err() || self.is_ready(context.waker()) {
             Poll::Ready(self.conclude())
         } else {
             Poll::Pending

@@ -3,13 +3,12 @@
 use std::{
     collections::VecDeque,
     fmt, iter,
-    sync::{Arc, Condvar, Mutex, PoisonError},
-    task::{Wake, Waker},
+    sync::Arc,
     time::{Duration, Instant},
     vec,
 };
 
-use swathe_runtime::{EngineError, JobHandle, Outcome};
+use swathe_runtime::{Arrival, EngineError, JobHandle, Outcome};
 
 use crate::{Error, Result, Status, error::ItemError, input::pull_many};
 
@@ -26,46 +25,6 @@ const FAST: Duration = Duration::from_millis(1);
 const QUICK: Duration = Duration::from_millis(10);
 /// A block whose results take longer than this is too long.
 const SLOW: Duration = Duration::from_millis(50);
-
-/// Wakes the consumer when a block is over.
-#[derive(Debug, Default)]
-struct Arrival {
-    count: Mutex<u64>,
-    changed: Condvar,
-}
-
-impl Arrival {
-    fn count(&self) -> u64 {
-        *self.count.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until the count is another than `seen`. Gives whether it is.
-    fn wait(&self, seen: u64, deadline: Option<Instant>) -> bool {
-        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        while *count == seen {
-            let left = match deadline {
-                None => Duration::from_secs(1),
-                Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
-                    Some(left) if !left.is_zero() => left,
-                    _ => return false,
-                },
-            };
-            count = self
-                .changed
-                .wait_timeout(count, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        true
-    }
-}
-
-impl Wake for Arrival {
-    fn wake(self: Arc<Self>) {
-        *self.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.changed.notify_all();
-    }
-}
 
 /// What a block has brought.
 pub(crate) enum Results<B> {
@@ -124,6 +83,14 @@ impl<B> Flight<B> {
         }
     }
 
+    /// Why this process may not wait for it, if it may not.
+    fn not_ours(&self) -> Option<EngineError> {
+        match self {
+            Self::Job(block) => block.job.check_process().err(),
+            Self::Refused(_) => None,
+        }
+    }
+
     fn len(&self) -> usize {
         match self {
             Self::Job(block) => block.len,
@@ -147,6 +114,9 @@ type Submit<'p, T, B> = Box<dyn Fn(Vec<T>, u64, bool) -> Result<Block<B>> + Send
 /// Nothing runs by itself: [`next`](Iterator::next) takes from the input what the look-ahead allows, so the input may
 /// be endless, and memory is bounded. Each result is a `Result` of its own, and the stream goes on after errors. Dropping
 /// it cancels what is in flight.
+///
+/// In a process that was forked from the one that began it, a stream gives one error that says so, then the end, and
+/// dropping it cancels nothing.
 ///
 /// If the input's iterator panics, the results of all items before are delivered, then one error that names the
 /// position, then the end.
@@ -253,6 +223,7 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
             if let Some(result) = self.ready.pop() {
                 return Ok(Some(result));
             }
+            self.leave_to_parent();
             let seen = self.arrival.count();
             self.collect();
             let some = self.ready.len() > 0;
@@ -271,6 +242,22 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
                 return Err(Error::Timeout);
             }
         }
+    }
+
+    /// In a forked child the blocks in flight are its parent's: one error says so, and the stream ends.
+    fn leave_to_parent(&mut self) {
+        let Some(error) = self.flight.front().and_then(Flight::not_ours) else {
+            return;
+        };
+        let flying: usize = self.flight.iter().map(Flight::len).sum();
+        let first = self.position.saturating_sub(flying as u64);
+        self.flight.clear();
+        self.input = None;
+        self.last = Some(ItemError::without_worker(
+            first,
+            Status::NotRun,
+            error.to_string(),
+        ));
     }
 
     /// Waits until there may be results: of the first block, or of any. Gives whether the time has sufficed.
@@ -394,7 +381,7 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
         match (self.submit)(items, first, self.fixed) {
             Ok(block) => {
                 if !self.ordered {
-                    block.job.register_waker(&Waker::from(self.arrival.clone()));
+                    block.job.register_arrival(&self.arrival);
                 }
                 self.flight.push_back(Flight::Job(block));
             }

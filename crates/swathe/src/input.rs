@@ -7,6 +7,7 @@ use std::{
 
 use bytemuck::Pod;
 use swathe_memory::{Array, Memory};
+use swathe_runtime::user_code::{discard, panic_text};
 
 use crate::{
     Error,
@@ -190,16 +191,12 @@ pub(crate) fn pull_many<I: Iterator>(
     }));
     match pulled {
         Ok(()) => Ok(items.len() == wanted),
-        Err(payload) => Err(panic_text(&*payload)),
+        Err(payload) => {
+            let text = panic_text(&*payload);
+            discard(payload);
+            Err(text)
+        }
     }
-}
-
-/// What a panic says.
-pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
-    let text = payload.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| payload.downcast_ref::<&str>().copied())
-        .unwrap_or("a value that is no text")
-        .to_owned()
 }
 
 impl<I: Iterator<Item: Item<K>>, K> Input<K> for Items<I> {

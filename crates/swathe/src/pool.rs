@@ -96,6 +96,13 @@ impl<S> Pool<S> {
         self.engine.workers()
     }
 
+    /// Has a thread of the pool panic, as a fault of Swathe's own would, to see that nothing hangs then.
+    #[cfg(feature = "chaos")]
+    #[doc(hidden)]
+    pub fn panic_supervisor(&self) {
+        self.engine.panic_supervisor();
+    }
+
     /// The memory that inputs are copied to and results are written to.
     pub fn memory(&self) -> &Memory {
         self.engine.memory()

@@ -3,6 +3,7 @@
 use std::{
     cell::OnceCell,
     fs::File,
+    future::Future,
     io::Write as _,
     os::unix::fs::FileExt,
     path::PathBuf,
@@ -16,6 +17,7 @@ fn main() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("prints") => prints(),
         Some("forked") => forked(),
+        Some("forked_handles") => forked_handles(),
         Some("little_address_space") => little_address_space(),
         Some("resume") => resume(),
         Some("no_room") => no_room(),
@@ -66,6 +68,152 @@ fn forked() -> Result<()> {
         }
     }
     let _ = std::io::stdout().flush();
+    Ok(())
+}
+
+fn slow(x: u64) -> u64 {
+    std::thread::sleep(Duration::from_millis(5));
+    x
+}
+
+/// What children say that were forked while jobs run and other threads of their parent use its pool.
+#[expect(unsafe_code, reason = "forking by hand is what is tested")]
+fn forked_handles() -> Result<()> {
+    use std::{
+        pin::pin,
+        sync::atomic::{AtomicBool, Ordering},
+        task::{Context, Waker},
+        thread,
+    };
+
+    use nix::{
+        sys::wait::waitpid,
+        unistd::{ForkResult, alarm, fork},
+    };
+    use swathe::{Array, Queue, Value};
+
+    let pool = Pool::builder().processes(2).build()?;
+    let (value, queue, array) = (
+        Value::new(7_u64)?,
+        Queue::<u64>::bounded(8)?,
+        Array::from_vec(vec![3.0; 1000])?,
+    );
+    queue.put(&5)?;
+    let over = AtomicBool::new(false);
+    let path = directory().join("out.npy");
+    thread::scope(|scope| -> Result<()> {
+        // Locks of the pool are held when the children are forked.
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    assert!(pool.map(slow, 0..3).is_ok());
+                    pool.workers();
+                }
+            });
+        }
+        let jobs = (0..20).map(|round| -> Result<()> {
+            let mut stream = pool.batch().chunk_size(1).imap(slow, 0..20);
+            let mut any = pool.batch().chunk_size(1).imap_unordered(slow, 0..20);
+            let first = (stream.next().transpose()?, any.next().transpose()?);
+            let mut pending = pool.batch().chunk_size(1).map_async(slow, 0..40)?;
+            let file = pool
+                .batch()
+                .output_file(&path)
+                .chunk_size(1)
+                .map_async(slow, 0..40)?;
+            let waiting = first.0.is_some() && first.1.is_some() && pending.progress().0 < 40;
+            // SAFETY: the child allocates, which the C library allows after a fork, uses no lock of another thread's but
+            // those that are tested, and leaves by `_exit`.
+            match unsafe { fork() }.expect("a process can be forked") {
+                ForkResult::Child => {
+                    // A child that hangs is killed, and is no success.
+                    alarm::set(20);
+                    let mut context = Context::from_waker(Waker::noop());
+                    let forked = |text: String| text.contains("this process was forked from that one");
+                    let text = |result: Result<Array<u64>>| result.unwrap_err().to_string();
+                    let said = [
+                        ("get", forked(text(pending.get()))),
+                        (
+                            "get_timeout",
+                            forked(text(pending.get_timeout(Duration::from_secs(5)))),
+                        ),
+                        ("wait", !pending.wait(Duration::from_secs(5))),
+                        ("ready", !pending.ready()),
+                        (
+                            "successful",
+                            forked(pending.successful().unwrap_err().to_string()),
+                        ),
+                        ("progress", pending.progress() == (0, 0)),
+                        ("report", pending.report().is_none()),
+                        ("poll", pin!(&mut pending).poll(&mut context).is_ready()),
+                        ("file", forked(text(file.get())) && !file.ready()),
+                        (
+                            "next",
+                            stream.any(|item| item.is_err_and(|error| forked(error.to_string()))),
+                        ),
+                        ("end", stream.next().is_none()),
+                        ("next_timeout", {
+                            let mut items =
+                                std::iter::from_fn(|| any.next_timeout(Duration::from_secs(5)).transpose());
+                            items.any(|item| item.is_ok_and(|item| item.is_err()))
+                        }),
+                        ("workers", pool.workers().is_empty() && pool.processes() == 0),
+                        ("put", forked(queue.put(&6).unwrap_err().to_string())),
+                        (
+                            "get of a queue",
+                            forked(queue.get_timeout(Duration::from_secs(5)).unwrap_err().to_string()),
+                        ),
+                        (
+                            "value",
+                            value.load() == 7 && array[999] == 3.0 && queue.len() == 1,
+                        ),
+                        (
+                            "new",
+                            forked(
+                                pool.imap(slow, 0..3)
+                                    .next()
+                                    .expect("an item")
+                                    .unwrap_err()
+                                    .to_string(),
+                            ),
+                        ),
+                    ];
+                    pending.cancel();
+                    pool.close();
+                    pool.terminate();
+                    drop((stream, any, pending, file));
+                    drop((value.clone(), queue.clone(), array.clone()));
+                    let wrong: Vec<_> = said.iter().filter(|(_, right)| !right).collect();
+                    if !wrong.is_empty() {
+                        println!("in the child: {wrong:?}");
+                    }
+                    // SAFETY: it ends the process at once.
+                    unsafe { libc::_exit(i32::from(!wrong.is_empty())) }
+                }
+                ForkResult::Parent { child } => {
+                    let ended = waitpid(child, None).expect("it ends");
+                    let items = 2
+                        + stream.filter(|item| item.is_ok()).count()
+                        + any.filter(|item| item.is_ok()).count();
+                    let (all, saved) = (pending.get()?.len(), file.get()?.len());
+                    println!("{round} {waiting}: {ended:?}, {items} items, {all} values, {saved} in a file");
+                    std::fs::remove_file(&path)
+                        .and_then(|()| std::fs::remove_file(path.with_extension("npy.progress")))
+                        .expect("they are there");
+                }
+            }
+            Ok(())
+        });
+        let done: Result<Vec<()>> = jobs.collect();
+        over.store(true, Ordering::Relaxed);
+        done.map(|_| ())
+    })?;
+    println!(
+        "{} {:?} {}",
+        value.load(),
+        queue.try_get()?,
+        array.iter().sum::<f64>()
+    );
     Ok(())
 }
 

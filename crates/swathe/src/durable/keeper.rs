@@ -1,16 +1,20 @@
 //! Who sees to it that what was done is on the disk, too.
 
 use std::{
-    io,
+    fmt, io,
     os::unix::fs::FileExt,
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, PoisonError, atomic::Ordering},
-    thread::{self, JoinHandle},
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, atomic::Ordering},
+    task::Waker,
     time::{Duration, Instant},
 };
 
+use swathe_os::process;
 use swathe_protocol::{ChunkStatus, Tag};
-use swathe_runtime::{End, Outcome};
+use swathe_runtime::{
+    End, EngineError, Outcome,
+    user_code::{Promise, contain},
+};
 
 use super::{
     error::OutputError,
@@ -102,110 +106,219 @@ impl Ledger {
     }
 }
 
-/// A thread that makes a checkpoint now and then while the job runs, and a last one when it is over.
+/// A thread that makes a checkpoint now and then while the job runs, and a last one when it is over. Nobody else waits for
+/// the disk: not the pool's threads, and not who polls the job.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(crate) struct Keeper {
+    shared: Arc<Shared>,
+    /// `fork_generation` of the process that has the thread.
+    forks: u64,
+}
+
+#[derive(Debug)]
+struct Shared {
     path: PathBuf,
-    stop: Arc<Stop>,
     state: Mutex<State>,
-}
-
-#[derive(Debug)]
-enum State {
-    Running(JoinHandle<(Ledger, Result<(), OutputError>)>),
-    /// What the system said, if the last values could not be saved.
-    Over(Option<(io::ErrorKind, String)>),
-}
-
-#[derive(Debug, Default)]
-struct Stop {
-    asked: Mutex<bool>,
     changed: Condvar,
+    /// What the system said, if the last values could not be saved; there when the thread has let go of the files.
+    over: OnceLock<Option<(io::ErrorKind, String)>>,
 }
 
-impl Stop {
-    fn ask(&self) {
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
+#[derive(Default)]
+struct State {
+    asked: Option<Asked>,
+    wakers: Vec<Waker>,
+    callbacks: Vec<(Promise, Box<dyn FnOnce() + Send>)>,
+}
+
+/// Why the thread is to come to its end.
+#[derive(Clone)]
+enum Asked {
+    /// The job is over.
+    Finish(Arc<Outcome>),
+    /// Nobody will know of its end. The files are exact all the same, but for a power failure.
+    Leave,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(&self, why: Asked) {
+        self.lock().asked.get_or_insert(why);
         self.changed.notify_all();
     }
 
-    /// Whether it was asked for within this time.
-    fn wait(&self, time: Duration) -> bool {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let (asked, _) = self
+    /// What was asked for within this time, if anything was.
+    fn asked_within(&self, time: Duration) -> Option<Asked> {
+        let (state, _) = self
             .changed
-            .wait_timeout_while(asked, time, |asked| !*asked)
+            .wait_timeout_while(self.lock(), time, |state| state.asked.is_none())
             .unwrap_or_else(PoisonError::into_inner);
-        *asked
+        state.asked.clone()
+    }
+
+    /// Until the job is over, or its keeper is dropped.
+    fn keep(&self, ledger: Ledger) {
+        let kept = contain("the keeper of an output file", || self.keep_and_finish(ledger));
+        let kept = kept.unwrap_or_else(|| Err(io::Error::other("its keeper panicked")));
+        let (wakers, callbacks) = {
+            let mut state = self.lock();
+            let _ = self
+                .over
+                .set(kept.err().map(|error| (error.kind(), error.to_string())));
+            self.changed.notify_all();
+            (
+                std::mem::take(&mut state.wakers),
+                std::mem::take(&mut state.callbacks),
+            )
+        };
+        for (promise, callback) in callbacks {
+            promise.keep(callback);
+        }
+        for waker in wakers {
+            contain("a waker", || waker.wake());
+        }
+    }
+
+    fn keep_and_finish(&self, mut ledger: Ledger) -> io::Result<()> {
+        let mut pause = EVERY;
+        let mut so_far = Ok(());
+        let why = loop {
+            if let Some(why) = self.asked_within(pause) {
+                break why;
+            }
+            let begun = Instant::now();
+            if so_far.is_ok() {
+                so_far = ledger.checkpoint();
+            }
+            if let Err(error) = &so_far {
+                ledger.distrust();
+                tracing::error!(%error, "what a job has done so far could not be saved");
+                pause = Duration::MAX;
+                continue;
+            }
+            pause = EVERY.max(begun.elapsed() * SHARE);
+        };
+        match why {
+            Asked::Leave => Ok(()),
+            Asked::Finish(outcome) => {
+                ledger.settle(&outcome);
+                last(ledger, so_far)
+            }
+        }
     }
 }
 
 impl Keeper {
     pub(super) fn start(ledger: Ledger) -> Result<Self, OutputError> {
         let path = ledger.files.path.clone();
-        let stop = Arc::new(Stop::default());
-        let asked = stop.clone();
-        let thread = thread::Builder::new()
-            .name("swathe-keeper".into())
-            .spawn(move || keep(ledger, &asked))
+        let shared = Arc::new(Shared {
+            path: path.clone(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            over: OnceLock::new(),
+        });
+        let mine = shared.clone();
+        process::spawn_thread("swathe-keeper", move || mine.keep(ledger))
             .map_err(failed("start a thread for", &path))?;
         Ok(Self {
-            path,
-            stop,
-            state: Mutex::new(State::Running(thread)),
+            shared,
+            forks: process::fork_generation(),
         })
     }
 
-    /// The job is over: what it has brought is on the disk when this returns.
-    pub(super) fn conclude(&self, outcome: &Outcome) -> Result<(), OutputError> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let State::Running(_) = *state {
-            let State::Running(thread) = std::mem::replace(&mut *state, State::Over(None)) else {
-                unreachable!("it was running a line ago");
-            };
-            self.stop.ask();
-            let result = thread.join().map_or_else(
-                |_| Err(io::Error::other("its keeper panicked")),
-                |(ledger, so_far)| {
-                    ledger.settle(outcome);
-                    last(ledger, so_far)
-                },
-            );
-            *state = State::Over(result.err().map(|error| (error.kind(), error.to_string())));
+    /// Whether the thread is this process's, and not that of the one which it was forked from.
+    fn is_ours(&self) -> bool {
+        self.forks == process::fork_generation()
+    }
+
+    /// Whether it has finished.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.shared.over.get().is_some()
+    }
+
+    /// The job is over. Waits until what it has brought is on the disk, or the time is over. Gives whether it has finished.
+    pub(crate) fn finish(&self, outcome: &Arc<Outcome>, timeout: Option<Duration>) -> bool {
+        if self.is_finished() || !self.is_ours() {
+            return self.is_finished();
         }
-        match &*state {
-            State::Over(Some((kind, text))) => Err(OutputError::NotWritten {
-                path: self.path.clone(),
+        self.shared.ask(Asked::Finish(outcome.clone()));
+        let going_on = |_: &mut State| !self.is_finished();
+        let (state, changed) = (self.shared.lock(), &self.shared.changed);
+        match timeout {
+            None => drop(changed.wait_while(state, going_on)),
+            Some(timeout) => drop(changed.wait_timeout_while(state, timeout, going_on)),
+        }
+        self.is_finished()
+    }
+
+    /// The job is over. Gives whether this has finished; if not, it wakes the waker when it has.
+    pub(crate) fn poll(&self, outcome: &Arc<Outcome>, waker: &Waker) -> bool {
+        if self.finish(outcome, Some(Duration::ZERO)) || !self.is_ours() {
+            return true;
+        }
+        // Cloned and dropped with no lock held.
+        let mut mine = Some(waker.clone());
+        let mut state = self.shared.lock();
+        if self.is_finished() {
+            return true;
+        }
+        if !state.wakers.iter().any(|known| known.will_wake(waker)) {
+            state.wakers.extend(mine.take());
+        }
+        false
+    }
+
+    /// The job is over. Calls back when this has finished.
+    pub(crate) fn when_finished(
+        &self,
+        outcome: &Arc<Outcome>,
+        promise: Promise,
+        callback: Box<dyn FnOnce() + Send>,
+    ) {
+        self.shared.ask(Asked::Finish(outcome.clone()));
+        let mut state = self.shared.lock();
+        if self.is_finished() {
+            drop(state);
+            promise.keep(callback);
+        } else {
+            state.callbacks.push((promise, callback));
+        }
+    }
+
+    /// The job is over: what it has brought is on the disk when this returns.
+    pub(super) fn conclude(&self, outcome: &Arc<Outcome>) -> crate::Result<()> {
+        self.finish(outcome, None);
+        match self.shared.over.get() {
+            Some(Some((kind, text))) => Err(OutputError::NotWritten {
+                path: self.shared.path.clone(),
                 source: io::Error::new(*kind, text.clone()),
-            }),
-            _ => Ok(()),
+            }
+            .into()),
+            Some(None) => Ok(()),
+            None => Err(EngineError::Forked.into()),
         }
     }
 }
 
-/// A job that was never concluded; its files are exact all the same, but for a power failure.
+/// The files are let go when this returns.
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.stop.ask();
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let State::Running(thread) = std::mem::replace(state, State::Over(None)) {
-            let _ = thread.join();
+        if self.is_finished() || !self.is_ours() {
+            return;
         }
+        self.shared.ask(Asked::Leave);
+        let going_on = |_: &mut State| !self.is_finished();
+        drop(self.shared.changed.wait_while(self.shared.lock(), going_on));
     }
-}
-
-fn keep(mut ledger: Ledger, stop: &Stop) -> (Ledger, Result<(), OutputError>) {
-    let mut pause = EVERY;
-    while !stop.wait(pause) {
-        let begun = Instant::now();
-        if let Err(error) = ledger.checkpoint() {
-            ledger.distrust();
-            tracing::error!(%error, "what a job has done so far could not be saved");
-            return (ledger, Err(error));
-        }
-        pause = EVERY.max(begun.elapsed() * SHARE);
-    }
-    (ledger, Ok(()))
 }
 
 fn last(mut ledger: Ledger, so_far: Result<(), OutputError>) -> io::Result<()> {

@@ -21,6 +21,7 @@ use std::{
 };
 
 pub use error::{Difference, OutputError};
+pub(crate) use keeper::Keeper;
 
 use crate::Batch;
 

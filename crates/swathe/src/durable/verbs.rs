@@ -250,19 +250,21 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
         });
         let mut options = self.options;
         options.chunking = Chunking::Size(layout.chunk_len);
-        let keeper = Keeper::start(file.ledger)?;
+        let keeper = Arc::new(Keeper::start(file.ledger)?);
+        let finish = keeper.clone();
         let conclude = move |outcome: &Arc<_>| {
             keeper.conclude(outcome)?;
             E::conclude(outcome, output.when_over(outcome))
         };
-        Ok(Ready::new(
+        let ready = Ready::new(
             self.engine,
             options,
             plan,
             conclude,
             self.on_success,
             self.on_error,
-        ))
+        );
+        Ok(ready.finished_by(finish))
     }
 
     /// Of the input and of the parameters: what the workers will read, by content.

@@ -17,6 +17,9 @@ use super::cells::Cells;
 /// operation on an element is one atomic step, so no element is ever seen half written, however its writer ended. Who
 /// sees an element sees what its writer did before; beyond that, different elements are not ordered.
 ///
+/// A process that was forked from one that has a handle reads and writes the same memory; dropping the handle there does
+/// nothing to its parent's.
+///
 /// A task that is run again because its worker died does again what it did before. The parent makes the array and must
 /// hold a handle for as long as workers are to find it.
 ///

@@ -10,7 +10,7 @@ use std::{
 
 use rkyv::util::AlignedVec;
 use swathe_memory::{MemoryError, Segment, SegmentId, SharedSlice, lease};
-use swathe_os::text::shown;
+use swathe_os::{process, text::shown};
 use swathe_protocol::queue::{MAX_NODES, PushError, QueueShape, QueueView, ShapeError};
 
 use super::{
@@ -50,6 +50,9 @@ thread_local! {
 /// item that was put is delivered to exactly one [`get`](Self::get). What is lost with a process that is killed is only
 /// what it had in hand: the item that it was putting and that was not yet in the queue, or one that it had just got.
 ///
+/// In a process that was forked from the one that got the handle, putting and getting is refused
+/// ([`QueueError::Forked`]); its length can be read.
+///
 /// A task that is run again because its worker died does again what it did before, so an element may put its items
 /// twice. The parent makes the queue and must hold a handle for as long as workers are to find it. Items with handles in
 /// them, such as arrays, are refused: nobody would know how long their memory must stay in place. Pass the array as a
@@ -85,6 +88,8 @@ pub struct Queue<T> {
 
 struct Core {
     id: SegmentId,
+    /// `fork_generation` of the process that made it.
+    forks: u64,
     shape: QueueShape,
     words: SharedSlice<AtomicU64>,
     seats: Seats,
@@ -143,6 +148,12 @@ pub enum QueueError {
         /// How many can.
         max: usize,
     },
+    /// Used in a process that was forked from the one that got the handle.
+    #[error(
+        "this queue's handle belongs to the process that made it, and this process was forked from that one: what it put \
+         or got would be missing there; use a pipe, or let tasks of a pool use the queue"
+    )]
+    Forked,
     /// There cannot be a queue of these sizes.
     #[error(transparent)]
     Shape(#[from] ShapeError),
@@ -190,6 +201,7 @@ impl<T> Queue<T> {
     fn over(segment: &Arc<Segment>, shape: QueueShape) -> Result<Self, MemoryError> {
         let core = Core {
             id: segment.id(),
+            forks: process::fork_generation(),
             shape,
             words: body(segment, SEAT_BYTES, shape.words())?,
             seats: Seats::at(segment, 0)?,
@@ -336,7 +348,16 @@ impl Core {
         QueueView::over(&self.shape, &self.words)
     }
 
+    /// Items are not to vanish into a process that its parent does not know of.
+    fn check_process(&self) -> Result<(), QueueError> {
+        match self.forks == process::fork_generation() {
+            true => Ok(()),
+            false => Err(QueueError::Forked),
+        }
+    }
+
     fn push(&self, bytes: &[u8]) -> Result<(), QueueError> {
+        self.check_process()?;
         let queue = self.view()?;
         match self.with_seat(&queue, |owner| self.push_as(&queue, owner, bytes))? {
             Ok(()) => {
@@ -372,12 +393,13 @@ impl Core {
         });
         let seat = taken.ok_or(QueueError::Producers { max: SEATS })?;
         let pushed = push(seat.number());
-        // In a forked child, and when another thread was faster, the place is taken: the seat was for this time only.
+        // When another thread was faster, the place is taken: the seat was for this time only.
         let _ = self.seat.set(seat);
         Ok(pushed)
     }
 
     fn pop(&self, bytes: &mut AlignedVec) -> Result<Option<usize>, QueueError> {
+        self.check_process()?;
         let queue = self.view()?;
         if bytes.len() < queue.max_len() {
             bytes.resize(queue.max_len(), 0);

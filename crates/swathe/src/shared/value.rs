@@ -16,6 +16,9 @@ use super::cells::Cells;
 /// argument, a parameter, or part of a record. Every operation is one atomic step, sequentially consistent: a process
 /// may be killed at any time and has then done the whole step or nothing of it.
 ///
+/// A process that was forked from one that has a handle reads and writes the same memory; dropping the handle there does
+/// nothing to its parent's.
+///
 /// A task that is run again because its worker died does again what it did before: to count elements, count the
 /// results; a counter counts attempts. The parent makes it and must hold a handle for as long as workers are to find
 /// it. Each takes a file descriptor in every process that uses it; many numbers are better kept in one
