@@ -54,6 +54,28 @@ pub fn discard(mut payload: Box<dyn Any + Send>) {
     std::mem::forget(payload);
 }
 
+/// Values of users whose destructors may panic, one as well as all: that goes no further.
+#[derive(Debug)]
+pub struct Kept<T>(Vec<T>);
+
+impl<T> Kept<T> {
+    /// Keeps them.
+    pub fn new(values: Vec<T>) -> Self {
+        Self(values)
+    }
+}
+
+impl<T> Drop for Kept<T> {
+    fn drop(&mut self) {
+        if std::mem::needs_drop::<T>() {
+            // One by one: a second panic while the rest of a vector is dropped would end the process.
+            for value in self.0.drain(..) {
+                contain("a destructor of what a job has kept", || drop(value));
+            }
+        }
+    }
+}
+
 type Work = Box<dyn FnOnce() + Send>;
 
 /// A thread that does one thing after the other, and is there once there was something to do. A cheap clone.
@@ -243,6 +265,20 @@ mod tests {
                 None::<()>
             );
         }
+    }
+
+    #[test]
+    fn every_kept_value_is_dropped_whatever_the_others_do() {
+        static DROPS: AtomicUsize = AtomicUsize::new(0);
+        struct Counted;
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                DROPS.fetch_add(1, SeqCst);
+                panic!("a test's own");
+            }
+        }
+        drop(Kept::new(vec![Counted, Counted, Counted]));
+        assert_eq!(DROPS.load(SeqCst), 3);
     }
 
     #[test]

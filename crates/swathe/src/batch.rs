@@ -13,7 +13,7 @@ use rkyv::util::AlignedVec;
 use swathe_memory::{Memory, lease};
 use swathe_runtime::{
     Chunking, Durable, End, Engine, Job, JobHandle, JobTraits, Outcome, Region, Retries, TaskRef,
-    user_code::contain,
+    user_code::{Kept, contain},
 };
 
 use crate::{
@@ -418,10 +418,10 @@ impl<'p, S, W, E, C, O> Batch<'p, S, W, E, C, O> {
         // Decoded here as well: arrays in them stay in place for as long as this handle of them. What cannot be decoded is
         // refused here, and not in every worker.
         let handle = P::decode(&bytes).map_err(|message| Error::Parameters { message })?;
+        let handle = Kept::new(vec![handle]);
         let mut keep: Keep = Vec::new();
-        match lends {
-            true => keep.push(Box::new(handle)),
-            false => _ = contain("a destructor of parameters", || drop(handle)),
+        if lends {
+            keep.push(Box::new(handle));
         }
         let Self {
             engine,

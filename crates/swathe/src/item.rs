@@ -5,6 +5,7 @@ use std::any::Any;
 use bytemuck::Pod;
 use rkyv::util::AlignedVec;
 use swathe_memory::{Array, ArrayMut, Memory, lease};
+use swathe_runtime::user_code::Kept;
 
 use crate::{
     Error,
@@ -195,7 +196,7 @@ macro_rules! record_item {
             if lease::lent() != lent {
                 // They hold arrays, which must stay in place for the workers.
                 lowered.lends = true;
-                lowered.keep.push(Box::new(items));
+                lowered.keep.push(Box::new(Kept::new(items)));
             }
             Ok(lowered)
         }
@@ -224,7 +225,7 @@ macro_rules! record_item {
                 let handle = item.encode(&mut bytes).and_then(|()| Self::decode(&bytes));
                 handles.push(handle.map_err(|message| Error::Element { position, message })?);
             }
-            lowered.keep.push(Box::new(handles));
+            lowered.keep.push(Box::new(Kept::new(handles)));
             Ok(lowered)
         }
     };
