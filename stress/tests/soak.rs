@@ -15,9 +15,11 @@ fn main() {
         only: None,
         json: false,
         patience: 90,
+        host: false,
     };
     let summary = soak::run(&args).expect("memory can be had");
     println!("{summary}");
     assert!(summary.is_good());
     assert!(summary.jobs > 0 && summary.workers_killed > 0 && summary.programs_killed > 0);
+    assert!(summary.hosts > 0 && summary.host_jobs > 0);
 }

@@ -5,6 +5,7 @@
 
 mod deaths;
 mod draw;
+mod hosts;
 mod leaks;
 mod plan;
 mod pools;
@@ -28,7 +29,12 @@ use std::{
 use swathe::Memory;
 use swathe_tests::report;
 
-pub use programs::init;
+/// In a program of the soak this plays its part and does not return. Call it on the first line of `main`.
+pub fn init() {
+    programs::init();
+    hosts::init();
+}
+
 pub use summary::Summary;
 
 use deaths::Obituary;
@@ -59,12 +65,16 @@ pub struct Args {
     /// After how many seconds a job is said to hang.
     #[arg(long, default_value_t = 120)]
     pub patience: u64,
+    /// Whether this program is a host that does strange things to itself.
+    #[arg(skip)]
+    pub host: bool,
 }
 
 /// A soak at work.
 struct Soak {
     seed: u64,
     only: Option<u64>,
+    host: bool,
     until: Instant,
     next: AtomicU64,
     board: Board,
@@ -78,6 +88,12 @@ impl Soak {
 
     fn sum<R>(&self, change: impl FnOnce(&mut Summary) -> R) -> R {
         change(&mut self.summary.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether an error is what a host has brought upon itself.
+    fn is_own_fault(&self, error: &swathe::Error) -> bool {
+        const NO_FILES: &str = "os error 24";
+        self.host && error.to_string().contains(NO_FILES)
     }
 
     /// Something is wrong that is no result's fault.
@@ -139,6 +155,7 @@ pub fn run(args: &Args) -> swathe::Result<Summary> {
     let soak = Soak {
         seed: args.seed,
         only: args.only,
+        host: args.host,
         until: start + Duration::from_secs(args.seconds),
         next: AtomicU64::new(0),
         board: Board::default(),
@@ -152,8 +169,9 @@ pub fn run(args: &Args) -> swathe::Result<Summary> {
         let mut yards: Vec<_> = (0..YARDS)
             .map(|_| scope.spawn(|| soak.run_pools(kills)))
             .collect();
-        if args.only.is_none() && kills > 0.0 {
+        if args.only.is_none() && kills > 0.0 && !args.host {
             yards.push(scope.spawn(|| soak.kill_programs(kills)));
+            yards.push(scope.spawn(|| soak.run_hosts(kills)));
         }
         for yard in yards {
             if yard.join().is_err() {

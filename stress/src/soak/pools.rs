@@ -33,6 +33,7 @@ impl Soak {
         let entry = self.board.begin(format!("{name} starts: {plan:?}"));
         let pool = match plan.build() {
             Ok(pool) => pool,
+            Err(error) if self.is_own_fault(&error) => return,
             Err(error) => return self.complain(format!("{name} cannot be built: {error}")),
         };
         drop(entry);
@@ -71,11 +72,15 @@ impl Soak {
             let job = JobPlan::new(self.seed, number, plan.weather);
             let _entry = self.board.begin(format!("job {number}: {job:?} on {plan:?}"));
             let name = format!("job {number} (--seed {} --only {number})", self.seed);
-            let verdict = job.run(pool).unwrap_or_else(|error| {
-                let mut verdict = Verdict::default();
-                verdict.lose(format!("refused: {error}"));
-                verdict
-            });
+            let verdict = match job.run(pool) {
+                Ok(verdict) => verdict,
+                Err(error) if self.is_own_fault(&error) => continue,
+                Err(error) => {
+                    let mut verdict = Verdict::default();
+                    verdict.lose(format!("refused: {error}"));
+                    verdict
+                }
+            };
             if !verdict.is_good() {
                 eprintln!(
                     "{name} of pool {}: {verdict:?}\n    {job:?}\n    {plan:?}",

@@ -34,6 +34,12 @@ pub struct Summary {
     pub zygotes_killed: u64,
     /// Programs with a pool that were killed.
     pub programs_killed: u64,
+    /// Programs that did strange things to themselves, and had them done to.
+    pub hosts: u64,
+    /// Jobs that these have judged.
+    pub host_jobs: u64,
+    /// Signals and stops that their groups got.
+    pub signals: u64,
     /// Pools that were resized while they worked.
     pub resizes: u64,
     /// Results that are missing.
@@ -87,7 +93,7 @@ impl Summary {
         self.complaints.extend(told.errors.iter().cloned());
     }
 
-    fn counts(&self) -> [(&'static str, u64); 20] {
+    fn counts(&self) -> [(&'static str, u64); 23] {
         [
             ("seed", self.seed),
             ("seconds", self.seconds),
@@ -102,6 +108,9 @@ impl Summary {
             ("workers_orphaned", self.workers_orphaned),
             ("zygotes_killed", self.zygotes_killed),
             ("programs_killed", self.programs_killed),
+            ("hosts", self.hosts),
+            ("host_jobs", self.host_jobs),
+            ("signals", self.signals),
             ("resizes", self.resizes),
             ("lost", self.lost),
             ("doubled", self.doubled),
@@ -144,6 +153,11 @@ impl fmt::Display for Summary {
             self.workers_orphaned,
             self.zygotes_killed,
             self.programs_killed
+        )?;
+        writeln!(
+            f,
+            "{} strange hosts ran {} jobs; their groups got {} signals and stops",
+            self.hosts, self.host_jobs, self.signals
         )?;
         write!(
             f,
