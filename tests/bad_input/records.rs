@@ -313,3 +313,87 @@ fn texts_of_tasks_do_nothing_to_a_terminal() -> Result<()> {
     is_harmless(&broken.unwrap_err().to_string());
     Ok(())
 }
+
+/// What an earlier job has left in memory is not shown by a later one, wherever it failed.
+#[test]
+fn nothing_of_an_earlier_job_is_shown() -> Result<()> {
+    const SECRET: u64 = 0x5ec2_e75e_c2e7_5ec2;
+    const LEN: usize = 10_000;
+    let memory = swathe::Memory::with_capacity(64 << 20)?;
+    let pool = watched(Pool::builder().processes(2).memory(memory.clone()).build());
+    // Freed memory is used again, so whatever is taken next has this in it.
+    let fill = || -> Result<()> {
+        drop(pool.map(|_: u64| SECRET, 0..LEN as u64)?);
+        drop(pool.map(|_: u64| [SECRET; 8], 0..LEN as u64)?);
+        drop(pool.map(|_: u64| "a secret text".to_owned(), 0..LEN as u64)?);
+        Ok(())
+    };
+    fn fails(x: u64) -> Result<u64, String> {
+        if x % 3 == 1 { Err("no".into()) } else { Ok(x) }
+    }
+    fn half(x: &[u64], y: &mut [u64]) -> Result<(), String> {
+        if let Some(i) = y.iter().position(|&y| y != 0) {
+            panic!("{:#x} was there at {i}", y[i]);
+        }
+        y[0] = x[0];
+        if x[0] % 2 == 1 { Err("no".into()) } else { Ok(()) }
+    }
+    for _ in 0..3 {
+        fill()?;
+        let values = pool
+            .batch()
+            .collect_errors()
+            .try_map(fails, 0..LEN as u64)?
+            .into_values();
+        assert!(
+            values
+                .iter()
+                .enumerate()
+                .all(|(i, &x)| x == if i % 3 == 1 { 0 } else { i as u64 })
+        );
+        fill()?;
+        let input = Array::from_fn(LEN, |i| i as u64 / 100)?;
+        let batch = pool.batch().chunk_size(100).collect_errors();
+        let partial = batch.try_map_chunks(half, &input)?;
+        assert!(
+            partial.failures().iter().all(|failure| failure.message() == "no"),
+            "{partial:?}"
+        );
+        let values = partial.into_values();
+        assert!(
+            values
+                .iter()
+                .enumerate()
+                .all(|(i, &x)| x == if i % 200 == 0 { i as u64 / 100 } else { 0 })
+        );
+        fill()?;
+        let stopped = pool
+            .batch()
+            .fail_fast()
+            .try_map(fails, 0..LEN as u64)
+            .unwrap_err();
+        let Error::Job(error) = stopped else {
+            panic!("{stopped}")
+        };
+        let values = error.into_partial::<Array<u64>>().expect("numbers").into_values();
+        assert!(values.iter().enumerate().all(|(i, &x)| x == 0 || x == i as u64));
+        fill()?;
+        let texts = pool.batch().collect_errors();
+        let texts = texts
+            .try_map(|x: u64| fails(x).map(|_| String::new()), 0..LEN as u64)?
+            .into_values();
+        for i in 0..LEN {
+            match texts.value(i) {
+                Ok(text) => assert!(i % 3 != 1 && text.is_empty(), "{i}: {text}"),
+                Err(error) => assert!(
+                    i % 3 == 1 && error.to_string().contains("has no value"),
+                    "{i}: {error}"
+                ),
+            }
+        }
+        fill()?;
+        let scratch = swathe::ArrayMut::<u64>::scratch_in(&memory, LEN)?;
+        assert!(scratch.iter().all(|&x| x == 0));
+    }
+    Ok(())
+}

@@ -202,6 +202,17 @@ impl Memory {
         self.take(len, align).map(|(block, _)| block)
     }
 
+    /// As [`alloc`](Self::alloc); says whether all of it is fresh, and so holds nothing of an earlier user.
+    pub(crate) fn alloc_noting(&self, len: usize, align: usize) -> Result<(Block, bool), MemoryError> {
+        let (block, fresh) = self.take(len, align)?;
+        let end = block.offset + block.len;
+        let fresh = fresh
+            .iter()
+            .map(|run| run.end.min(end) - run.start.clamp(block.offset, end.min(run.end)));
+        let is_fresh = fresh.sum::<usize>() == block.len;
+        Ok((block, is_fresh))
+    }
+
     /// As [`alloc`](Self::alloc), and all bytes are zero. Fresh memory is zero already and costs nothing more.
     ///
     /// # Errors

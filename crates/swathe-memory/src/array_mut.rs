@@ -61,7 +61,7 @@ impl<T: Pod> ArrayMut<T> {
     /// # Errors
     /// When memory is short.
     pub fn from_slice_in(memory: &Memory, elements: &[T]) -> Result<ArrayMut<T>, MemoryError> {
-        let mut array = ArrayMut::scratch_in(memory, elements.len())?;
+        let mut array = ArrayMut::unwritten(memory, elements.len())?;
         array.copy_from_slice(elements);
         Ok(array)
     }
@@ -83,7 +83,7 @@ impl<T: Pod> ArrayMut<T> {
         len: usize,
         mut f: impl FnMut(usize) -> T,
     ) -> Result<ArrayMut<T>, MemoryError> {
-        let mut array = ArrayMut::scratch_in(memory, len)?;
+        let mut array = ArrayMut::unwritten(memory, len)?;
         for (i, element) in array.iter_mut().enumerate() {
             *element = f(i);
         }
@@ -126,8 +126,8 @@ impl<T: Pod> ArrayMut<T> {
         ArrayMut::alloc(len, |bytes, align| memory.alloc_zeroed(bytes, align))
     }
 
-    /// `len` elements of arbitrary value, for output that is written before it is read: recycled memory is not
-    /// cleared, which saves a pass over it.
+    /// `len` elements for output that is written before it is read. Memory that is recycled is cleared: what an earlier job
+    /// has left in it is not shown.
     ///
     /// # Errors
     /// When memory is short.
@@ -140,6 +140,29 @@ impl<T: Pod> ArrayMut<T> {
     /// # Errors
     /// When memory is short.
     pub fn scratch_in(memory: &Memory, len: usize) -> Result<ArrayMut<T>, MemoryError> {
+        ArrayMut::zeros_in(memory, len)
+    }
+
+    /// `len` elements with whatever an earlier user of the memory has left in them, and whether there was none.
+    ///
+    /// # Safety
+    /// Memory-safe in any case; but all elements must be written, or cleared, before they are shown to anybody.
+    ///
+    /// # Errors
+    /// When memory is short.
+    #[doc(hidden)]
+    pub unsafe fn recycled_in(memory: &Memory, len: usize) -> Result<(ArrayMut<T>, bool), MemoryError> {
+        let mut is_fresh = true;
+        let array = ArrayMut::alloc(len, |bytes, align| {
+            let (block, fresh) = memory.alloc_noting(bytes, align)?;
+            is_fresh = fresh;
+            Ok(block)
+        })?;
+        Ok((array, is_fresh))
+    }
+
+    /// `len` elements of arbitrary value, all of which the caller writes.
+    pub(crate) fn unwritten(memory: &Memory, len: usize) -> Result<ArrayMut<T>, MemoryError> {
         ArrayMut::alloc(len, |bytes, align| memory.alloc(bytes, align))
     }
 
@@ -161,7 +184,7 @@ impl<T: Pod> ArrayMut<T> {
         memory: &Memory,
         array: &ArrayBase<S, D>,
     ) -> Result<ArrayMut<T>, MemoryError> {
-        let mut copy = ArrayMut::scratch_in(memory, array.len())?.reshape(array.shape())?;
+        let mut copy = ArrayMut::unwritten(memory, array.len())?.reshape(array.shape())?;
         for (to, from) in copy.iter_mut().zip(array.iter()) {
             *to = *from;
         }

@@ -14,6 +14,7 @@ use ndarray_npy::WriteNpyExt;
 use swathe_os::file::{Place, open_input};
 use swathe_os::text::quoted;
 
+use crate::arena::Memory;
 use crate::array::Array;
 use crate::array_mut::ArrayMut;
 use crate::element::{Element, ElementType};
@@ -243,7 +244,7 @@ fn stored_elements<T: Element>(
     if data_offset.is_multiple_of(align_of::<T>()) {
         return Array::in_segment(segment, data_offset, Shape::flat(count)?, 0);
     }
-    let mut copy = ArrayMut::<T>::scratch(count)?;
+    let mut copy = ArrayMut::<T>::unwritten(&Memory::global()?, count)?;
     let bytes = bytemuck::cast_slice_mut(&mut copy);
     file.read_exact_at(bytes, data_offset as u64)
         .map_err(|source| failed("read", path, source))?;

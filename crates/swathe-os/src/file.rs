@@ -4,15 +4,19 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{
+    AtFlags, FallocateFlags, FileType, MemfdFlags, Mode, OFlags, RenameFlags, Stat, Statx, StatxFlags,
+};
 use rustix::io::Errno;
 use rustix::process::{Resource, geteuid, getrlimit};
+
+use crate::memfd::cannot_shrink;
 
 /// Why a file cannot have the length that it needs.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +147,34 @@ pub fn open_input(path: &Path) -> io::Result<File> {
     // Some file systems take the flag to mean that a file on tape is not worth waiting for.
     rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
     Ok(file)
+}
+
+/// Opens a file to be read if it is a memory file whose size is sealed. Anything else, whatever its name, is neither opened
+/// nor waited for: `None`.
+///
+/// # Errors
+/// When a memory file cannot be opened.
+pub fn open_memory_file(path: &Path) -> io::Result<Option<File>> {
+    // Asked of what the kernel knows already: the file may lie in a file system whose server does not answer.
+    let facts = |directory: BorrowedFd<'_>, path: &Path, flags: AtFlags| {
+        rustix::fs::statx(
+            directory,
+            path,
+            flags | AtFlags::STATX_DONT_SYNC,
+            StatxFlags::TYPE,
+        )
+    };
+    let own = rustix::fs::memfd_create("swathe-device", MemfdFlags::CLOEXEC)?;
+    let own = facts(own.as_fd(), Path::new(""), AtFlags::EMPTY_PATH)?;
+    let found = facts(rustix::fs::CWD, path, AtFlags::empty())?;
+    // All memory files, and nothing with a name, lie in one file system.
+    let device = |facts: &Statx| (facts.stx_dev_major, facts.stx_dev_minor);
+    if device(&found) != device(&own) {
+        return Ok(None);
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file: File = rustix::fs::open(path, flags, Mode::empty())?.into();
+    Ok(cannot_shrink(&file).then_some(file))
 }
 
 const NOT_REGULAR: &str = "it is not a regular file";
@@ -551,6 +583,23 @@ mod tests {
         assert_eq!(fs::read(folder.0.join("b")).unwrap(), b"new");
         assert_eq!(other.create_anew().unwrap().metadata().unwrap().len(), 0);
         other.sync().unwrap();
+    }
+
+    #[test]
+    fn only_sealed_memory_files_are_looked_at() {
+        let folder = Folder::new("memory");
+        make_fifo(&folder.0.join("pipe"));
+        let named = fs::File::create(folder.0.join("file")).unwrap();
+        let sealed = crate::memfd::create("swathe-test", 4096).unwrap();
+        let unsealed = crate::memfd::unsealed("swathe-test").unwrap();
+        let opened = |fd: BorrowedFd<'_>| {
+            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
+            open_memory_file(Path::new(&path)).unwrap().is_some()
+        };
+        assert!(opened(sealed.as_fd()) && !opened(unsealed.as_fd()) && !opened(named.as_fd()));
+        assert!(open_memory_file(&folder.0.join("pipe")).unwrap().is_none());
+        assert!(open_memory_file(Path::new("/dev/zero")).unwrap().is_none());
+        assert!(open_memory_file(&folder.0.join("none")).is_err());
     }
 
     #[test]

@@ -11,14 +11,17 @@ use std::{
     ops::Range,
     os::unix::fs::{FileExt, MetadataExt},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use swathe_memory::{MemoryError, Segment, SharedSlice};
-use swathe_os::process::{self, monotonic_ns};
+use swathe_os::{
+    file::open_memory_file,
+    process::{self, monotonic_ns},
+};
 use swathe_protocol::{JobKey, JobPhase, SlotPhase, header::MAGIC};
 
 use crate::control::{Control, JOBS, MAX_PROCESSES, NAME, RING};
@@ -36,8 +39,18 @@ pub enum ObserveError {
     /// It has no pool.
     #[error("process {0} has no pool: give the id of the process that built it")]
     NoPool(u32),
+    /// It has more of what looks like a pool than any program has pools.
+    #[error(
+        "process {pid} has more than {most} memory files that are named as the pools of Swathe are; it is not looked at"
+    )]
+    TooMany {
+        /// The process.
+        pid: u32,
+        /// The most pools that are looked at.
+        most: usize,
+    },
     /// Its pool has another layout.
-    #[error("the pool of process {0} was built by another version of Swathe")]
+    #[error("what process {0} has for a pool was made by another version of Swathe, or is none")]
     OtherVersion(u32),
     /// It could not be read.
     #[error("process {pid} could not be looked at: {source}")]
@@ -172,10 +185,16 @@ pub struct PoolView {
 /// A pool of another process, found by [`pools`].
 pub struct ObservedPool {
     file: fs::File,
-    /// Where the copy lies.
+    /// Where the copy lies: all pools of a process are copied to one place.
     copy: Control,
     words: SharedSlice<AtomicU64>,
+    turn: Arc<Mutex<()>>,
 }
+
+/// The most pools of a process that are looked at.
+const MOST_POOLS: usize = 256;
+/// So many bytes are copied at a time.
+const PIECE: usize = 64 << 10;
 
 impl fmt::Debug for ObservedPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -194,7 +213,7 @@ pub fn pools(pid: u32) -> Result<Vec<ObservedPool>, ObserveError> {
         _ => ObserveError::Io { pid, source },
     };
     let mut seen = BTreeSet::new();
-    let mut pools = Vec::new();
+    let mut found = Vec::new();
     let mut others = false;
     for entry in fs::read_dir(format!("/proc/{pid}/fd")).map_err(failed)? {
         // A descriptor may be closed, and a process may end, between two looks.
@@ -206,54 +225,83 @@ pub fn pools(pid: u32) -> Result<Vec<ObservedPool>, ObserveError> {
         if !is_control {
             continue;
         }
-        let Ok(file) = fs::File::open(&path) else { continue };
+        // Only what is a memory file is opened: a pipe of that name would be waited for.
+        let file = match open_memory_file(&path) {
+            Ok(Some(file)) => file,
+            Ok(None) => {
+                others = true;
+                continue;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed(error)),
+        };
         let Ok(facts) = file.metadata() else { continue };
         if !seen.insert((facts.dev(), facts.ino())) {
             continue;
         }
-        match ObservedPool::open(file, facts.len())? {
-            Some(pool) => pools.push(pool),
+        if seen.len() > MOST_POOLS {
+            return Err(ObserveError::TooMany {
+                pid,
+                most: MOST_POOLS,
+            });
+        }
+        match slots_of(&file, facts.len()) {
+            Some(slots) => found.push((file, slots)),
             None => others = true,
         }
     }
-    match (pools.is_empty(), others) {
-        (false, _) => Ok(pools),
+    match (found.is_empty(), others) {
+        (false, _) => Ok(lay_out(found)?),
         (true, true) => Err(ObserveError::OtherVersion(pid)),
         (true, false) => Err(ObserveError::NoPool(pid)),
     }
 }
 
-impl ObservedPool {
-    /// `None` if the words are not laid out as ours are.
-    fn open(file: fs::File, len: u64) -> Result<Option<Self>, ObserveError> {
-        let mut head = [0; 24];
-        if file.read_exact_at(&mut head, 0).is_err() {
-            return Ok(None);
-        }
-        let word = |i: usize| u32::from_le_bytes(head[i..i + 4].try_into().expect("4 bytes"));
-        let (slots, jobs, ring) = (word(8) as usize, word(12), word(16));
-        let ours = head[..8] == MAGIC.to_le_bytes() && jobs == JOBS && ring == RING && slots <= MAX_PROCESSES;
-        if !ours || Control::len(slots) as u64 != len {
-            return Ok(None);
-        }
-        let segment: Arc<Segment> = Segment::create("swathe-onlooker", len as usize)?;
-        Ok(Some(Self {
+/// How many slots a control segment has; `None` if its words are not laid out as ours are.
+fn slots_of(file: &fs::File, len: u64) -> Option<usize> {
+    let mut head = [0; 24];
+    file.read_exact_at(&mut head, 0).ok()?;
+    let word = |i: usize| u32::from_le_bytes(head[i..i + 4].try_into().expect("4 bytes"));
+    let (slots, jobs, ring) = (word(8) as usize, word(12), word(16));
+    let ours = head[..8] == MAGIC.to_le_bytes() && jobs == JOBS && ring == RING && slots <= MAX_PROCESSES;
+    (ours && Control::len(slots) as u64 == len).then_some(slots)
+}
+
+/// Makes one place for the copies of all of them, as long as the longest.
+fn lay_out(found: Vec<(fs::File, usize)>) -> Result<Vec<ObservedPool>, MemoryError> {
+    let most = found.iter().map(|(_, slots)| *slots).max().unwrap_or(0);
+    let segment: Arc<Segment> = Segment::create("swathe-onlooker", Control::len(most))?;
+    let turn = Arc::new(Mutex::new(()));
+    let pools = found.into_iter().map(|(file, slots)| {
+        Ok(ObservedPool {
             file,
             copy: Control::lay(segment.clone(), slots)?,
-            words: SharedSlice::at(&segment, 0, len as usize / 8)?,
-        }))
-    }
+            words: SharedSlice::at(&segment, 0, Control::len(slots) / 8)?,
+            turn: turn.clone(),
+        })
+    });
+    pools.collect()
+}
 
+impl ObservedPool {
     /// The pool as it is now. After the death of its process: as it was at the end.
     pub fn look(&self) -> PoolView {
-        let mut bytes = vec![0; self.words.len() * 8];
-        // Its size is sealed, so nothing is cut short; should it fail all the same, an empty pool is seen.
-        let _ = self.file.read_exact_at(&mut bytes, 0);
-        for (word, bytes) in self.words.iter().zip(bytes.chunks_exact(8)) {
-            word.store(
-                u64::from_le_bytes(bytes.try_into().expect("8 bytes")),
-                Ordering::Relaxed,
-            );
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = vec![0; PIECE];
+        let mut offset = 0;
+        for piece in self.words.chunks(PIECE / 8) {
+            let bytes = &mut bytes[..piece.len() * 8];
+            // Its size is sealed, so nothing is cut short; should it fail all the same, an empty pool is seen.
+            if self.file.read_exact_at(bytes, offset).is_err() {
+                bytes.fill(0);
+            }
+            offset += bytes.len() as u64;
+            for (word, bytes) in piece.iter().zip(bytes.chunks_exact(8)) {
+                word.store(
+                    u64::from_le_bytes(bytes.try_into().expect("8 bytes")),
+                    Ordering::Relaxed,
+                );
+            }
         }
         view(&self.copy, monotonic_ns())
     }
@@ -324,4 +372,44 @@ fn job_view(control: &Control, index: u32) -> Option<JobView> {
         failed: cell.failed.load(Ordering::Relaxed),
         attempt: terms.attempt,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use swathe_os::memfd;
+
+    use super::*;
+
+    /// Memory files that only have the name: others' sizes, no seals, nothing in them, a header that lies.
+    #[test]
+    fn what_only_looks_like_a_pool_is_passed_over() {
+        let of_us = || pools(std::process::id());
+        let unsealed = memfd::unsealed(NAME).unwrap();
+        let held: Vec<_> = [0, 8, 4096, 1 << 40]
+            .map(|len| memfd::create(NAME, len).unwrap())
+            .into();
+        let liar = Control::create(2).unwrap();
+        liar.header.slots.store(MAX_PROCESSES as u32, Ordering::Relaxed);
+        assert!(matches!(of_us(), Err(ObserveError::OtherVersion(_))));
+
+        let control = Control::create(4).unwrap();
+        control.header.used_slots.store(u32::MAX, Ordering::Relaxed);
+        let larger = Control::create(40).unwrap();
+        larger.header.used_slots.store(37, Ordering::Relaxed);
+        for _ in 0..2 {
+            let found = of_us().unwrap();
+            let mut processes: Vec<_> = found.iter().map(|pool| pool.look().processes).collect();
+            processes.sort_unstable();
+            assert_eq!(processes, [4, 37], "copied to one place, one after the other");
+        }
+        let many: Vec<_> = (0..MOST_POOLS)
+            .map(|_| memfd::create(NAME, 4096).unwrap())
+            .collect();
+        let text = of_us().unwrap_err().to_string();
+        assert!(
+            text.contains("has more than 256 memory files that are named"),
+            "{text}"
+        );
+        drop((unsealed, held, many));
+    }
 }

@@ -56,10 +56,13 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C> {
         self.engine.check()?;
         let mut lowered = input.lower(memory)?;
         lowered.keep.extend(self.parameters.keep);
+        let mut inner = Encoder::default();
+        inner.bytes(&self.parameters.bytes);
+        let (output, is_fresh) = Output::<B>::new_noting(memory, lowered.len as usize, &mut inner)?;
+        inner.append(&lowered.wire);
         let mut wire = Encoder::default();
-        wire.bytes(&self.parameters.bytes);
-        let output = Output::<B>::new(memory, lowered.len as usize, &mut wire)?;
-        wire.append(&lowered.wire);
+        wire.pod(&u64::from(is_fresh));
+        wire.bytes(inner.as_bytes());
         let plan = Plan {
             task,
             positions: lowered.len,
@@ -94,8 +97,7 @@ impl<S: 'static> Pool<S> {
     /// tasks that work on many elements at once.
     ///
     /// Input and output are plain data of equal length. The chunks are cut as
-    /// [`chunk_size`](Batch::chunk_size) says. What the output slice holds at first is arbitrary: the task must write
-    /// all of it. A chunk fails as a whole.
+    /// [`chunk_size`](Batch::chunk_size) says. The output slice holds zeros at first. A chunk fails as a whole.
     ///
     /// ```
     /// use swathe::Pool;

@@ -92,8 +92,8 @@ pub enum Error {
         /// What was found.
         message: String,
     },
-    /// A result is whole, and cannot be read here: it has too many levels for the stack of this thread, or holds an array
-    /// that nobody has kept alive.
+    /// Nothing is damaged, and the result cannot be read all the same: its element has no value, it has too many levels for
+    /// the stack of this thread, or it holds an array that nobody has kept alive.
     #[error("the result at position {position} cannot be read: {}", shown(message))]
     Unreadable {
         /// Its position.

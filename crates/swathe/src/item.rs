@@ -4,7 +4,7 @@ use std::any::Any;
 
 use bytemuck::Pod;
 use rkyv::util::AlignedVec;
-use swathe_memory::{Array, ArrayMut, Memory, lease};
+use swathe_memory::{Array, Memory, lease};
 use swathe_runtime::user_code::Kept;
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     column::{Column, Columns, Decoded, Sliced, Texts},
     datum::{Archivable, Datum, Record},
     kind::{ByRow, Owned, Plain, Recorded, Single, Text, Tuple},
-    lower::{RecordRef, stack, wire::Encoder},
+    lower::{self, RecordRef, stack, wire::Encoder},
 };
 
 /// What must stay in place while a job runs.
@@ -103,8 +103,8 @@ fn lower_texts<'a>(
     memory: &Memory,
 ) -> Result<Lowered, Error> {
     let total = texts.clone().map(str::len).sum();
-    let mut bytes = ArrayMut::<u8>::scratch_in(memory, total)?;
-    let mut ranges = ArrayMut::<RecordRef>::scratch_in(memory, texts.len())?;
+    let mut bytes = lower::unwritten::<u8>(memory, total)?;
+    let mut ranges = lower::unwritten::<RecordRef>(memory, texts.len())?;
     let mut start = 0;
     for (position, (text, range)) in texts.zip(ranges.iter_mut()).enumerate() {
         let end = start + text.len();

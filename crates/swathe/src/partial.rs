@@ -110,8 +110,8 @@ impl<O> Partial<O> {
             .collect()
     }
 
-    /// What lies there, whatever the statuses say: positions without a value hold arbitrary bytes or, in an array that
-    /// was changed in place, what they held before.
+    /// What lies there, whatever the statuses say: positions without a value hold zeros, in [`Records`](crate::Records) an
+    /// error, in an array that was changed in place what they held before, and in a file what this job has left there.
     pub fn into_values(self) -> O {
         self.values
     }

@@ -64,7 +64,8 @@ impl<T> Records<T> {
     /// Decodes the value at a position.
     ///
     /// # Errors
-    /// If there is no such position, or if its bytes were damaged after the task returned it.
+    /// If there is no such position, if it has no value (of a job that failed), or if its bytes were damaged after the task
+    /// returned it.
     pub fn value(&self, position: usize) -> Result<T, Error> {
         self.value_in(position, &mut AlignedVec::new())
     }
@@ -74,6 +75,10 @@ impl<T> Records<T> {
             position,
             positions: self.len(),
         })?;
+        if range.is_nothing() {
+            let message = "its element has no value".to_owned();
+            return Err(Error::Unreadable { position, message });
+        }
         self.heap
             .read(&range, |bytes| (self.decode)(bytes, scratch))
             .map_err(

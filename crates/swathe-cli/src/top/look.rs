@@ -105,13 +105,15 @@ fn compare(now: &PoolView, before: Option<&PoolView>) -> PoolLook {
         .flat_map(|before| &before.workers)
         .map(|worker| (worker.pid, worker))
         .collect();
+    // Words may say that many workers are one process; it is asked once.
+    let mut known: BTreeMap<u32, Option<Memory>> = BTreeMap::new();
     let workers = now.workers.iter().filter(|worker| worker.pid != 0).map(|worker| {
         let before = before.get(&worker.pid).filter(|_| !elapsed.is_zero());
         let share = |part: f64| part / elapsed.as_secs_f64();
         WorkerLook {
             rate: before.map(|before| share(worker.elements.saturating_sub(before.elements) as f64)),
             busy: before.map(|before| share(worker.busy.saturating_sub(before.busy).as_secs_f64()).min(1.0)),
-            memory: memory(worker.pid),
+            memory: *known.entry(worker.pid).or_insert_with(|| memory(worker.pid)),
             now: worker.clone(),
         }
     });

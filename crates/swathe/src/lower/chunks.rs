@@ -39,7 +39,12 @@ where
 {
     let context = Context::of_call(call);
     let positions = positions(call);
-    let (prepared, mut rest) = match call.cached(Prepared::<(Sliced<A>,), W, B>::decode) {
+    let decode = |bytes: &'_ [u8]| {
+        let mut wire = super::wire::Decoder::new(bytes);
+        let is_fresh = wire.pod::<u64>()? != 0;
+        Prepared::<(Sliced<A>,), W, B>::decode(wire.bytes()?).map(|prepared| (is_fresh, prepared))
+    };
+    let ((is_fresh, prepared), mut rest) = match call.cached(decode) {
         Ok(ready) => ready,
         Err(message) => return call.fail_all(&message),
     };
@@ -52,6 +57,10 @@ where
     let task: F = unsafe { conjure() };
     let result = match (state, input, output) {
         (Ok(state), Ok(input), Ok(output)) => {
+            // An earlier job, or an earlier attempt, has written here.
+            if !*is_fresh || context.attempt() > 1 {
+                output.fill(B::zeroed());
+            }
             N::finish(task.call(state, &prepared.parameters, &context, (input, output)))
         }
         (Err(message), ..) | (_, Err(message), _) | (.., Err(message)) => Err(message),

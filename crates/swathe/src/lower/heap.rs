@@ -17,6 +17,18 @@ pub struct RecordRef {
 }
 
 impl RecordRef {
+    /// A record without bytes. One that is not there is all zeros.
+    const EMPTY: Self = Self {
+        offset: 1,
+        len: 0,
+        reserved: 0,
+    };
+
+    /// Whether there is none.
+    pub(crate) fn is_nothing(&self) -> bool {
+        (self.offset, self.len) == (0, 0)
+    }
+
     pub(crate) fn new(offset: u64, len: usize) -> Result<Self, String> {
         let len =
             u32::try_from(len).map_err(|_| format!("one value has {len} bytes; at most 4 GiB can cross"))?;
@@ -63,7 +75,7 @@ impl Sink<'_, '_> {
 
 fn store(rest: &mut Rest<'_>, bytes: &[u8]) -> Result<RecordRef, String> {
     if bytes.is_empty() {
-        return RecordRef::new(0, 0);
+        return Ok(RecordRef::EMPTY);
     }
     let span = rest.heap(bytes.len())?;
     // SAFETY: the span is `bytes.len()` mapped bytes that were given to this worker alone, and private bytes cannot

@@ -32,7 +32,7 @@ pub(crate) use in_place::in_place_task;
 pub(crate) use map::map_task;
 pub(crate) use reduce::{combine_task, reduce_task};
 pub(crate) use setup::{exit_task, setup_task};
-pub(crate) use slab::{InPlace, Output, Slab};
+pub(crate) use slab::{InPlace, Output, Slab, unwritten};
 
 use crate::{column::Columns, parameters::Parameters};
 use wire::Decoder;

@@ -131,9 +131,16 @@ impl<T: Pod> Clone for Output<T> {
 impl<T: Pod + Send + Sync> Output<T> {
     /// A slab of `len` elements, and its place for the workers.
     pub(crate) fn new(memory: &Memory, len: usize, wire: &mut Encoder) -> Result<Self, Error> {
-        let slab = ArrayMut::scratch_in(memory, len)?;
+        Self::new_noting(memory, len, wire).map(|(output, _)| output)
+    }
+
+    /// As [`new`](Self::new); says whether nobody has left anything in the slab.
+    pub(crate) fn new_noting(memory: &Memory, len: usize, wire: &mut Encoder) -> Result<(Self, bool), Error> {
+        // SAFETY: `when_over` shows it, and clears what has no value. Tasks see only what they are given to write, which
+        // whoever made it not fresh clears.
+        let (slab, is_fresh) = unsafe { ArrayMut::recycled_in(memory, len) }?;
         wire.pod(&SlabRef::of(&slab));
-        Ok(Self(Arc::new(Mutex::new(Slabs::Written(Some(slab))))))
+        Ok((Self(Arc::new(Mutex::new(Slabs::Written(Some(slab))))), is_fresh))
     }
 
     /// A slab in a file that is mapped to be written, from byte `offset` on.
@@ -152,7 +159,8 @@ impl<T: Pod + Send + Sync> Output<T> {
         Ok(Self(Arc::new(Mutex::new(Slabs::InFile(file, offset, len)))))
     }
 
-    /// The slab, once its job is over. Positions without a value hold arbitrary bytes.
+    /// The slab, once its job is over. In memory, positions without a value hold zeros: what an earlier job has left there is
+    /// nobody's to see.
     ///
     /// A job's outcome exists only when every worker has published its last value there (release; the engine's acquire
     /// came before the outcome), has left the job, or is dead: so nobody writes it any more.
@@ -171,13 +179,44 @@ impl<T: Pod + Send + Sync> Output<T> {
                 array.expect("in_file found the range in the segment, and it is aligned as .npy data are")
             }
             Slabs::Written(slab) => match slab.take() {
-                Some(slab) => slab.freeze(),
+                Some(mut slab) => {
+                    clear_missing(&mut slab, outcome);
+                    slab.freeze()
+                }
                 None => unreachable!("a slab that was taken is done"),
             },
         };
         *slabs = Slabs::Done(array.clone());
         array
     }
+}
+
+/// Writes zeros where a job has no value. Nothing is to do where it has all.
+fn clear_missing<T: Pod>(slab: &mut [T], outcome: &Outcome) {
+    let mut clear = |from: u64, to: u64| {
+        let end = slab.len();
+        let at = |position| usize::try_from(position).unwrap_or(end).min(end);
+        slab[at(from)..at(to.max(from))].fill(T::zeroed());
+    };
+    let mut next = 0;
+    for range in &outcome.finals {
+        clear(next, range.start);
+        next = range.end;
+    }
+    clear(next, outcome.positions);
+    for failure in &outcome.failures {
+        clear(
+            failure.position,
+            failure.position.saturating_add(failure.span.max(1)),
+        );
+    }
+}
+
+/// Room for elements, all of which the caller writes.
+pub(crate) fn unwritten<T: Pod>(memory: &Memory, len: usize) -> Result<ArrayMut<T>, Error> {
+    // SAFETY: as the caller promises.
+    let (array, _) = unsafe { ArrayMut::recycled_in(memory, len) }?;
+    Ok(array)
 }
 
 /// An array that a job changes in place.
