@@ -153,6 +153,9 @@ fn calls_that_a_filter_forbids() {
         ("mbind=EPERM", None),
         ("set_affinity=EPERM", None),
         ("get_affinity=EPERM", None),
+        ("pidfd_open=EPERM", None),
+        ("pidfd_send_signal=ENOSYS", None),
+        ("close_range=EPERM", None),
     ];
     for (denied, refused) in table {
         let Some(said) = run_denied(&[denied], &["sandbox"]) else {

@@ -203,8 +203,8 @@ fn proc_files() -> Finding {
     const WHAT: &str = "/proc";
     if fs::metadata("/proc/self/stat").is_err() {
         return Finding::ok(SECTION, WHAT, "not mounted").but(
-            Severity::Warning,
-            "mount it: without it limits, cores and threads cannot be told, and memory may run short without a word",
+            Severity::Failure,
+            "mount it: workers are started from there, and limits, cores and threads are read there",
         );
     }
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();

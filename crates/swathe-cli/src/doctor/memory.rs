@@ -49,7 +49,7 @@ fn arena() -> Finding {
     match counts_sizes && env::var_os(capacity::VARIABLE).is_none() {
         true => finding.but(
             Severity::Note,
-            "if this batch system counts virtual sizes (h_vmem, pvmem), set SWATHE_ARENA to a little more than the \
+            "if this batch system counts virtual sizes (h_vmem, vmem), set SWATHE_ARENA to a little more than the \
              arrays take, as SWATHE_ARENA=8G: it is counted once a process",
         ),
         false => finding,
