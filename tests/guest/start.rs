@@ -92,3 +92,22 @@ fn a_worker_executable_is_what_workers_are_started_from() {
     );
     assert!(text.contains("Builder::worker_executable"), "{text}");
 }
+
+/// System calls that a seccomp filter answers with an error, in the program and in all of its pool.
+#[test]
+fn denied_system_calls_are_done_without() {
+    let denied = |calls: &[&str], role: &[&str], right: &str| {
+        let mut sandbox = Command::new(env!("CARGO_BIN_EXE_deny"));
+        let text = Host::of(sandbox.args(calls).arg("--").arg(program()).args(role)).end();
+        // Not everybody may install a filter.
+        assert!(text == right || text.starts_with("skipped"), "{calls:?} {role:?}: {text}");
+    };
+    let handles = ["pidfd_open=EPERM", "pidfd_send_signal=ENOSYS", "close_range=EPERM"];
+    for call in handles {
+        denied(&[call], &["plain"], "works");
+    }
+    denied(&handles, &["plain"], "works");
+    denied(&handles, &["closed", "closed:012"], "");
+    denied(&handles, &["reaps-all"], "works");
+    denied(&handles, &["adopts"], "0");
+}
