@@ -589,7 +589,7 @@ mod tests {
     fn only_sealed_memory_files_are_looked_at() {
         let folder = Folder::new("memory");
         make_fifo(&folder.0.join("pipe"));
-        let named = fs::File::create(folder.0.join("file")).unwrap();
+        let named = File::create(folder.0.join("file")).unwrap();
         let sealed = crate::memfd::create("swathe-test", 4096).unwrap();
         let unsealed = crate::memfd::unsealed("swathe-test").unwrap();
         let opened = |fd: BorrowedFd<'_>| {

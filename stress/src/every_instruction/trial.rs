@@ -165,7 +165,7 @@ impl<'c> Stage<'c> {
                 if worker.elements == 0 {
                     match Tracee::attach(worker.pid) {
                         Ok(tracee) => return Ok(tracee),
-                        Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => {}
+                        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                         Err(error) => return Err(error),
                     }
                 } else {

@@ -30,7 +30,7 @@ const OF_HOSTS: u64 = 5 << 60;
 const LENGTH: std::ops::Range<u64> = 2..9;
 
 /// In such a program this runs its soak, prints the counts, and does not return. Call it on the first line of `main`.
-pub fn init() {
+pub(super) fn init() {
     let Ok(role) = env::var(ROLE) else { return };
     let words: Vec<u64> = role.split(' ').filter_map(|word| word.parse().ok()).collect();
     let &[parent, seed, seconds, kills] = words.as_slice() else {

@@ -33,7 +33,7 @@ const OF_PROGRAMS: u64 = 1 << 61;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// In such a program this runs jobs until it is killed, and does not return. Call it on the first line of `main`.
-pub fn init() {
+pub(super) fn init() {
     let Ok(role) = env::var(ROLE) else { return };
     let words: Vec<u64> = role.split(' ').filter_map(|word| word.parse().ok()).collect();
     if let &[parent, seed, number, kills] = words.as_slice()
