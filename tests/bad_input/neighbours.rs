@@ -310,5 +310,12 @@ fn a_group_with_little_memory() {
         ),
         "{hoard}"
     );
+    for words in [
+        "by the kernel for want of memory",
+        &path,
+        "together may have 96 MiB",
+    ] {
+        assert!(hoard.contains(words), "{words}: {hoard}");
+    }
     assert_eq!(of(&said, "afterwards"), "works");
 }

@@ -229,7 +229,7 @@ pub struct OomKills {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Counts {
     kills: u64,
-    /// How often each group was at its limit; of version 1, whether it ever was.
+    /// How often each group of version 2 was at its limit.
     limit_hits: Vec<u64>,
 }
 
@@ -268,7 +268,11 @@ impl OomKills {
             .groups
             .iter()
             .zip(hits)
-            .filter(|(_, (now, before))| now > before);
+            .filter(|(group, (now, before))| match group.version {
+                // It does not count how often.
+                Version::V1 => was_full(group),
+                Version::V2 => now > before,
+            });
         let group = full
             .filter_map(|(group, _)| Some((group.directory.clone(), limit_of(group)?)))
             .min_by_key(|(_, limit)| *limit);
@@ -289,11 +293,9 @@ impl Counts {
             Version::V1 => count_in(group, "memory.oom_control", "oom_kill"),
             Version::V2 => count_in(group, "memory.events", "oom_kill"),
         });
-        let limit_hits = groups.iter().map(|group| match group.version {
-            // Kernels of today no longer count in `memory.failcnt`; the most that was used is at the limit.
-            Version::V1 => u64::from(was_full(group)),
-            Version::V2 => count_in(group, "memory.events", "oom").unwrap_or(0),
-        });
+        let limit_hits = groups
+            .iter()
+            .map(|group| count_in(group, "memory.events", "oom").unwrap_or(0));
         Self {
             kills: kills.next().unwrap_or(0),
             limit_hits: limit_hits.collect(),
@@ -302,7 +304,7 @@ impl Counts {
 }
 
 /// Whether the most that a group of version 1 ever had is its limit, as far as the kernel tells them apart: each core takes
-/// 64 pages at once.
+/// 64 pages at once. (Kernels of today no longer count in `memory.failcnt`.)
 fn was_full(group: &Group) -> bool {
     let most = number(group, "memory.max_usage_in_bytes").unwrap_or(0);
     limit_of(group).is_some_and(|limit| most.saturating_add(1 << 20) >= limit)
@@ -424,10 +426,10 @@ mod tests {
             };
             made.write("memory.max", "67108864\n");
             made.write("memory.limit_in_bytes", "67108864\n");
-            tell(3, 5);
+            tell(4, 5); // it was full before, too
             let mut watch = OomKills::in_groups(vec![made.same(version), above.same(version)]);
             assert_eq!(watch.claim(), None);
-            tell(4, 7);
+            tell(5, 7);
             let kill = OomKill {
                 group: Some((made.0.directory.clone(), 64 << 20)),
             };
@@ -437,7 +439,7 @@ mod tests {
             assert!(kill.to_string().contains("together may have 64 MiB"), "{kill}");
             // A kill without a full group: the machine was full.
             made.write("memory.max_usage_in_bytes", "4096\n");
-            made.write(kills, "oom 4\noom_kill 8\n");
+            made.write(kills, "oom 5\noom_kill 8\n");
             assert_eq!(watch.claim(), Some(OomKill { group: None }));
         }
     }

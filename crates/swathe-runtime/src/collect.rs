@@ -81,7 +81,9 @@ pub(crate) fn push_record(record: &Record, heap: &mut WorkerHeap, cell: &JobCell
         word.store(value, Ordering::Relaxed);
     }
     bytes::write(&words[HEAD..], text);
-    cell.push_failure(link_to(span.offset), |next| words[0].store(next, Ordering::Relaxed));
+    cell.push_failure(link_to(span.offset), |next| {
+        words[0].store(next, Ordering::Relaxed)
+    });
     Ok(())
 }
 

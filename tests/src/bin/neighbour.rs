@@ -338,8 +338,10 @@ fn cgroup(directory: &Path) {
         }
         x
     };
+    // The parent has more than its workers, and lives.
+    let held = Array::from_fn(5 << 20, |i| i as u64).expect("that much is there");
     say("a hoard", pool.map(hoard, 0..100));
     say("afterwards", pool.map(|x: u64| x, 0..100));
-    drop(pool);
+    drop((pool, held));
     assert_alone();
 }
