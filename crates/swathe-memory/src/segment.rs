@@ -354,11 +354,13 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
+        // A forked child has no say. It takes no lock either, which another thread of its parent may have held.
+        if self.mapped_by != process::id() {
+            return;
+        }
         registry::forget(self.id);
-        // In words, because closing the descriptor is not enough: workers have it too. A forked child has no say.
-        if let Some(file) = &self.locked
-            && self.mapped_by == process::id()
-        {
+        // In words, because closing the descriptor is not enough: workers have it too.
+        if let Some(file) = &self.locked {
             let _ = file.unlock();
         }
     }

@@ -30,7 +30,6 @@ pub(crate) fn run(core: &Arc<Core>) {
         tracing::error!("the thread that ends jobs panicked; it goes on");
         thread::sleep(REST);
     }
-    core.state.sides.end();
 }
 
 fn attend(core: &Arc<Core>) {

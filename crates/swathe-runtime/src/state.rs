@@ -100,7 +100,7 @@ impl Core {
         let Some(reading) = job.inner.lock().unread.take() else {
             return job.is_over();
         };
-        let read = job.read(self, reading);
+        let read = job.read_somehow(self, reading);
         self.state.lock_for(job).settle(self, job, read);
         job.is_over()
     }
@@ -551,6 +551,15 @@ impl JobState {
         let (chunks, failures) = QUICK;
         let known = inner.lost.len() + inner.failures.len() + inner.redo.len();
         self.terms.chunks <= chunks && failed + known as u64 <= failures
+    }
+
+    /// As [`read`](Self::read). Even if a fault of ours is in the way, the job comes to an end.
+    fn read_somehow(&self, core: &Core, reading: Reading) -> Read {
+        contain("reading a job", || self.read(core, reading)).unwrap_or_else(|| {
+            let end =
+                End::Broken("what the job has brought could not be read: Swathe has a fault".to_owned());
+            Read::Over(self.nothing(end, core))
+        })
     }
 
     /// What the round in work has brought is added to what the others have. If there is another, it is laid out;
@@ -1080,7 +1089,7 @@ impl State {
         let failed = cell.failed.load(Ordering::Relaxed);
         job.inner.lock().reading = true;
         if job.is_quick(failed) {
-            let read = job.read(core, reading);
+            let read = job.read_somehow(core, reading);
             return self.settle(core, job, read);
         }
         job.inner.lock().unread = Some(reading);

@@ -166,6 +166,7 @@ impl Supervisor {
         if let Err(payload) = ran {
             self.end_after_panic(payload);
         }
+        self.core.state.sides.end();
         // What the workers' setup refers to is a user's.
         contain("a destructor of what an initializer has kept", || drop(self));
     }
