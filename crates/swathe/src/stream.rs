@@ -41,6 +41,7 @@ impl<W: Parameters> Stream<'_, W> {
         R: Rows<KR>,
         N: Finish<F::Output, Value: Datum<K>>,
     {
+        self.engine.check()?;
         let memory = self.engine.memory();
         let len = rows.len();
         let mut lowered = R::lower_rows(rows, memory)?;
