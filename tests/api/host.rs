@@ -691,3 +691,25 @@ fn a_job_that_finds_no_memory_for_its_failures_ends_alone() -> Result<()> {
     );
     Ok(())
 }
+
+/// Nothing that it gave is lost.
+#[test]
+fn the_input_of_a_stream_may_panic_when_it_is_dropped() -> Result<()> {
+    struct Input(u64);
+    impl Iterator for Input {
+        type Item = u64;
+        fn next(&mut self) -> Option<u64> {
+            self.0 += 1;
+            (self.0 <= 10).then_some(self.0)
+        }
+    }
+    impl Drop for Input {
+        fn drop(&mut self) {
+            panic!("an input's own fault");
+        }
+    }
+    let pool = pool(2);
+    let all: std::result::Result<Vec<u64>, _> = pool.imap(next, Input(0)).collect();
+    assert_eq!(all.map_err(Error::from)?, Vec::from_iter(2..12));
+    Ok(())
+}

@@ -215,11 +215,11 @@ impl Failures {
         };
         let mut found = found;
         found.retain(|failure| picked(failure).is_ok());
-        let mut before = std::mem::take(&mut self.0).into_iter().peekable();
+        let before = std::mem::take(&mut self.0);
         let mut found = found.into_iter().peekable();
         let mut numbers = round.picks.iter().enumerate().peekable();
         // Everything ascends. What was not run again has failed as it had.
-        while let Some(old) = before.next() {
+        for old in before {
             while found.peek().is_some_and(|new| new.position < old.position) {
                 self.0.extend(found.next());
             }

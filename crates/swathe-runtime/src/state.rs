@@ -40,6 +40,8 @@ const LEAVING_SPINS: usize = 64;
 pub(crate) const STOP_GRACE: Duration = Duration::from_millis(100);
 /// A job with more chunks, or more failures, is not read with the lock held.
 const QUICK: (u64, u64) = (1 << 13, 16);
+/// Bytes of inputs and output that are let go on a thread of their own.
+const MUCH: u64 = 16 << 20;
 
 /// What a pool does for whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,8 +223,9 @@ impl Drop for Locked<'_> {
         let (left, unread) = (std::mem::take(&mut guard.left), std::mem::take(&mut guard.unread));
         drop(guard);
         for left in left {
-            // Values of users, some other caller's: it may hold locks that their destructors want.
-            if left.lends && !self.is_mine(&left.job) {
+            // Values of users, of some other caller's job: this one may hold locks that their destructors want. Nor is it to
+            // wait for the system, which takes long to take much memory back.
+            if (left.lends || left.job.bytes > MUCH) && !self.is_mine(&left.job) {
                 self.lock.sides.drops.push(move || drop(left));
             } else {
                 contain("a destructor of what a job has kept", || drop(left));

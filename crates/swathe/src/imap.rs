@@ -8,7 +8,7 @@ use std::{
     vec,
 };
 
-use swathe_runtime::{Arrival, EngineError, JobHandle, Outcome};
+use swathe_runtime::{Arrival, EngineError, JobHandle, Outcome, user_code::contain};
 
 use crate::{Error, Result, Status, error::ItemError, input::pull_many};
 
@@ -252,7 +252,7 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
         let flying: usize = self.flight.iter().map(Flight::len).sum();
         let first = self.position.saturating_sub(flying as u64);
         self.flight.clear();
-        self.input = None;
+        self.end_input();
         self.last = Some(ItemError::without_worker(
             first,
             Status::NotRun,
@@ -310,6 +310,12 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
         }
     }
 
+    /// A panic of its destructor must not take with it what was taken from it.
+    fn end_input(&mut self) {
+        let input = self.input.take();
+        contain("a destructor of a stream's input", || drop(input));
+    }
+
     fn has_room(&self) -> bool {
         if self.input.is_none() {
             return false;
@@ -356,14 +362,14 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
             match pull_many(input, &mut items, count) {
                 Ok(true) => {}
                 Ok(false) => {
-                    self.input = None;
+                    self.end_input();
                     break;
                 }
                 Err(message) => {
                     let position = self.position + items.len() as u64;
                     let message = format!("the input's iterator panicked: {message}");
                     self.last = Some(ItemError::without_worker(position, Status::Failed, message));
-                    self.input = None;
+                    self.end_input();
                     break;
                 }
             }
@@ -390,7 +396,7 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
                     |position| ItemError::without_worker(position, Status::NotRun, error.to_string());
                 if matches!(error, Error::Engine(_)) {
                     // There is no pool any more: one error says so, and the stream ends.
-                    self.input = None;
+                    self.end_input();
                     self.last = Some(refused(first));
                 } else {
                     let all = (first..first + len).map(|at| Err(refused(at)));
