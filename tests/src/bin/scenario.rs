@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use swathe::{Pool, Result};
+use swathe::{ArrayMut, Context, Error, Pool, Result, Status};
 
 fn main() -> Result<()> {
     swathe::init();
@@ -21,6 +21,7 @@ fn main() -> Result<()> {
         Some("little_address_space") => little_address_space(),
         Some("resume") => resume(),
         Some("no_room") => no_room(),
+        Some("panics") => panics(),
         other => panic!("no scenario is called {other:?}"),
     }
 }
@@ -298,5 +299,76 @@ fn no_room() -> Result<()> {
         std::fs::read_dir(directory()).map(Iterator::count).ok()
     );
     println!("small: {:?}", pool.batch().output_file(&path).map(double, 0..3)?);
+    Ok(())
+}
+
+/// Panics that abort (the profile `abort`) cost a worker each and are panics, as where they unwind.
+fn panics() -> Result<()> {
+    fn odd(x: u64) -> u64 {
+        assert!(x % 2 == 1, "even {x}");
+        x
+    }
+    fn shy(context: &Context, x: u64) -> String {
+        assert!(x % 50 != 0 || context.attempt() == 2, "not yet");
+        x.to_string()
+    }
+    let budget = |deaths| {
+        Pool::builder()
+            .processes(2)
+            .restart_budget(deaths, Duration::from_secs(60))
+    };
+    let pool = budget(0).build()?;
+    let partial = pool.batch().collect_errors().map(odd, 0..1000)?;
+    assert_eq!(partial.why_stopped(), None);
+    for i in 0..1000 {
+        assert_eq!(
+            partial.value(i as usize)?,
+            (i % 2 == 1).then_some(i),
+            "position {i}"
+        );
+    }
+    for failure in partial.failures() {
+        let text = format!("even {}, at ", failure.position());
+        assert_eq!(
+            (failure.status(), failure.attempts()),
+            (Status::Panicked, 1),
+            "{failure}"
+        );
+        assert!(failure.message().starts_with(&text), "{failure}");
+    }
+    let texts = pool.batch().retries(1).map(shy, 0..1000)?;
+    assert!(
+        texts
+            .iter()
+            .zip(0..)
+            .all(|(text, x): (String, u64)| text == x.to_string())
+    );
+    let grown = |x: u64| {
+        if x == 500 {
+            panic!("five hundred")
+        } else {
+            x + 1000
+        }
+    };
+    let Err(Error::Job(error)) = pool.map_in_place(grown, ArrayMut::from_range(0..1000u64)?) else {
+        panic!("one must fail")
+    };
+    let partial = error
+        .into_partial::<ArrayMut<u64>>()
+        .expect("the array comes back");
+    for i in (0..1000).filter(|i| *i != 500) {
+        assert_eq!(partial.value(i)?, Some(1000 + i as u64), "position {i}");
+    }
+    assert_eq!(partial.status(500), Status::Panicked);
+    let pool = Pool::builder()
+        .processes(1)
+        .initializer(|| assert!(cfg!(miri), "no plan"), ())
+        .build()?;
+    let error = pool.map(odd, [1]).unwrap_err().to_string();
+    assert!(error.contains("last with: it panicked: no plan, at "), "{error}");
+    println!(
+        "panics that {} are panics",
+        if cfg!(panic = "abort") { "abort" } else { "unwind" }
+    );
     Ok(())
 }
