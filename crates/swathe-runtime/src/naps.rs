@@ -102,3 +102,52 @@ fn is_to_be_ended(core: &Core, job: &JobState, key: JobKey) -> bool {
     let is_over = matches!(phase, JobPhase::Complete | JobPhase::Stopped) && !job.is_in_hand();
     job.is_over() || (is_over && !core.control.anyone_at(key))
 }
+
+#[cfg(all(test, feature = "chaos"))]
+mod tests {
+    use swathe_protocol::Descriptor;
+
+    use super::*;
+
+    /// Two workers that sleep.
+    fn asleep() -> Control {
+        let control = Control::create(2).expect("a small segment can be made");
+        control.header.used_slots.store(2, Ordering::Relaxed);
+        control.parks.iter().for_each(ParkWord::prepare);
+        control
+    }
+
+    fn rescued_by(control: &Control) -> u32 {
+        of_worker(control, 0);
+        control.header.rescued.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn a_nap_is_counted_if_nobody_has_rung() {
+        let control = asleep();
+        assert_eq!(rescued_by(&control), 0, "there is nothing to do");
+        control.slots[0].order.give(Order::Retire);
+        assert_eq!(rescued_by(&control), 1, "an order");
+        control.wake(0);
+        assert_eq!(rescued_by(&control), 1, "it was rung for");
+
+        let control = asleep();
+        let run = Descriptor {
+            job: JobKey::new(0, 1),
+            epoch: 0,
+            first: 0,
+            chunks: 1,
+            careful: false,
+        };
+        control.push(run).expect("there is room");
+        assert_eq!(rescued_by(&control), 1, "a run");
+        control.wake(1);
+        assert_eq!(rescued_by(&control), 1, "the other one is awake");
+        control.vacate(1);
+        assert_eq!(rescued_by(&control), 2, "it is gone");
+
+        let control = asleep();
+        control.header.shutdown.store(1, Ordering::Relaxed);
+        assert_eq!(rescued_by(&control), 1, "a shutdown");
+    }
+}

@@ -4,6 +4,7 @@
 mod common;
 
 use std::{
+    os::unix::fs::FileExt,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -12,6 +13,7 @@ use std::{
 };
 
 use common::*;
+use swathe_protocol::{Header, JobCell, RingCell, RingEnds, WorkerSlot};
 use swathe_runtime::{Call, Chunking, End, EngineError};
 
 fn square(call: &mut Call<'_>) {
@@ -193,12 +195,89 @@ fn play_the_parent() -> ! {
     unreachable!("the task sleeps longer than the test runs");
 }
 
+/// Changes a word of this worker's control segment, as C code may that has lost its way: so many bytes from its start.
+fn overwrite(offset: impl Fn(&dyn Fn(u64) -> u64) -> u64, change: impl Fn(u64) -> u64) {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let line = maps.lines().find(|line| line.contains("swathe-control")).unwrap();
+    let base = u64::from_str_radix(line.split('-').next().unwrap(), 16).unwrap();
+    let memory = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/proc/self/mem")
+        .unwrap();
+    let read = |at: u64| {
+        let mut word = [0; 8];
+        memory.read_exact_at(&mut word, base + at).unwrap();
+        u64::from_le_bytes(word)
+    };
+    let at = offset(&read);
+    memory
+        .write_all_at(&change(read(at)).to_le_bytes(), base + at)
+        .unwrap();
+}
+
+const ENDS: u64 = size_of::<Header>() as u64;
+
+/// Overwrites the head of the ring.
+fn wild_in_the_ring(call: &mut Call<'_>) {
+    square_unless(call, |i| {
+        if i % 100 == 7 {
+            overwrite(|_| ENDS, |head| head.wrapping_add(1 << 40));
+        }
+    });
+}
+
+/// Makes every job look complete.
+fn wild_at_the_gate(call: &mut Call<'_>) {
+    let open_gate = |read: &dyn Fn(u64) -> u64| {
+        let slots = read(8) & 0xffff_ffff;
+        let line = |bytes: u64| bytes.next_multiple_of(128);
+        let ring = line(ENDS + size_of::<RingEnds>() as u64 + 1024 * size_of::<RingCell>() as u64);
+        let jobs = line(ring + slots * size_of::<WorkerSlot>() as u64 + slots * 4);
+        let cells = (0..256).map(|cell| jobs + cell * size_of::<JobCell>() as u64);
+        let open = cells.into_iter().find(|gate| read(*gate) & 0xff == 1);
+        open.unwrap_or(jobs)
+    };
+    square_unless(call, |i| {
+        if i % 100 == 7 {
+            overwrite(open_gate, |gate| match gate & 0xff {
+                1 => gate & !0xff | 3,
+                _ => gate,
+            });
+        }
+    });
+}
+
+fn squares(engine: &swathe_runtime::Engine) {
+    let (job, slab) = job(engine, square, 100);
+    let handle = engine.submit(job).unwrap();
+    wait(engine, &handle);
+    check(&slab, true);
+}
+
+fn what_a_worker_overwrites_is_not_believed() {
+    let engine = pool(2);
+    for task in [wild_in_the_ring as swathe_runtime::Trampoline, wild_at_the_gate] {
+        for chunk in [1, 5, 300] {
+            let (mut job, slab) = job(&engine, task, 300);
+            job.chunking = Chunking::Size(chunk);
+            let handle = engine.submit(job).unwrap();
+            wait(&engine, &handle);
+            let outcome = handle.outcome().unwrap();
+            assert_eq!((&outcome.end, outcome.failures.len()), (&End::Complete, 0));
+            check(&slab, false);
+            // And the pool goes on as if nothing had been.
+            squares(&engine);
+        }
+    }
+}
+
 fn main() {
     swathe_runtime::init();
     if std::env::var_os("SWATHE_TEST_PARENT").is_some() {
         play_the_parent();
     }
-    let tests: [(&str, fn()); 7] = [
+    let tests: [(&str, fn()); 8] = [
         (
             "the_zygote_is_killed_and_the_job_ends_right",
             the_zygote_is_killed_and_the_job_ends_right,
@@ -219,6 +298,10 @@ fn main() {
         (
             "cancelled_and_terminated_jobs_end",
             cancelled_and_terminated_jobs_end,
+        ),
+        (
+            "what_a_worker_overwrites_is_not_believed",
+            what_a_worker_overwrites_is_not_believed,
         ),
         (
             "a_killed_parent_leaves_no_process",
