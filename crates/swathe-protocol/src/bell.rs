@@ -94,6 +94,46 @@ pub fn publish_fence() {
     fence(Ordering::SeqCst);
 }
 
+/// Where any number of processes wait for something that comes again and again, as the users of a queue do; two words. How
+/// often the bell was rung, on which sleepers sleep, and whether somebody may be asleep.
+///
+/// The second is only a hint and heals by itself: whoever rings clears it, whoever goes to sleep sets it. A sleeper that
+/// is killed leaves it set, which costs the next ringer one system call; a ringer that is killed between clearing and
+/// ringing lets sleepers sleep until the next ring, or until they look again by themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct DoorbellView<'a> {
+    /// The word to wait on.
+    pub rung: &'a AtomicU32,
+    /// The hint.
+    pub asleep: &'a AtomicU32,
+}
+
+impl DoorbellView<'_> {
+    /// After a change. `true`: a futex wake of all who sleep on `rung` is owed. No write while nobody sleeps.
+    #[must_use]
+    pub fn ring(&self) -> bool {
+        // SYNC doorbell: either the sleeper, looking again after its fence, sees the change before this one, or its
+        // announcement is seen here.
+        fence(Ordering::SeqCst);
+        let owed = self.asleep.load(Ordering::Relaxed) != 0 && self.asleep.swap(0, Ordering::AcqRel) != 0;
+        if owed {
+            self.rung.fetch_add(1, Ordering::Release);
+        }
+        owed
+    }
+
+    /// Before sleeping: the caller looks once more for a change, and then waits while `rung` is what this returned.
+    #[must_use]
+    pub fn announce(&self) -> u32 {
+        // Read before the announcement: a ring that answers the announcement makes the number stale.
+        let heard = self.rung.load(Ordering::Acquire);
+        self.asleep.store(1, Ordering::Relaxed);
+        // SYNC doorbell: see `ring`.
+        fence(Ordering::SeqCst);
+        heard
+    }
+}
+
 /// Where any number of threads of the parent wait for something. It does not say whether that has happened: who waits
 /// looks there. So who makes it happen writes nothing here while nobody sleeps, and may ring late, or once too often.
 ///

@@ -22,7 +22,7 @@ pub mod status;
 pub mod sync;
 pub mod tally;
 
-pub use bell::{Bell, ParkWord, ParkWordState};
+pub use bell::{Bell, DoorbellView, ParkWord, ParkWordState};
 pub use header::Header;
 pub use job::{Gate, GateState, JobCell, JobKey, JobPhase, JobTerms};
 pub use lane::{Hand, Lane, Span};

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use futex::Futex;
 use loom::thread;
 use swathe_protocol::{
-    Bell, Descriptor, GateState, JobCell, JobKey, JobPhase, ParkWord, RingCell, RingEnds, RingView,
-    WorkerSlot,
+    Bell, Descriptor, DoorbellView, GateState, JobCell, JobKey, JobPhase, ParkWord, RingCell, RingEnds,
+    RingView, WorkerSlot,
     bell::publish_fence,
     sync::{
-        AtomicU64,
-        Ordering::{Acquire, Release},
+        AtomicU32, AtomicU64,
+        Ordering::{AcqRel, Acquire, Relaxed, Release},
         mortal::{dies_before, explore, explore_deaths},
     },
 };
@@ -169,6 +169,63 @@ fn who_waits_for_a_stopped_job_hears_the_last_to_leave_it() {
             }
         }
         worker.join().unwrap();
+    });
+}
+
+/// Two who wait for an item each, as the users of a queue do.
+#[test]
+fn everybody_who_waits_for_an_item_hears_the_doorbell() {
+    #[derive(Default)]
+    struct Door {
+        rung: AtomicU32,
+        asleep: AtomicU32,
+        futex: Futex,
+        items: AtomicU64,
+    }
+    impl Door {
+        fn bell(&self) -> DoorbellView<'_> {
+            DoorbellView {
+                rung: &self.rung,
+                asleep: &self.asleep,
+            }
+        }
+
+        fn take(&self) -> bool {
+            let items = self.items.load(Acquire);
+            items > 0
+                && self
+                    .items
+                    .compare_exchange(items, items - 1, AcqRel, Relaxed)
+                    .is_ok()
+        }
+
+        fn get(&self) {
+            while !self.take() {
+                let heard = self.bell().announce();
+                if self.items.load(Acquire) == 0 {
+                    self.futex.wait(&self.rung, heard);
+                }
+            }
+        }
+
+        fn put(&self) {
+            self.items.fetch_add(1, AcqRel);
+            if self.bell().ring() {
+                self.futex.wake(&self.rung);
+            }
+        }
+    }
+    explore(2, || {
+        let door = Arc::new(Door::default());
+        let getters = [(); 2].map(|()| {
+            let door = Arc::clone(&door);
+            thread::spawn(move || door.get())
+        });
+        door.put();
+        door.put();
+        for getter in getters {
+            getter.join().unwrap();
+        }
     });
 }
 

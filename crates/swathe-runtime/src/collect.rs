@@ -82,7 +82,7 @@ pub(crate) fn push_record(record: &Record, heap: &mut WorkerHeap, cell: &JobCell
     }
     bytes::write(&words[HEAD..], text);
     cell.push_failure(link_to(span.offset), |next| {
-        words[0].store(next, Ordering::Relaxed)
+        words[0].store(next, Ordering::Relaxed);
     });
     Ok(())
 }

@@ -1104,9 +1104,11 @@ impl State {
     /// Whether a job says that it is over and is not: somebody wrote where it should not. It is rebuilt.
     fn doubts(&mut self, core: &Core, job: &JobState, key: JobKey, seen: GateState) -> bool {
         let cell = &core.control.jobs[key.index as usize];
+        if seen.phase == JobPhase::Complete && cell.is_vouched(seen) {
+            return false; // As nearly always.
+        }
         let round = job.round();
         let is_over = match seen.phase {
-            JobPhase::Complete if cell.is_vouched(seen) => true,
             // After a death it usually is as it says.
             JobPhase::Complete => collect::unfinished(round.status(), round.terms.tag()).is_empty(),
             JobPhase::Stopped => round.terms.has(JobTerms::FAIL_FAST) || job.inner.lock().ending.is_some(),
