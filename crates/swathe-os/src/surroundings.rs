@@ -92,13 +92,22 @@ impl Surroundings {
         }
     }
 
+    /// One bit a core: a machine may have thousands, and a message is short.
+    fn core_bits(&self) -> Vec<u64> {
+        let mut bits = vec![0; self.cores.iter().max().map_or(0, |last| last / 64 + 1)];
+        for core in &self.cores {
+            bits[core / 64] |= 1 << (core % 64);
+        }
+        bits
+    }
+
     /// As bytes, for another process of this program.
     pub fn encode(&self) -> Vec<u8> {
         let limits = self.limits.iter().flat_map(|(soft, hard)| [*soft, *hard]);
         let words = [self.umask.map_or(UNKNOWN, u64::from), self.nice as u64]
             .into_iter()
             .chain(limits.map(|limit| limit.unwrap_or(NO_LIMIT)))
-            .chain(self.cores.iter().map(|core| *core as u64));
+            .chain(self.core_bits());
         words.flat_map(u64::to_le_bytes).collect()
     }
 
@@ -118,7 +127,14 @@ impl Surroundings {
             limits: (0..LIMITS.len())
                 .map(|_| Some((limit(words.next()?), limit(words.next()?))))
                 .collect::<Option<_>>()?,
-            cores: words.map(|word| word as usize).collect(),
+            cores: words
+                .enumerate()
+                .flat_map(|(at, word)| {
+                    (0..64)
+                        .filter(move |bit| word & 1 << bit != 0)
+                        .map(move |bit| 64 * at + bit)
+                })
+                .collect(),
         })
     }
 }
@@ -166,6 +182,13 @@ mod tests {
     fn what_is_recorded_survives_the_message() {
         let here = Surroundings::of_this_process();
         assert!(!here.cores.is_empty() && here.umask.is_some());
+        let wide = Surroundings {
+            cores: (0..8192).step_by(3).collect(),
+            ..here.clone()
+        };
+        let bytes = wide.encode();
+        assert!(bytes.len() < 2000);
+        assert_eq!(Surroundings::decode(&bytes), Some(wide));
         let bytes = here.encode();
         assert_eq!(Surroundings::decode(&bytes), Some(here));
         assert_eq!(Surroundings::decode(&bytes[..8]), None);

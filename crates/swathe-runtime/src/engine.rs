@@ -99,7 +99,6 @@ const LOOK_AROUND: Duration = Duration::from_millis(200);
 /// Bytes of texts that the failures of one job may have, and the part of its memory that they may take.
 const TEXTS: (u64, u64) = (64 << 20, 8);
 
-
 /// A pool of processes for untyped jobs. A cheap clone; the pool is terminated when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Engine(Arc<Owner>);

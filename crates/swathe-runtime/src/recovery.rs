@@ -13,8 +13,7 @@ use std::{
 use swathe_os::process::{ExitCause, monotonic_ns};
 use swathe_protocol::{
     ChunkStatus, Hand, JobCell, JobKey, JobPhase, JobTerms, Order, PanickedAt, SlotPhase, Span, Strip,
-    WorkerSlot,
-    slot::LAST_WORDS,
+    WorkerSlot, slot::LAST_WORDS,
 };
 
 use crate::{

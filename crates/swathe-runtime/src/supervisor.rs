@@ -417,7 +417,9 @@ impl Supervisor {
     pub(crate) fn next_start(&self) -> Option<Instant> {
         let wanted = self.stopping.is_none() && !self.draining;
         let waits = self.zygote.is_none() || self.processes.iter().any(Option::is_none);
-        self.backoff.next().filter(|_| wanted && waits)
+        // What was due has just been tried.
+        let next = self.backoff.next().filter(|next| *next > Instant::now());
+        next.filter(|_| wanted && waits)
     }
 
     /// Gives whether an order is under way.

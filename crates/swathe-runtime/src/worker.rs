@@ -25,8 +25,7 @@ use crate::{
     fault::{self, Chaos, Injection, Point},
     heap::{ParentLine, WorkerHeap},
     mow::Mowing,
-    naps,
-    panics,
+    naps, panics,
     task::{ExitHook, Setup, SetupCall, WorkerFacts},
     wire::{Kind, Message},
 };

@@ -61,7 +61,7 @@ pub fn init() {
             eprintln!("swathe: this process starts no workers for whoever started it: {why}");
             1
         }
-        Caller::Parent => match serve() {
+        Caller::Parent(id) => match serve(id) {
             Ok(()) => 0,
             Err(e) => {
                 eprintln!("swathe: the process that starts workers cannot go on: {e}");
@@ -82,7 +82,7 @@ enum Caller {
     /// Not a pool: the marker was left over in the environment.
     Nobody,
     /// The process that greets.
-    Parent,
+    Parent(u32),
     /// A pool's process that is gone already.
     Gone,
     /// Somebody who has no right to it.
@@ -108,7 +108,7 @@ fn caller(named: u32) -> Caller {
     if peer.pid != parent {
         return Caller::Gone;
     }
-    Caller::Parent
+    Caller::Parent(parent)
 }
 
 /// The first acts of a process that a pool has started, when nothing of the program has run and no descriptor has an owner.
@@ -158,6 +158,7 @@ struct Zygote {
     socket: Socket,
     parent: Option<Pidfd>,
     parent_id: u32,
+    id: u32,
     children: Vec<Child>,
     stopping: Option<Instant>,
     /// How to start a worker where forking is not allowed.
@@ -179,12 +180,11 @@ enum Turn {
     Worker(Place),
 }
 
-fn serve() -> io::Result<()> {
+fn serve(parent_id: u32) -> io::Result<()> {
     // Signals first: they are blocked since the start, and some may be waiting.
     signals::reset();
     signals::leave_group_signals_to_parent();
     let socket = begin::only_socket()?;
-    let parent_id = process::parent_pid();
     process::remove_variable(MARKER);
     let other = |text: String| io::Error::other(text);
     let Some(mut hello) = Message::receive(&socket)? else {
@@ -237,6 +237,8 @@ fn serve() -> io::Result<()> {
         socket,
         parent: last.map(Pidfd::from),
         parent_id,
+        // A worker learns it from here: if it asked who its parent is, the zygote might be gone by then.
+        id: std::process::id(),
         children: Vec::new(),
         stopping: None,
         program,
@@ -304,13 +306,16 @@ impl Zygote {
                     return Ok(());
                 }
                 Ok(Turn::Worker(place)) => {
-                    let zygote = process::parent_pid();
                     // A worker must not hold the zygote's descriptors: they would hide the zygote's death.
                     let Self {
-                        plan, socket, parent, ..
+                        plan,
+                        socket,
+                        parent,
+                        id,
+                        ..
                     } = self;
                     drop((socket, parent));
-                    become_worker(plan, place, zygote);
+                    become_worker(plan, place, id);
                 }
                 Err(e) => {
                     self.kill_all();
