@@ -98,9 +98,109 @@ pub trait Element: Pod + WritableElement + private::Element {
     const ELEMENT_TYPE: ElementType;
 }
 
+/// What one element of an output file can be: a number that a `.npy` file holds ([`Element`]), an array of such things, or a
+/// struct of them (`swathe::npy_fields!`).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an element of an output file",
+    note = "it can be a number (`swathe::Element`), an array of numbers such as `[f64; 3]`, or a plain struct of these, which \
+            `swathe::npy_fields!` describes"
+)]
+pub trait OutputElement: Pod + Send + Sync {
+    /// The type as the file's header names it.
+    #[doc(hidden)]
+    fn dtype() -> Dtype;
+}
+
+/// The type of an element: of a number or of fields, and how many of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dtype {
+    kind: Kind,
+    /// Lengths of the axes that an element has by itself.
+    shape: Vec<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    Number(ElementType),
+    Fields(Vec<(&'static str, Dtype)>),
+}
+
+impl Dtype {
+    /// Of a struct with these fields, without gaps between them.
+    pub fn of_fields(fields: Vec<(&'static str, Dtype)>) -> Dtype {
+        Dtype {
+            kind: Kind::Fields(fields),
+            shape: Vec::new(),
+        }
+    }
+
+    /// Lengths of the axes that an element has by itself.
+    pub(crate) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// NumPy's literal for the type, but for its axes.
+    pub(crate) fn descr(&self) -> String {
+        match &self.kind {
+            Kind::Number(number) => format!("'{}'", number.native_descr()),
+            Kind::Fields(fields) => {
+                let field = |(name, dtype): &(&str, Dtype)| {
+                    let axes: String = dtype.shape.iter().map(|length| format!("{length},")).collect();
+                    let axes = if axes.is_empty() {
+                        axes
+                    } else {
+                        format!(", ({axes})")
+                    };
+                    format!("('{}', {}{axes})", name.trim_start_matches("r#"), dtype.descr())
+                };
+                let fields: Vec<String> = fields.iter().map(field).collect();
+                format!("[{}]", fields.join(", "))
+            }
+        }
+    }
+}
+
+/// As Rust writes it.
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shape.iter().try_for_each(|_| f.write_str("["))?;
+        match &self.kind {
+            Kind::Number(number) => write!(f, "{number}")?,
+            Kind::Fields(fields) => {
+                let fields: Vec<String> = fields
+                    .iter()
+                    .map(|(name, dtype)| format!("{name}: {dtype}"))
+                    .collect();
+                write!(f, "{{ {} }}", fields.join(", "))?;
+            }
+        }
+        self.shape
+            .iter()
+            .rev()
+            .try_for_each(|length| write!(f, "; {length}]"))
+    }
+}
+
+impl<T: OutputElement, const N: usize> OutputElement for [T; N] {
+    fn dtype() -> Dtype {
+        let mut dtype = T::dtype();
+        dtype.shape.insert(0, N);
+        dtype
+    }
+}
+
 macro_rules! elements {
     ($($element:ty: $kind:literal),*) => {$(
         impl private::Element for $element {}
+
+        impl OutputElement for $element {
+            fn dtype() -> Dtype {
+                Dtype {
+                    kind: Kind::Number(Self::ELEMENT_TYPE),
+                    shape: Vec::new(),
+                }
+            }
+        }
 
         impl Element for $element {
             const ELEMENT_TYPE: ElementType = ElementType { kind: $kind, size: size_of::<$element>() };
@@ -146,6 +246,19 @@ mod tests {
         ] {
             assert_eq!(ElementType::parse(unknown), None, "{unknown}");
         }
+    }
+
+    #[test]
+    fn types_of_several_numbers_are_numpys() {
+        let dtype = <[[f64; 3]; 2]>::dtype();
+        assert_eq!(dtype.shape(), [2, 3]);
+        assert_eq!(
+            (dtype.descr().as_str(), dtype.to_string().as_str()),
+            ("'<f8'", "[[f64; 3]; 2]")
+        );
+        let fields = Dtype::of_fields(vec![("time", f64::dtype()), ("r#in", <[u8; 4]>::dtype())]);
+        assert_eq!(fields.descr(), "[('time', '<f8'), ('in', '|u1', (4,))]");
+        assert_eq!(fields.to_string(), "{ time: f64, r#in: [u8; 4] }");
     }
 
     #[test]

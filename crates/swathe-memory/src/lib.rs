@@ -37,7 +37,7 @@ pub use arena::{Block, Memory, MemoryStats};
 pub use array::Array;
 pub use array_mut::ArrayMut;
 pub use array_ref::{ArchivedArray, ArrayRef};
-pub use element::{Element, Integer};
+pub use element::{Dtype, Element, Integer, OutputElement};
 pub use error::MemoryError;
 pub use npy::{NpyInfo, npy_header, npy_info};
 pub use overlay::{Overlay, Shared, SharedSlice};

@@ -17,7 +17,7 @@ use swathe_os::text::quoted;
 use crate::arena::Memory;
 use crate::array::Array;
 use crate::array_mut::ArrayMut;
-use crate::element::{Element, ElementType};
+use crate::element::{Element, ElementType, OutputElement};
 use crate::error::{MemoryError, Size};
 use crate::segment::Segment;
 use crate::shape::Shape;
@@ -57,10 +57,11 @@ pub fn npy_info(path: impl AsRef<Path>) -> Result<NpyInfo, MemoryError> {
     })
 }
 
-/// The header of a `.npy` file that holds an array of `T`s with this shape, at most 8 axes. The data follow in C order
-/// and in this machine's byte order; they start at a multiple of 64 bytes.
-pub fn npy_header<T: Element>(shape: &[usize]) -> Vec<u8> {
-    header::bytes(&T::ELEMENT_TYPE.native_descr(), shape)
+/// The header of a `.npy` file that holds so many elements of this type, each with its own axes behind the first. The data
+/// follow in C order and in this machine's byte order; they start at a multiple of 64 bytes.
+pub fn npy_header<T: OutputElement>(count: usize) -> Vec<u8> {
+    let dtype = T::dtype();
+    header::bytes(&dtype.descr(), &[&[count], dtype.shape()].concat())
 }
 
 impl<T: Element> Array<T> {

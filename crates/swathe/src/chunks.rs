@@ -2,14 +2,15 @@
 
 use bytemuck::Pod;
 use swathe_memory::Array;
-use swathe_runtime::JobTraits;
+use swathe_runtime::{JobTraits, TaskRef};
 
 use crate::{
     Batch, Pool, Result,
     arg::{Chunk, ChunkMut},
-    batch::{Mode, OnSuccess, Plan, Ready, align_of_chunks},
+    batch::{Encoded, Mode, OnSuccess, Plan, Ready, align_of_chunks},
     column::Sliced,
     input::Input,
+    item::Lowered,
     lower::{self, Direct, Fallible, Finish, Output, wire::Encoder},
     parameters::Parameters,
     task::Task,
@@ -43,7 +44,11 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C> {
             .wait(E::show)
     }
 
-    fn prepare_chunks<F, I, K, A, B, M, N>(self, task: F, input: I) -> Result<Ready<'p, E::Of<Array<B>>, C>>
+    fn prepare_chunks<F, I, K, A, B, M, N>(
+        mut self,
+        task: F,
+        input: I,
+    ) -> Result<Ready<'p, E::Of<Array<B>>, C>>
     where
         A: Pod + Send + Sync,
         B: Pod + Send + Sync,
@@ -55,31 +60,10 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C> {
         let task = lower::chunks_task::<F, S, W, A, B, M, N>(task)?;
         self.engine.check()?;
         let mut lowered = input.lower(memory)?;
-        lowered.keep.extend(self.parameters.keep);
-        let mut inner = Encoder::default();
-        inner.bytes(&self.parameters.bytes);
-        let (output, is_fresh) = Output::<B>::new_noting(memory, lowered.len as usize, &mut inner)?;
-        inner.append(&lowered.wire);
-        let mut wire = Encoder::default();
-        wire.pod(&u64::from(is_fresh));
-        wire.bytes(inner.as_bytes());
-        let plan = Plan {
-            task,
-            positions: lowered.len,
-            chunk_align: align_of_chunks::<B>(),
-            wire,
-            traits: JobTraits {
-                whole_chunks: true,
-                ..JobTraits::default()
-            },
-            in_place: None,
-            durable: None,
-            base: 0,
-            heap_hint: 0,
-            bytes: lowered.bytes as u64 + lowered.len * size_of::<B>() as u64,
-            lends: self.parameters.lends,
-            keep: Box::new((lowered.keep, output.clone())),
-        };
+        lowered.keep.append(&mut self.parameters.keep);
+        let (plan, output) = chunks_plan(task, lowered, &self.parameters, |len, wire| {
+            Output::new_noting(memory, len, wire)
+        })?;
         let conclude = move |outcome: &_| E::conclude(outcome, output.when_over(outcome));
         Ok(Ready::new(
             self.engine,
@@ -90,6 +74,41 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C> {
             self.on_error,
         ))
     }
+}
+
+/// A job of one call a chunk, with the slab that `output` makes: it is given the number of values, and says whether nobody
+/// has left anything in it.
+pub(crate) fn chunks_plan<B: Pod + Send + Sync>(
+    task: TaskRef,
+    lowered: Lowered,
+    parameters: &Encoded,
+    output: impl FnOnce(usize, &mut Encoder) -> Result<(Output<B>, bool)>,
+) -> Result<(Plan, Output<B>)> {
+    let mut inner = Encoder::default();
+    inner.bytes(&parameters.bytes);
+    let (output, is_fresh) = output(lowered.len as usize, &mut inner)?;
+    inner.append(&lowered.wire);
+    let mut wire = Encoder::default();
+    wire.pod(&u64::from(is_fresh));
+    wire.bytes(inner.as_bytes());
+    let plan = Plan {
+        task,
+        positions: lowered.len,
+        chunk_align: align_of_chunks::<B>(),
+        wire,
+        traits: JobTraits {
+            whole_chunks: true,
+            ..JobTraits::default()
+        },
+        in_place: None,
+        durable: None,
+        base: 0,
+        heap_hint: 0,
+        bytes: lowered.bytes as u64 + lowered.len * size_of::<B>() as u64,
+        lends: parameters.lends,
+        keep: Box::new((lowered.keep, output.clone())),
+    };
+    Ok((plan, output))
 }
 
 impl<S: 'static> Pool<S> {

@@ -109,7 +109,9 @@ pub use records::{Records, RecordsIter};
 pub use shared::{Queue, QueueError, SharedArray, Value};
 pub use task::Task;
 
-pub use swathe_memory::{Array, ArrayMut, Element, Memory, MemoryError, MemoryStats, Placement};
+pub use swathe_memory::{
+    Array, ArrayMut, Element, Memory, MemoryError, MemoryStats, OutputElement, Placement,
+};
 pub use swathe_os::cores::cores;
 pub use swathe_runtime::{
     EngineError, ExitCause, Report, SlowStrip, WorkerInfo, WorkerReport, init, is_initialized, observe,
@@ -117,6 +119,7 @@ pub use swathe_runtime::{
 
 #[doc(hidden)]
 pub mod __private {
+    pub use swathe_memory::Dtype;
     pub use swathe_os::constructors::{Constructor, Strings, call_before_main};
 }
 

@@ -98,6 +98,58 @@ fn failed_positions_alone_are_run_again() -> Result<()> {
     Ok(())
 }
 
+/// A chunk that failed is run again as a whole, also after a boot; and finds zeros where it has written.
+#[test]
+fn failed_chunks_alone_are_run_again() -> Result<()> {
+    #[expect(clippy::ptr_arg, reason = "a task takes its parameters as they are")]
+    fn roots(runs: &String, x: &[u32], y: &mut [f64]) -> Result<(), String> {
+        assert_eq!(x.len(), if x[0] == 98 { 2 } else { 7 }, "a part of a chunk");
+        assert!(y.iter().all(|&y| y == 0.0), "{y:?}");
+        let results = x.iter().zip(y).map(|(&x, y)| {
+            *y = root_or_not(runs, x)?;
+            Ok(())
+        });
+        results.collect::<Vec<Result<(), String>>>().into_iter().collect()
+    }
+    let pool = pool(2);
+    let place = Place::new();
+    let x = Array::from_fn(100, |i| i as u32)?;
+    let run = || {
+        let batch = pool.batch().output_file(place.output()).chunk_size(7);
+        batch
+            .with(&place.runs())?
+            .collect_errors()
+            .try_map_chunks(roots, &x)
+    };
+    let fails = |position: usize| (position / 7 * 7..position / 7 * 7 + 7).any(|i| i < 100 && i % 10 == 3);
+    let counts = |times: u8| {
+        (0..100)
+            .map(|i| if fails(i) { times } else { 1 })
+            .collect::<Vec<u8>>()
+    };
+    for round in 1..4 {
+        let partial = run()?;
+        assert_eq!(partial.failures().len(), 10);
+        assert!((0..100).all(|i| (partial.status(i) == Status::Failed) == fails(i)));
+        assert_eq!(place.counts(100), counts(round));
+        assert_eq!(
+            Published::read(&place, 100).failed,
+            (0..100).map(fails).collect::<Vec<_>>()
+        );
+        if round == 2 {
+            place.boot_again();
+        }
+    }
+    place.go();
+    let partial = run()?;
+    assert!(partial.is_complete() && partial.into_values()[99] == 99_f64.sqrt());
+    assert_eq!(place.counts(100), counts(4));
+    // A word that says that a part of a chunk is done is of no use.
+    place.write_progress(2 * PAGE, &3_u32.to_ne_bytes());
+    assert!(run()?.is_complete());
+    Ok(())
+}
+
 /// While a result with holes is there, nobody fills the holes behind its back.
 #[test]
 fn a_partial_result_keeps_the_lock() -> Result<()> {

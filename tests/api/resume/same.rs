@@ -80,6 +80,106 @@ fn every_verb_of_columns_and_rows_does_too() -> Result<()> {
 }
 
 /// The file starts as NumPy's do, and its data are aligned.
+#[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Fit {
+    slope: f64,
+    residuals: [f32; 2],
+}
+swathe::npy_fields!(Fit {
+    slope: f64,
+    residuals: [f32; 2]
+});
+
+/// Several numbers an element: one more axis, or fields.
+#[test]
+fn several_numbers_an_element_have_a_numpy_form() -> Result<()> {
+    fn moments(x: i32) -> [f64; 3] {
+        let x = f64::from(x);
+        [x, x * x, x * x * x]
+    }
+    fn table(x: u8) -> [[u8; 2]; 3] {
+        [[x, 1], [x, 2], [x, 3]]
+    }
+    fn fit(x: u32) -> Result<Fit, String> {
+        let residuals = [x as f32, 0.5];
+        Ok(Fit {
+            slope: f64::from(x),
+            residuals,
+        })
+    }
+    let pool = pool(2);
+    let place = Place::new();
+    let at = || pool.batch().output_file(place.output());
+    let all = at().map(moments, -500..500)?;
+    assert_eq!(all, pool.map(moments, -500..500)?);
+    assert_eq!(at().map(moments, -500..500)?, all, "nothing is run");
+    assert_is_numpys(&place);
+    let flat = Array::<f64>::from_npy_path(place.output())?;
+    assert_eq!(
+        (flat.shape(), &flat[3 * 503..3 * 504]),
+        ([1000, 3].as_slice(), [3.0, 9.0, 27.0].as_slice())
+    );
+    let other = at()
+        .map(|x: i32| [f64::from(x); 2], -500..500)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        other.contains("results of the type [f64; 3], and these would be [f64; 2]"),
+        "{other}"
+    );
+
+    let place = Place::new();
+    pool.batch().output_file(place.output()).map(table, 0..5_u8)?;
+    assert_eq!(Array::<u8>::from_npy_path(place.output())?.shape(), [5, 3, 2]);
+
+    let place = Place::new();
+    let at = || pool.batch().output_file(place.output());
+    let fits = at().try_map(fit, 0..1000)?;
+    assert_eq!(
+        fits[999],
+        Fit {
+            slope: 999.0,
+            residuals: [999.0, 0.5]
+        }
+    );
+    assert_eq!(at().try_map(fit, 0..1000)?, fits);
+    assert_is_numpys(&place);
+    let text = String::from_utf8_lossy(&place.bytes().0[10..]).into_owned();
+    let expected = "{'descr': [('slope', '<f8'), ('residuals', '<f4', (2,))], 'fortran_order': False, 'shape': (1000,), }";
+    assert!(text.starts_with(expected), "{text:.120}");
+    Ok(())
+}
+
+/// Whole chunks: with values, and with several of them an element.
+#[test]
+fn chunks_do_too() -> Result<()> {
+    fn cumulate(x: &[f64], sums: &mut [[f64; 2]]) {
+        let mut sum = 0.0;
+        for (&x, out) in x.iter().zip(sums) {
+            sum += x;
+            *out = [x, sum];
+        }
+    }
+    let pool = pool(2);
+    let place = Place::new();
+    let x = Array::from_fn(1000, |i| i as f64)?;
+    let at = || pool.batch().output_file(place.output()).chunk_size(96);
+    let sums = at().map_chunks(cumulate, &x)?;
+    assert_eq!(sums, pool.batch().chunk_size(96).map_chunks(cumulate, &x)?);
+    assert_eq!(at().map_chunks(cumulate, &x)?, sums, "nothing is run");
+    assert_eq!(Array::<f64>::from_npy_path(place.output())?.shape(), [1000, 2]);
+    let changed = at()
+        .map_chunks(cumulate, &Array::from_fn(1000, |_| 0.0)?)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        changed.contains("the contents of the input are not those"),
+        "{changed}"
+    );
+    Ok(())
+}
+
 fn assert_is_numpys(place: &Place) {
     let values = place.bytes().0;
     assert!(values.starts_with(b"\x93NUMPY\x01\x00"));

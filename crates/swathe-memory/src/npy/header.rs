@@ -19,19 +19,29 @@ pub(super) const READ_AHEAD: usize = 12 + LONGEST;
 /// Where the data start: at a multiple of this many bytes, as NumPy has it.
 const DATA_ALIGN: usize = 64;
 
-/// The header of a file that holds an array in C order.
+/// The header of a file that holds an array in C order; `descr` is a Python literal.
 pub(super) fn bytes(descr: &str, shape: &[usize]) -> Vec<u8> {
     let axes: String = shape.iter().map(|length| format!("{length}, ")).collect();
     let mut text = format!(
-        "{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}), }}",
+        "{{'descr': {descr}, 'fortran_order': False, 'shape': ({}), }}",
         axes.trim_end()
     );
-    let before = MAGIC.len() + 4;
-    let room = (before + text.len() + 1).next_multiple_of(DATA_ALIGN) - before;
-    text.push_str(&" ".repeat(room - 1 - text.len()));
-    text.push('\n');
-    let len = u16::try_from(room).expect("at most eight numbers are shorter");
-    [MAGIC.as_slice(), &[1, 0], &len.to_le_bytes(), text.as_bytes()].concat()
+    let mut pad_behind = |before: usize| {
+        let room = (before + text.len() + 1).next_multiple_of(DATA_ALIGN) - before;
+        text.push_str(&" ".repeat(room - 1 - text.len()));
+        text.push('\n');
+        room
+    };
+    let short = MAGIC.len() + 4;
+    // Two bytes count what has a shape and few fields, four the rest.
+    let (version, len) = match u16::try_from(pad_behind(short)) {
+        Ok(len) => ([1, 0], len.to_le_bytes().to_vec()),
+        Err(_) => {
+            let len = pad_behind(short + 2) as u32;
+            ([2, 0], len.to_le_bytes().to_vec())
+        }
+    };
+    [MAGIC.as_slice(), &version, &len, text.as_bytes()].concat()
 }
 
 /// What a header says.
@@ -251,17 +261,27 @@ pub(super) mod tests {
     #[test]
     fn headers_that_are_written_are_read() {
         for shape in [&[][..], &[0], &[7], &[1 << 40], &[3, 4], &[usize::MAX; MAX_AXES]] {
-            let bytes = bytes("<f8", shape);
+            let bytes = bytes("'<f8'", shape);
             let header = parse(&bytes).unwrap();
             assert_eq!((&header.descr[..], &header.shape[..]), ("<f8", shape));
             assert_eq!(header.data_offset, bytes.len());
             assert!(bytes.len().is_multiple_of(DATA_ALIGN));
         }
-        let text = String::from_utf8_lossy(&bytes("<f8", &[7])[10..]).into_owned();
+        let text = String::from_utf8_lossy(&bytes("'<f8'", &[7])[10..]).into_owned();
         assert_eq!(
             text.trim_ascii_end(),
             "{'descr': '<f8', 'fortran_order': False, 'shape': (7,), }"
         );
+    }
+
+    #[test]
+    fn a_header_of_very_many_fields_counts_with_four_bytes() {
+        let descr = format!("[{}]", "('field', '<f8'), ".repeat(5000));
+        let bytes = bytes(&descr, &[7]);
+        assert_eq!(bytes[6..8], [2, 0]);
+        let len = u32::from_le_bytes(bytes[8..12].try_into().unwrap()) as usize;
+        assert!(len == bytes.len() - 12 && bytes.len().is_multiple_of(DATA_ALIGN) && bytes.ends_with(b" \n"));
+        assert_eq!(parse(&bytes).unwrap_err(), "its elements are records with fields");
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub(super) struct Wanted<'a> {
     pub(super) header: Vec<u8>,
     /// Bytes of one value.
     pub(super) value_size: usize,
+    /// Whether a chunk is done as a whole or not at all.
+    pub(super) whole_chunks: bool,
 }
 
 impl Wanted<'_> {
@@ -187,6 +189,9 @@ impl Wanted<'_> {
             ledger.go_back_to_checkpoint();
             Vec::new()
         };
+        if self.whole_chunks {
+            ledger.forget_parts();
+        }
         ledger.files.write_session(&Session::now())?;
         // Last, because a segment that is dropped gives up the lock.
         let files = &ledger.files;
@@ -404,6 +409,12 @@ impl Ledger {
             ChunkStatus::Final => true,
             ChunkStatus::Progress(done) => position < chunk * self.layout.chunk_len + u64::from(done),
         }
+    }
+
+    /// A task that takes whole chunks is never given a part of one.
+    fn forget_parts(&self) {
+        let begun = |word: &&StatusWord| matches!(word.load(Tag::NONE), ChunkStatus::Progress(1..));
+        self.status.iter().filter(begun).for_each(StatusWord::reset);
     }
 
     /// The words and bits of another boot are not to be trusted: pages reach the disk in any order.

@@ -24,6 +24,7 @@ const MAGIC: [u8; 16] = *b"swathe progress\n";
 const VERSION: u32 = 1;
 const BYTE_ORDER: u32 = 0x0102_0304;
 const NAME: usize = 1024;
+const REST: usize = 512;
 
 /// What the job is.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -44,7 +45,9 @@ pub(super) struct Head {
     versioned: u64,
     task_name: [u8; NAME],
     task_version: [u8; NAME],
-    unused: [u8; PAGE - 2 * NAME - 128],
+    /// What of the element's type has no room above.
+    element_rest: [u8; REST],
+    unused: [u8; PAGE - 2 * NAME - 128 - REST],
     checksum: [u64; 2],
 }
 
@@ -65,6 +68,8 @@ pub(crate) struct Identity<'a> {
 
 impl Head {
     pub(super) fn new(identity: &Identity<'_>, chunk_len: u64) -> Self {
+        let element = abbreviated(identity.element);
+        let first = element.floor_char_boundary(8);
         let mut task = Digest::new();
         task.bytes(identity.task_name.as_bytes());
         task.bytes(identity.task_version.map_or(identity.code, str::as_bytes));
@@ -74,7 +79,8 @@ impl Head {
             byte_order: BYTE_ORDER,
             positions: identity.positions,
             chunk_len,
-            element: padded(identity.element),
+            element: padded(&element[..first]),
+            element_rest: padded(&element[first..]),
             seed: identity.seed,
             input: identity.input,
             parameters: identity.parameters,
@@ -135,10 +141,11 @@ impl Head {
                 now: now.positions,
             });
         }
-        if self.element != now.element {
+        if (self.element, self.element_rest) != (now.element, now.element_rest) {
+            let element = |head: &Self| text(&head.element) + &text(&head.element_rest);
             return Some(Difference::Type {
-                begun: text(&self.element),
-                now: text(&now.element),
+                begun: element(self),
+                now: element(now),
             });
         }
         if self.task_name != now.task_name {
@@ -178,6 +185,18 @@ impl Head {
 pub(super) enum Unreadable {
     Foreign,
     Damaged(String),
+}
+
+/// The name of a type, or the start of a long one with a fingerprint of all of it.
+fn abbreviated(name: &str) -> String {
+    if name.len() <= REST {
+        return name.to_owned();
+    }
+    let [first, second] = digest::of(name.as_bytes());
+    format!(
+        "{}... {first:016x}{second:016x}",
+        &name[..name.floor_char_boundary(REST / 2)]
+    )
 }
 
 fn padded<const N: usize>(text: &str) -> [u8; N] {

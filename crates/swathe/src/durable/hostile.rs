@@ -58,8 +58,9 @@ fn open(path: &Path, head: Head, positions: u64) -> crate::Result<Output> {
     let wanted = Wanted {
         path,
         head,
-        header: npy_header::<f64>(&[positions as usize]),
+        header: npy_header::<f64>(positions as usize),
         value_size: 8,
+        whole_chunks: false,
     };
     wanted.open()
 }
@@ -97,7 +98,7 @@ pub fn progress(data: &[u8]) {
     );
     assert_eq!(
         opened.values.len() as u64,
-        npy_header::<f64>(&[positions as usize]).len() as u64 + 8 * positions
+        npy_header::<f64>(positions as usize).len() as u64 + 8 * positions
     );
 }
 

@@ -52,8 +52,11 @@ impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
     ///
     /// It is offered for [`map`](Self::map), [`try_map`](Self::try_map), [`starmap`](Self::starmap),
     /// [`try_starmap`](Self::try_starmap), [`map_rows`](Self::map_rows) and [`try_map_rows`](Self::try_map_rows), and
-    /// the forms of them that do not wait, where the result of an element is a number that a `.npy` file can hold. The
-    /// returned array is the mapped file. (Other verbs and results do not compile.)
+    /// the forms of them that do not wait, and for [`map_chunks`](Self::map_chunks) and
+    /// [`try_map_chunks`](Self::try_map_chunks), where the result of an element is a number that a `.npy` file can hold, an
+    /// array of them (`[f64; 3]`: the file's array has one more axis), or a struct of these
+    /// ([`npy_fields!`](crate::npy_fields): one of NumPy's structured arrays). The returned array is the mapped file. (Other
+    /// verbs and results do not compile.)
     ///
     /// ```
     /// use swathe::{Array, Pool};
@@ -103,7 +106,8 @@ impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
     /// and so differs; use a `BTreeMap`.
     ///
     /// # Failures
-    /// Positions that failed have no value, and are run again by the next run; those that are done are not.
+    /// Positions that failed have no value, and are run again by the next run; those that are done are not. A chunk of
+    /// `map_chunks` is done or not done as a whole.
     ///
     /// # Errors
     /// The verbs return [`Error::Output`](crate::Error::Output), before anything is run, if the files cannot be made, lie

@@ -3,7 +3,7 @@
 use std::{any::type_name, sync::Arc};
 
 use bytemuck::Pod;
-use swathe_memory::{Array, Element, Memory, npy_header};
+use swathe_memory::{Array, Memory, OutputElement, npy_header};
 use swathe_protocol::status::MAX_CHUNK_LEN;
 use swathe_runtime::{Chunking, Durable, Engine, EngineError, TaskRef};
 
@@ -11,15 +11,16 @@ use super::{
     InFile,
     digest::Digest,
     error::OutputError,
-    file::Wanted,
+    file::{Output, Wanted},
     format::{Head, Identity},
     keeper::Keeper,
 };
 use crate::{
     Batch, Error, Pending, Result,
-    arg::Row,
+    arg::{Chunk, ChunkMut, Row},
     batch::{Begun, Mode, OnSuccess, Options, Plan, Ready, align_of_chunks},
-    column::{Columns, RowsOf},
+    chunks::chunks_plan,
+    column::{Columns, RowsOf, Sliced},
     input::{Input, StarInput},
     item::Lowered,
     kind::Plain,
@@ -33,6 +34,16 @@ use crate::{
 /// Chunks a worker under automatic chunking: each is a word that says how far it is.
 const CHUNKS_A_WORKER: u64 = 512;
 
+/// Likewise, for tasks that take whole chunks: as many as without a file.
+const LARGE_CHUNKS_A_WORKER: u64 = 16;
+
+/// The files of a job.
+struct File {
+    output: Output,
+    /// Where the values begin.
+    data_offset: usize,
+}
+
 /// The verbs that can be resumed.
 impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
     /// As [`Pool::map`](crate::Pool::map), with the results in the file.
@@ -43,7 +54,7 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
     where
         I: Input<K>,
         F: Task<S, W::Value, ArgsOf<I, K>, M, Output = B>,
-        B: Element + Send + Sync,
+        B: OutputElement,
         C: OnSuccess<E::Shown<Array<B>>>,
     {
         self.prepare_file::<F, (I::Column,), M, Direct, B>(task, |memory| input.lower(memory))?
@@ -58,7 +69,7 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
     where
         I: Input<K>,
         F: Task<S, W::Value, ArgsOf<I, K>, M, Output = B>,
-        B: Element + Send + Sync,
+        B: OutputElement,
         C: OnSuccess<E::Shown<Array<B>>>,
     {
         self.prepare_file::<F, (I::Column,), M, Direct, B>(task, |memory| input.lower(memory))?
@@ -73,7 +84,7 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
     where
         I: Input<K>,
         F: Task<S, W::Value, ArgsOf<I, K>, M, Output = Result<B, X>>,
-        B: Element + Send + Sync,
+        B: OutputElement,
         X: Into<Box<dyn std::error::Error>>,
         C: OnSuccess<E::Shown<Array<B>>>,
     {
@@ -89,7 +100,7 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
     where
         I: Input<K>,
         F: Task<S, W::Value, ArgsOf<I, K>, M, Output = Result<B, X>>,
-        B: Element + Send + Sync,
+        B: OutputElement,
         X: Into<Box<dyn std::error::Error>>,
         C: OnSuccess<E::Shown<Array<B>>>,
     {
@@ -105,7 +116,7 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
     where
         I: StarInput<K>,
         F: Task<S, W::Value, StarArgsOf<I, K>, M, Output = B>,
-        B: Element + Send + Sync,
+        B: OutputElement,
         C: OnSuccess<E::Shown<Array<B>>>,
     {
         self.prepare_file::<F, I::Columns, M, Direct, B>(task, |memory| input.lower(memory))?
@@ -120,7 +131,7 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
     where
         I: StarInput<K>,
         F: Task<S, W::Value, StarArgsOf<I, K>, M, Output = B>,
-        B: Element + Send + Sync,
+        B: OutputElement,
         C: OnSuccess<E::Shown<Array<B>>>,
     {
         self.prepare_file::<F, I::Columns, M, Direct, B>(task, |memory| input.lower(memory))?
@@ -135,7 +146,7 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
     where
         I: StarInput<K>,
         F: Task<S, W::Value, StarArgsOf<I, K>, M, Output = Result<B, X>>,
-        B: Element + Send + Sync,
+        B: OutputElement,
         X: Into<Box<dyn std::error::Error>>,
         C: OnSuccess<E::Shown<Array<B>>>,
     {
@@ -151,7 +162,7 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
     where
         I: StarInput<K>,
         F: Task<S, W::Value, StarArgsOf<I, K>, M, Output = Result<B, X>>,
-        B: Element + Send + Sync,
+        B: OutputElement,
         X: Into<Box<dyn std::error::Error>>,
         C: OnSuccess<E::Shown<Array<B>>>,
     {
@@ -167,7 +178,7 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
     where
         T: Pod + Send + Sync,
         F: Task<S, W::Value, (Row<T>,), M, Output = B>,
-        B: Element + Send + Sync,
+        B: OutputElement,
         C: OnSuccess<E::Shown<Array<B>>>,
     {
         self.prepare_file::<F, (RowsOf<T>,), M, Direct, B>(task, |_| lower_rows(array, axis))?
@@ -187,7 +198,7 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
     where
         T: Pod + Send + Sync,
         F: Task<S, W::Value, (Row<T>,), M, Output = Result<B, X>>,
-        B: Element + Send + Sync,
+        B: OutputElement,
         X: Into<Box<dyn std::error::Error>>,
         C: OnSuccess<E::Shown<Array<B>>>,
     {
@@ -195,8 +206,43 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
             .wait(E::show)
     }
 
+    /// As [`Pool::map_chunks`](crate::Pool::map_chunks), with the results in the file. A chunk that was not done as a whole is
+    /// done again as a whole.
+    ///
+    /// # Errors
+    /// As there, and [`Error::Output`].
+    pub fn map_chunks<F, I, K, A, B, M>(self, task: F, input: I) -> Result<E::Of<Array<B>>>
+    where
+        A: Pod + Send + Sync,
+        B: OutputElement,
+        I: Input<K, Column = Sliced<A>>,
+        F: Task<S, W::Value, (Chunk<A>, ChunkMut<B>), M, Output = ()>,
+        C: OnSuccess<E::Shown<Array<B>>>,
+    {
+        self.prepare_file_chunks::<F, I, K, A, B, M, Direct>(task, input)?
+            .wait(E::show)
+    }
+
+    /// As [`Pool::try_map_chunks`](crate::Pool::try_map_chunks), with the results in the file; see
+    /// [`map_chunks`](Self::map_chunks).
+    ///
+    /// # Errors
+    /// As there, and [`Error::Output`].
+    pub fn try_map_chunks<F, I, K, A, B, M, X>(self, task: F, input: I) -> Result<E::Of<Array<B>>>
+    where
+        A: Pod + Send + Sync,
+        B: OutputElement,
+        I: Input<K, Column = Sliced<A>>,
+        F: Task<S, W::Value, (Chunk<A>, ChunkMut<B>), M, Output = Result<(), X>>,
+        X: Into<Box<dyn std::error::Error>>,
+        C: OnSuccess<E::Shown<Array<B>>>,
+    {
+        self.prepare_file_chunks::<F, I, K, A, B, M, Fallible>(task, input)?
+            .wait(E::show)
+    }
+
     fn prepare_file<F, Cols, M, N, B>(
-        self,
+        mut self,
         task: F,
         lower: impl FnOnce(&Memory) -> Result<Lowered>,
     ) -> Result<Ready<'p, E::Of<Array<B>>, C>>
@@ -204,16 +250,61 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
         F: Task<S, W::Value, Cols::Args, M>,
         Cols: Columns,
         N: Finish<F::Output, Value = B>,
-        B: Element + Send + Sync,
+        B: OutputElement,
     {
         self.engine.check()?;
         let mut lowered = lower(self.engine.memory())?;
         let code = lower::map_task::<F, S, W, Cols, M, N, Plain>(task)?;
-        let (input, parameters) = self.fingerprints::<Cols>(&lowered)?;
-        let header = npy_header::<B>(&[lowered.len as usize]);
+        let file = self.open_file::<F, Cols, B>(code, &lowered, false)?;
+        lowered.lends |= self.parameters.lends;
+        lowered.keep.append(&mut self.parameters.keep);
+        let values = file.output.values.clone();
+        let (plan, output) = Plan::of_map_to::<F, S, W, Cols, M, N, Plain>(
+            task,
+            lowered,
+            &self.parameters.bytes,
+            |len, wire| lower::Output::in_file(values, file.data_offset, len, wire),
+        )?;
+        self.finish_file(file, plan, output)
+    }
+
+    fn prepare_file_chunks<F, I, K, A, B, M, N>(
+        mut self,
+        task: F,
+        input: I,
+    ) -> Result<Ready<'p, E::Of<Array<B>>, C>>
+    where
+        A: Pod + Send + Sync,
+        B: OutputElement,
+        I: Input<K, Column = Sliced<A>>,
+        F: Task<S, W::Value, (Chunk<A>, ChunkMut<B>), M>,
+        N: Finish<F::Output, Value = ()>,
+    {
+        self.engine.check()?;
+        let mut lowered = input.lower(self.engine.memory())?;
+        let code = lower::chunks_task::<F, S, W, A, B, M, N>(task)?;
+        let file = self.open_file::<F, (Sliced<A>,), B>(code, &lowered, true)?;
+        lowered.keep.append(&mut self.parameters.keep);
+        let values = file.output.values.clone();
+        let (plan, output) = chunks_plan(code, lowered, &self.parameters, |len, wire| {
+            // An earlier run may have left a chunk half done there.
+            lower::Output::in_file(values, file.data_offset, len, wire).map(|output| (output, false))
+        })?;
+        self.finish_file(file, plan, output)
+    }
+
+    /// Begins the files of a job, or goes on with them. A task that takes whole chunks has larger ones.
+    fn open_file<F, Cols: Columns, B: OutputElement>(
+        &self,
+        code: TaskRef,
+        lowered: &Lowered,
+        whole_chunks: bool,
+    ) -> Result<File> {
+        let (input, parameters) = self.fingerprints::<Cols>(lowered)?;
+        let header = npy_header::<B>(lowered.len as usize);
         let identity = Identity {
             positions: lowered.len,
-            element: &B::ELEMENT_TYPE.to_string(),
+            element: &B::dtype().to_string(),
             seed: self.options.seed,
             input,
             parameters,
@@ -221,24 +312,41 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
             task_version: self.output.task_version.as_deref(),
             code: &code_id(code),
         };
-        let chunk_len = chunk_len(&self.options, lowered.len, align_of_chunks::<B>(), self.engine)?;
+        let chunks = if whole_chunks {
+            LARGE_CHUNKS_A_WORKER
+        } else {
+            CHUNKS_A_WORKER
+        };
+        let chunk_len = chunk_len(
+            &self.options,
+            lowered.len,
+            align_of_chunks::<B>(),
+            chunks,
+            self.engine,
+        )?;
+        let data_offset = header.len();
         let wanted = Wanted {
             path: &self.output.path,
             head: Head::new(&identity, chunk_len),
             value_size: size_of::<B>(),
             header,
+            whole_chunks,
         };
-        let data_offset = wanted.header.len();
-        let file = wanted.open()?;
+        Ok(File {
+            output: wanted.open()?,
+            data_offset,
+        })
+    }
+
+    /// The job over its files.
+    fn finish_file<B: OutputElement>(
+        self,
+        file: File,
+        mut plan: Plan,
+        output: lower::Output<B>,
+    ) -> Result<Ready<'p, E::Of<Array<B>>, C>> {
+        let file = file.output;
         let layout = file.ledger.layout;
-        lowered.lends |= self.parameters.lends;
-        lowered.keep.extend(self.parameters.keep);
-        let (mut plan, output) = Plan::of_map_to::<F, S, W, Cols, M, N, Plain>(
-            task,
-            lowered,
-            &self.parameters.bytes,
-            |len, wire| lower::Output::in_file(file.values, data_offset, len, wire),
-        )?;
         plan.durable = Some(Begun {
             restored: file.ledger.restored() - file.redo.len() as u64,
             durable: Durable {
@@ -291,7 +399,13 @@ fn code_id(task: TaskRef) -> Vec<u8> {
 
 /// How many positions a chunk has, if the file does not say so already; refused where the engine would refuse it, but
 /// before there is a file.
-fn chunk_len(options: &Options, positions: u64, align: u64, engine: &Engine) -> Result<u64> {
+fn chunk_len(
+    options: &Options,
+    positions: u64,
+    align: u64,
+    chunks_a_worker: u64,
+    engine: &Engine,
+) -> Result<u64> {
     let workers = engine.processes().max(1) as u64;
     let len = match options.chunking {
         Chunking::Size(0) => return Err(EngineError::ZeroChunk.into()),
@@ -304,7 +418,7 @@ fn chunk_len(options: &Options, positions: u64, align: u64, engine: &Engine) -> 
         }
         Chunking::Size(asked) => asked,
         Chunking::Pool => positions.div_ceil(4 * workers),
-        Chunking::Auto => match positions.div_ceil(CHUNKS_A_WORKER * workers) {
+        Chunking::Auto => match positions.div_ceil(chunks_a_worker * workers) {
             len if len > align => len.next_multiple_of(align),
             len => len,
         },
