@@ -74,13 +74,11 @@ fn assert_words(said: &[(String, String)]) {
 #[test]
 fn no_more_files_may_be_opened() {
     let said = run(&["files"]).expect("everybody can lower limits");
-    assert_words(&said);
     assert_eq!(said.len(), 33);
-    let refused = of(&said, "0 more files");
-    assert!(refused.contains("Too many open files"), "{refused}");
-    let refusals = said.iter().filter(|(_, how)| how != "works").count();
-    assert!((1..32).contains(&refusals), "{said:#?}");
-    assert_eq!(of(&said, "as many as before"), "works");
+    // A soft limit is raised as far as the hard one allows.
+    for (what, how) in &said {
+        assert_eq!(how, "works", "{what}");
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ use std::{
 
 use swathe_memory::{Access, Segment, SegmentId};
 use swathe_os::{
-    AsFd, constructors, futex, image, memory_limits,
+    AsFd, constructors, descriptors, futex, image, memory_limits,
     process::{self, ExitCause, Forked, Pidfd, Reaped},
     signals::{self, Mask},
     socket::Socket,
@@ -212,6 +212,8 @@ fn serve(parent_id: u32) -> io::Result<()> {
         return Err(other("the parent runs another build of this program".into()));
     }
     greeting.surroundings.restore();
+    // A limit below what a worker itself has open would start none. Where it cannot be raised orders say what is short.
+    let _ = descriptors::make_room_for(0);
     // Now, because they may start threads.
     constructors::run_rest();
     // Where memory is short the kernel should end a worker, whose element is done again, and not the parent.
