@@ -203,6 +203,14 @@ pub fn process_affinity() -> Vec<usize> {
     cpus
 }
 
+/// Lets the calling thread run wherever its process may, if an OpenMP runtime has bound it before `main`.
+pub fn unbind_thread() {
+    let cpus = process_affinity();
+    if affinity() != cpus {
+        let _ = pin_to(&cpus);
+    }
+}
+
 fn members(set: &CpuSet) -> Vec<usize> {
     (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
 }

@@ -20,7 +20,7 @@ use std::{
 
 use swathe_memory::{Access, Segment, SegmentId};
 use swathe_os::{
-    AsFd, constructors, descriptors, futex, image, memory_limits,
+    AsFd, constructors, cores, descriptors, futex, image, memory_limits,
     process::{self, ExitCause, Forked, Pidfd, Reaped},
     signals::{self, Mask},
     socket::Socket,
@@ -205,6 +205,8 @@ fn serve(parent_id: u32) -> io::Result<()> {
         let place = place(&hello.text, last).ok_or_else(|| other("a worker was given no place".into()))?;
         drop(socket);
         constructors::run_rest();
+        // The program was started once more, and so was a runtime in it that binds the main thread.
+        cores::unbind_thread();
         become_worker(plan, place, parent_id);
     }
     let greeting = Greeting::decode(&hello.text).ok_or_else(|| other("the greeting is cut short".into()))?;
