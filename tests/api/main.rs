@@ -9,6 +9,7 @@ mod blows;
 mod cpython;
 mod deadlines;
 mod host;
+mod hosted;
 mod insight;
 mod lives;
 mod panics;

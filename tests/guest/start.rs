@@ -100,9 +100,16 @@ fn denied_system_calls_are_done_without() {
         let mut sandbox = Command::new(env!("CARGO_BIN_EXE_deny"));
         let text = Host::of(sandbox.args(calls).arg("--").arg(program()).args(role)).end();
         // Not everybody may install a filter.
-        assert!(text == right || text.starts_with("skipped"), "{calls:?} {role:?}: {text}");
+        assert!(
+            text == right || text.starts_with("skipped"),
+            "{calls:?} {role:?}: {text}"
+        );
     };
-    let handles = ["pidfd_open=EPERM", "pidfd_send_signal=ENOSYS", "close_range=EPERM"];
+    let handles = [
+        "pidfd_open=EPERM",
+        "pidfd_send_signal=ENOSYS",
+        "close_range=EPERM",
+    ];
     for call in handles {
         denied(&[call], &["plain"], "works");
     }

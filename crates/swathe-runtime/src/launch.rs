@@ -94,6 +94,12 @@ impl Zygote {
 
     /// What it says when it is ready.
     pub(crate) fn hear_ready(&mut self, message: &Message) -> Result<(), String> {
+        if message.kind == Kind::Refused {
+            let why = String::from_utf8_lossy(&message.text);
+            return Err(format!(
+                "the program could not prepare itself to start workers: {why}"
+            ));
+        }
         let text = message.text.split_first_chunk::<{ image::BUILD_ID_LEN }>();
         let Some((build, threads)) = text.filter(|_| message.kind == Kind::Ready) else {
             return Err("the process that starts workers gave an answer that is none".to_owned());

@@ -16,6 +16,7 @@ mod errand;
 mod error;
 pub mod fault;
 mod heap;
+mod host;
 #[cfg(any(test, feature = "hostile"))]
 #[doc(hidden)]
 pub mod hostile;
@@ -43,6 +44,7 @@ pub use account::{Report, SlowStrip, WorkerReport};
 pub use control::MAX_PROCESSES;
 pub use engine::{Engine, EngineConfig, JobHandle, WorkerInfo};
 pub use error::{EngineError, chain as error_chain};
+pub use host::Host;
 pub use job::{
     Chunking, Durable, End, Failure, FailureKind, Job, JobTraits, OnDone, Outcome, Region, Retries,
 };
@@ -53,4 +55,4 @@ pub use swathe_os::process::ExitCause;
 pub use task::{
     Call, ExitHook, HeapSpan, Rest, Setup, SetupCall, TaskRef, Trampoline, WorkerFacts, WriteBack,
 };
-pub use zygote::{init, is_initialized};
+pub use zygote::{init, init_with, is_initialized};

@@ -24,6 +24,7 @@ use crate::{
     control::Control,
     fault::{self, Chaos, Injection, Point},
     heap::{ParentLine, WorkerHeap},
+    host::host,
     mow::Mowing,
     naps, panics,
     task::{ExitHook, Setup, SetupCall, WorkerFacts},
@@ -186,8 +187,23 @@ impl Growth {
     }
 }
 
-/// The life of a worker. Does not return.
+/// A worker, as its host wants it. Does not return.
 pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket, zygote: u32) -> ! {
+    let mut life = Some(move || live(plan, index, incarnation, line, zygote));
+    let mut code = PANICKED;
+    let entered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        host().enter(index as u32, &mut || {
+            if let Some(life) = life.take() {
+                code = life();
+            }
+        });
+    }));
+    // A panic of the host's must not get to the program's `main`, which would go on as if this were the parent.
+    host().exit(if entered.is_ok() { code } else { PANICKED })
+}
+
+/// The life of a worker. Gives its exit code.
+fn live(plan: Plan, index: usize, incarnation: u32, line: Socket, zygote: u32) -> i32 {
     let facts = WorkerFacts {
         index: index as u32,
         incarnation,
@@ -210,13 +226,16 @@ pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket, zyg
         && let Err(e) = process::limit_private_memory(plan.words.max_memory)
     {
         slot.write_last_words(&format!("its memory could not be limited: {e}"));
-        std::process::exit(SETUP_FAILED);
+        return SETUP_FAILED;
     }
-    let state = set_up(&plan, facts).unwrap_or_else(|text| {
-        slot.write_last_words(&text);
-        process::flush_c_output();
-        std::process::exit(SETUP_FAILED)
-    });
+    let state = match set_up(&plan, facts) {
+        Ok(state) => state,
+        Err(text) => {
+            slot.write_last_words(&text);
+            process::flush_c_output();
+            return SETUP_FAILED;
+        }
+    };
     // Whoever changes its user is no longer ended with its parent (prctl(2)).
     stay_bound_to(zygote);
     lease::count_from_now();
@@ -238,14 +257,16 @@ pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket, zyg
         zygote,
     };
     worker.slot().set_phase(SlotPhase::Idle);
-    // A panic of the engine's own must not get to the program's `main`, which would go on as if this were the parent.
     if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.serve())) {
         worker.slot().write_last_words(&panics::text_of(panic));
-        std::process::exit(PANICKED);
+        // Not even its state's destructor: nothing of it is known to be whole.
+        std::mem::forget(worker);
+        return PANICKED;
     }
     // The supervisor watches over the exit hook.
     line.tell(&Message::new(Kind::Leaving, &[]));
-    worker.clean_up()
+    worker.clean_up();
+    0
 }
 
 /// Waits until the parent has been told of this process. If the zygote dies before that this process dies with it, and the
@@ -594,13 +615,14 @@ impl Worker {
     }
 
     /// Runs the exit hook, drops the state, flushes, ends.
-    fn clean_up(mut self) -> ! {
+    fn clean_up(mut self) {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             fault::point(Point::ExitHook);
             if let Ok(Some(hook)) = find_exit_hook(&self.plan) {
                 hook(&mut *self.state);
             }
             self.state = Box::new(());
+            host().leave();
         }));
         if let Err(panic) = result {
             eprintln!(
@@ -610,7 +632,6 @@ impl Worker {
             );
         }
         // Rust's output is flushed by `exit`, C's by its own exit handlers, which also run what libraries registered.
-        std::process::exit(0)
     }
 }
 

@@ -29,6 +29,7 @@ use swathe_os::{
 
 use crate::{
     control::Control,
+    host::{self, Host, host},
     recipe::Greeting,
     wire::{Kind, Message},
     worker,
@@ -61,15 +62,24 @@ pub fn init() {
             eprintln!("swathe: this process starts no workers for whoever started it: {why}");
             1
         }
-        Caller::Parent(id) => match serve(id) {
-            Ok(()) => 0,
-            Err(e) => {
+        // Nobody's panic must get to the program's `main`.
+        Caller::Parent(id) => match std::panic::catch_unwind(|| serve(id)) {
+            Ok(Ok(())) => 0,
+            Ok(Err(e)) => {
                 eprintln!("swathe: the process that starts workers cannot go on: {e}");
                 1
             }
+            Err(_) => 101,
         },
     };
-    std::process::exit(code);
+    host().exit(code)
+}
+
+/// As [`init`], in a program that must do things of its own when its workers are started and ended. Call it in place of
+/// `init`, on the first line of `main`.
+pub fn init_with(host: &'static dyn Host) {
+    host::set(host);
+    init();
 }
 
 /// Whether [`init`] was called in this process.
@@ -207,6 +217,7 @@ fn serve(parent_id: u32) -> io::Result<()> {
         constructors::run_rest();
         // The program was started once more, and so was a runtime in it that binds the main thread.
         cores::unbind_thread();
+        host().prepare().map_err(other)?;
         become_worker(plan, place, parent_id);
     }
     let greeting = Greeting::decode(&hello.text).ok_or_else(|| other("the greeting is cut short".into()))?;
@@ -218,6 +229,11 @@ fn serve(parent_id: u32) -> io::Result<()> {
     let _ = descriptors::make_room_for(0);
     // Now, because they may start threads.
     constructors::run_rest();
+    if let Err(why) = host().prepare() {
+        return Message::new(Kind::Refused, &[])
+            .with_text(why.as_bytes())
+            .send(&socket, &[]);
+    }
     // Where memory is short the kernel should end a worker, whose element is done again, and not the parent.
     memory_limits::offer_to_oom_killer();
     process::set_name(NAME);
@@ -442,11 +458,19 @@ impl Zygote {
     fn start(&mut self, place: Place) -> io::Result<Turn> {
         let (slot, incarnation) = (place.slot, place.incarnation);
         let started = match &self.program {
-            None => match process::fork() {
-                Ok(Forked::Child) => return Ok(Turn::Worker(place)),
-                Ok(Forked::Parent(pid)) => Ok(pid),
-                Err(e) => Err(e),
-            },
+            None => {
+                host().before_fork();
+                let forked = process::fork();
+                match forked {
+                    Ok(Forked::Child) => host().after_fork_in_child(),
+                    _ => host().after_fork_in_parent(),
+                }
+                match forked {
+                    Ok(Forked::Child) => return Ok(Turn::Worker(place)),
+                    Ok(Forked::Parent(pid)) => Ok(pid),
+                    Err(e) => Err(e),
+                }
+            }
             Some(program) => self.exec(program, &place),
         };
         match started {

@@ -114,7 +114,8 @@ pub use swathe_memory::{
 };
 pub use swathe_os::cores::cores;
 pub use swathe_runtime::{
-    EngineError, ExitCause, Report, SlowStrip, WorkerInfo, WorkerReport, init, is_initialized, observe,
+    EngineError, ExitCause, Host, Report, SlowStrip, WorkerInfo, WorkerReport, init, init_with,
+    is_initialized, observe,
 };
 
 #[doc(hidden)]

@@ -360,10 +360,7 @@ fn panics() -> Result<()> {
         assert_eq!(partial.value(i)?, Some(1000 + i as u64), "position {i}");
     }
     assert_eq!(partial.status(500), Status::Panicked);
-    let pool = Pool::builder()
-        .processes(1)
-        .initializer(|| assert!(cfg!(miri), "no plan"), ())
-        .build()?;
+    let pool = Pool::builder().processes(1).initializer(no_plan, ()).build()?;
     let error = pool.map(odd, [1]).unwrap_err().to_string();
     assert!(error.contains("last with: it panicked: no plan, at "), "{error}");
     println!(
