@@ -366,9 +366,7 @@ impl Supervisor {
             let wanted = slot < state.target || state.has_errand(core, slot);
             match (&self.processes[slot], wanted) {
                 (None, true) if orders < ORDERS => {
-                    if self.start_worker(core, slot) {
-                        orders += 1;
-                    }
+                    orders += usize::from(self.start_worker(core, slot));
                 }
                 (Some(_), false) => core.control.retire(slot),
                 _ => {}

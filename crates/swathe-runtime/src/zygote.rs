@@ -427,7 +427,11 @@ impl Zygote {
         match message.kind {
             Kind::Fork => {
                 let Some(line) = message.fds.pop() else {
-                    return Err(io::Error::other("an order to start a worker lacks its socket"));
+                    // It came with the order, and there was no room for it here.
+                    let text = b"a worker could not be started: no descriptor was free for its socket";
+                    let failed = Message::new(Kind::ForkFailed, &[slot, incarnation]);
+                    failed.with_text(text).send(&self.socket, &[])?;
+                    return Ok(Turn::Again);
                 };
                 return self.start(Place {
                     slot,
