@@ -312,6 +312,9 @@ fn panics() -> Result<()> {
         assert!(x % 50 != 0 || context.attempt() == 2, "not yet");
         x.to_string()
     }
+    fn no_plan() {
+        panic!("no plan");
+    }
     let budget = |deaths| {
         Pool::builder()
             .processes(2)
