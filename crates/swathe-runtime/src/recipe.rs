@@ -90,7 +90,16 @@ impl Recipe {
     pub(crate) fn start(&self, core: &Core) -> io::Result<(Started, Socket)> {
         let (ours, theirs) = Socket::pair()?;
         let directory = self.directory.as_ref().map(AsFd::as_fd);
-        let mut started = self.program.start(&theirs, directory)?;
+        let mut started = self
+            .program
+            .start(&theirs, directory)
+            .map_err(|e| match e.kind() {
+                // A shortage stays what it is.
+                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+                    io::Error::other(format!("{}: {e}", self.program.file.to_string_lossy()))
+                }
+                _ => e,
+            })?;
         drop(theirs);
         let (control, data) = (&core.control.segment, core.memory.segment());
         let words = [
