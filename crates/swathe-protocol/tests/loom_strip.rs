@@ -29,7 +29,7 @@ fn announce(slot: &WorkerSlot) {
 
 #[test]
 fn an_onlooker_sees_a_strip_as_a_whole_or_none() {
-    explore(3, || {
+    explore(2, || {
         let slot = Arc::new(WorkerSlot::default());
         let worker = thread::spawn({
             let slot = Arc::clone(&slot);
