@@ -336,7 +336,7 @@ fn callbacks_of_a_file_are_called_when_it_is_written() -> Result<()> {
     let read = path.clone();
     let tell = move |all: &[u64]| {
         told.send((all.len(), Array::<u64>::from_npy_path(&read).is_ok()))
-            .expect("the test waits")
+            .expect("the test waits");
     };
     drop(
         pool.batch()
@@ -608,7 +608,7 @@ fn many_failures_are_all_reported() -> Result<()> {
             .contains("; 19998 other positions failed too")
     );
     heard.recv_timeout(LONG).expect("the callback is called");
-    let mixed = pool.imap_unordered(|x: u64| assert!(x % 3 > 0), 0..3000);
+    let mixed = pool.imap_unordered(|x: u64| assert!(!x.is_multiple_of(3)), 0..3000);
     assert_eq!(mixed.filter(|item| item.is_err()).count(), 1000);
     Ok(())
 }

@@ -157,6 +157,7 @@ fn lists_of_nothing_have_a_length_that_can_be_counted() -> Result<()> {
 
 /// Handles to what a worker has made, in every verb and inside of everything.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list of verbs and of types")]
 fn what_a_worker_has_made_is_not_returned_as_a_handle() -> Result<()> {
     fn made(x: u32) -> Array<f64> {
         Array::from_vec(vec![f64::from(x); 10]).expect("ten numbers")
@@ -244,11 +245,8 @@ fn what_a_worker_has_made_is_not_returned_as_a_handle() -> Result<()> {
             .load(),
         7
     );
-    assert_eq!(
-        pool.map(|x: Inside| x.array.is_some(), items([Inside { array: None }]))?
-            .value(0)?,
-        false
-    );
+    let none = pool.map(|x: Inside| x.array.is_some(), items([Inside { array: None }]))?;
+    assert!(!none.value(0)?);
     // If nobody keeps it, nobody has damaged it.
     let lost = pool.map(|array: Array<f64>| array, given)?;
     pool.map(|x: u64| x, 0..10)?;
@@ -301,10 +299,8 @@ fn texts_of_tasks_do_nothing_to_a_terminal() -> Result<()> {
     is_harmless(&error.to_string());
     is_harmless(&format!("{error:?}"));
     let input = (0..3).inspect(|_| panic!("{CODES}"));
-    for item in pool.imap(|x: u32| x, input) {
-        is_harmless(&item.unwrap_err().to_string());
-        break;
-    }
+    let first = pool.imap(|x: u32| x, input).next().expect("it is told");
+    is_harmless(&first.unwrap_err().to_string());
     fn refuse() -> Result<(), String> {
         Err(CODES.into())
     }
@@ -316,6 +312,7 @@ fn texts_of_tasks_do_nothing_to_a_terminal() -> Result<()> {
 
 /// What an earlier job has left in memory is not shown by a later one, wherever it failed.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list of verbs, each failing in its way")]
 fn nothing_of_an_earlier_job_is_shown() -> Result<()> {
     const SECRET: u64 = 0x5ec2_e75e_c2e7_5ec2;
     const LEN: usize = 10_000;

@@ -351,11 +351,12 @@ impl Engine {
         }
         let core = self.core();
         let state = core.state.lock();
-        let known = state
-            .pids
-            .iter()
-            .enumerate()
-            .filter_map(|(index, pid)| Some((index, (*pid)?)));
+        // One that works already may not have been heard of yet.
+        let announced = |index: usize| core.control.slots[index].pid.load(Ordering::Acquire);
+        let known = state.pids.iter().enumerate().filter_map(|(index, pid)| {
+            let pid = pid.unwrap_or_else(|| announced(index));
+            (pid != 0).then_some((index, pid))
+        });
         known
             .map(|(index, pid)| {
                 let slot = &core.control.slots[index];

@@ -101,7 +101,6 @@ fn failed_positions_alone_are_run_again() -> Result<()> {
 /// A chunk that failed is run again as a whole, also after a boot; and finds zeros where it has written.
 #[test]
 fn failed_chunks_alone_are_run_again() -> Result<()> {
-    #[expect(clippy::ptr_arg, reason = "a task takes its parameters as they are")]
     fn roots(runs: &String, x: &[u32], y: &mut [f64]) -> Result<(), String> {
         assert_eq!(x.len(), if x[0] == 98 { 2 } else { 7 }, "a part of a chunk");
         assert!(y.iter().all(|&y| y == 0.0), "{y:?}");

@@ -121,7 +121,7 @@ fn closed(how: &str) -> Result<()> {
         };
     }
     let noisy = |x: u64| {
-        if x % 1000 == 0 {
+        if x.is_multiple_of(1000) {
             println!("task {x} {}", "x".repeat(200));
             eprintln!("task {x} {}", "y".repeat(200));
         }
@@ -524,10 +524,8 @@ fn stack() -> Result<()> {
         rlim_max: libc::RLIM_INFINITY,
     };
     // SAFETY: the limit is a live variable.
-    assert_eq!(
-        unsafe { libc::setrlimit(libc::RLIMIT_STACK, &raw const limit) },
-        0
-    );
+    let raised = unsafe { libc::setrlimit(libc::RLIMIT_STACK, &raw const limit) };
+    assert_eq!(raised, 0);
     let pool = Pool::builder()
         .processes(2)
         .max_memory_per_child(64 << 20)
@@ -761,7 +759,7 @@ extern "C" fn constructor() {
     FOUND[1].store(u32::from(unsafe { libc::fcntl(77, libc::F_GETFD) } >= 0), SeqCst);
 }
 
-// SAFETY: a constructor as C has them; what it calls needs nothing that is made later.
+// A constructor as C has them; what it calls needs nothing that is made later.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = constructor;

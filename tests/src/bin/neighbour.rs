@@ -286,7 +286,7 @@ fn cores(bind_main: bool) {
     println!("the main thread's: {}", allowed());
     let pool = Pool::builder().build().expect("pools work");
     println!("the pool's: {}", pool.processes());
-    let each = pool.run_per_worker(move || allowed()).expect("workers answer");
+    let each = pool.run_per_worker(allowed).expect("workers answer");
     println!("the workers': {each:?}");
     drop(pool);
     assert_alone();
