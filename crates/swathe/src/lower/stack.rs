@@ -42,10 +42,11 @@ const READING_A_LEVEL: usize = 16 << 10;
 const COPIES: usize = 32;
 const MOST_COPIES: usize = 512 << 20;
 
-/// Encoding begins with at least this much stack, or gets that much.
-const ROOM_TO_ENCODE: usize = 4 << 20;
+/// Encoding begins with at least this much stack, or gets that much. A larger stack costs some system calls, so a thread of
+/// usual size (2 MiB) has none for each value.
+const ROOM_TO_ENCODE: usize = 1 << 20;
 const STACK_TO_ENCODE: usize = 64 << 20;
-/// Encoding does not go on with less.
+/// Encoding does not go on with less. Where it was begun on the stack that there was, it begins again on a larger one.
 const LEAST_TO_ENCODE: usize = 128 << 10;
 
 /// What [`TooDeep`] says.
@@ -61,6 +62,12 @@ struct TooDeep(usize);
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct RecordError(Box<dyn Error + Send + Sync>);
+
+impl RecordError {
+    fn is_too_deep(&self) -> bool {
+        self.0.is::<TooDeep>()
+    }
+}
 
 impl Trace for RecordError {
     fn trace<R: fmt::Debug + fmt::Display + Send + Sync + 'static>(self, _: R) -> Self {
@@ -170,18 +177,25 @@ pub(crate) type RecordSerializer<'a> = Strategy<Serializer<AlignedVec, Careful<'
 /// Appends what `serialize` writes to the bytes, whose alignment counts from their start.
 pub(crate) fn write(
     bytes: &mut AlignedVec,
-    serialize: impl FnOnce(&mut RecordSerializer<'_>) -> Result<usize, RecordError>,
+    serialize: impl Fn(&mut RecordSerializer<'_>) -> Result<usize, RecordError>,
 ) -> Result<(), String> {
-    let writer = std::mem::take(bytes);
-    let encoded = encode(|| {
+    let mut attempt = || {
+        let before = bytes.len();
+        let writer = std::mem::take(bytes);
         with_arena(|arena| {
             let mut serializer = Serializer::new(writer, Careful(arena.acquire()), Share::new());
-            serialize(Strategy::wrap(&mut serializer))?;
-            Ok::<_, RecordError>(serializer.into_writer())
+            let written = serialize(Strategy::wrap(&mut serializer));
+            *bytes = serializer.into_writer();
+            written.inspect_err(|_| bytes.resize(before, 0))
         })
-    })?;
-    *bytes = encoded.map_err(|error| format!("it cannot be encoded: {error}"))?;
-    Ok(())
+    };
+    let mut written = encode(&mut attempt)?;
+    if written.as_ref().is_err_and(RecordError::is_too_deep) && left() < STACK_TO_ENCODE / 2 {
+        written = grown(STACK_TO_ENCODE, &mut attempt)?;
+    }
+    written
+        .map(drop)
+        .map_err(|error| format!("it cannot be encoded: {error}"))
 }
 
 /// Memory for encoding, which is asked for at every list; it is refused when the stack is nearly used up.
