@@ -113,7 +113,7 @@ fn what_cannot_start_workers_is_said_at_once() {
         (
             "build",
             Some("/no/such/program"),
-            "could not be started: No such file",
+            "could not be started: /no/such/program: No such file",
         ),
     ];
     for (act, worker, words) in expected {

@@ -152,9 +152,8 @@ impl Socket {
         let mut fds = Vec::new();
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {
-                for fd in rights {
-                    fds.push(moved_above_standard(fd)?);
-                }
+                // One that finds no other number is as lost as one for which the kernel found none: the packet came all the same.
+                fds.extend(rights.filter_map(|fd| moved_above_standard(fd).ok()));
             }
         }
         if received.bytes == 0 && fds.is_empty() {

@@ -390,17 +390,24 @@ mod tests {
             .into();
         let liar = Control::create(2).unwrap();
         liar.header.slots.store(MAX_PROCESSES as u32, Ordering::Relaxed);
-        assert!(matches!(of_us(), Err(ObserveError::OtherVersion(_))));
+        liar.header.used_slots.store(1000, Ordering::Relaxed);
+        // Other tests of this process may have control segments as well.
+        let processes = || -> Vec<_> {
+            let found = of_us().unwrap_or_default();
+            found.iter().map(|pool| pool.look().processes).collect()
+        };
+        assert!(!processes().contains(&1000));
 
         let control = Control::create(4).unwrap();
         control.header.used_slots.store(u32::MAX, Ordering::Relaxed);
         let larger = Control::create(40).unwrap();
         larger.header.used_slots.store(37, Ordering::Relaxed);
         for _ in 0..2 {
-            let found = of_us().unwrap();
-            let mut processes: Vec<_> = found.iter().map(|pool| pool.look().processes).collect();
-            processes.sort_unstable();
-            assert_eq!(processes, [4, 37], "copied to one place, one after the other");
+            let seen = processes();
+            assert!(
+                seen.contains(&4) && seen.contains(&37),
+                "copied to one place, one after the other: {seen:?}"
+            );
         }
         let many: Vec<_> = (0..MOST_POOLS)
             .map(|_| memfd::create(NAME, 4096).unwrap())
