@@ -20,6 +20,7 @@ pub mod signals;
 pub mod socket;
 pub mod spawn;
 pub mod surroundings;
+pub mod stack;
 pub mod text;
 pub mod thread_caps;
 

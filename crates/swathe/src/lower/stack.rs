@@ -4,14 +4,7 @@
 //! So the levels of what is decoded are counted, and decoding goes on on a larger stack if there are more than a few; what
 //! is encoded gets a larger stack if there is little left of its own.
 
-use std::{
-    alloc::Layout,
-    error::Error,
-    fmt,
-    ops::Range,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    ptr::NonNull,
-};
+use std::{alloc::Layout, error::Error, fmt, ops::Range, ptr::NonNull};
 
 use rkyv::{
     rancor::{Source, Strategy, Trace},
@@ -19,6 +12,8 @@ use rkyv::{
     util::{AlignedVec, with_arena},
     validation::{ArchiveContext, Validator, archive::ArchiveValidator, shared::SharedValidator},
 };
+
+use swathe_os::stack::{left, on_a_new, on_the_kept};
 
 /// How many levels a record can have at most.
 pub(crate) const MOST_LEVELS: usize = 1024;
@@ -42,11 +37,10 @@ const READING_A_LEVEL: usize = 16 << 10;
 const COPIES: usize = 32;
 const MOST_COPIES: usize = 512 << 20;
 
-/// Encoding begins with at least this much stack, or gets that much. A larger stack costs some system calls, so a thread of
-/// usual size (2 MiB) has none for each value.
-const ROOM_TO_ENCODE: usize = 1 << 20;
-const STACK_TO_ENCODE: usize = 64 << 20;
-/// Encoding does not go on with less. Where it was begun on the stack that there was, it begins again on a larger one.
+/// Encoding begins with at least this much stack, or on one that the thread keeps. A list that can be dropped on a thread of
+/// usual size (2 MiB) can then be encoded, too, even if nothing is asked for on the way: that takes about twice the stack.
+const ROOM_TO_ENCODE: usize = 4 << 20;
+/// Encoding does not go on with less.
 const LEAST_TO_ENCODE: usize = 128 << 10;
 
 /// What [`TooDeep`] says.
@@ -63,12 +57,6 @@ struct TooDeep(usize);
 #[error("{0}")]
 pub struct RecordError(Box<dyn Error + Send + Sync>);
 
-impl RecordError {
-    fn is_too_deep(&self) -> bool {
-        self.0.is::<TooDeep>()
-    }
-}
-
 impl Trace for RecordError {
     fn trace<R: fmt::Debug + fmt::Display + Send + Sync + 'static>(self, _: R) -> Self {
         self
@@ -79,10 +67,6 @@ impl Source for RecordError {
     fn new<E: Error + Send + Sync + 'static>(source: E) -> Self {
         Self(Box::new(source))
     }
-}
-
-fn left() -> usize {
-    stacker::remaining_stack().unwrap_or(0)
 }
 
 /// Reads a record with the help of a validator.
@@ -112,7 +96,9 @@ pub(crate) fn decode<T>(
         return Ok(value);
     }
     let stack = MOST_LEVELS * READING_A_LEVEL + len.saturating_mul(COPIES).min(MOST_COPIES);
-    grown(stack, || read(most))?.map_err(|error| format!("a record cannot be decoded: {error}"))
+    on_a_new(stack, || read(most))
+        .map_err(no_stack)?
+        .map_err(|error| format!("a record cannot be decoded: {error}"))
 }
 
 /// What checks the bytes of a record.
@@ -152,23 +138,12 @@ unsafe impl<E: Source> ArchiveContext<E> for Levels<'_> {
 pub(crate) fn encode<R>(encode: impl FnOnce() -> R) -> Result<R, String> {
     match left() >= ROOM_TO_ENCODE {
         true => Ok(encode()),
-        false => grown(STACK_TO_ENCODE, encode),
+        false => on_the_kept(encode).map_err(no_stack),
     }
 }
 
-fn grown<R>(stack: usize, run: impl FnOnce() -> R) -> Result<R, String> {
-    let mut begun = false;
-    let on_it = || {
-        begun = true;
-        run()
-    };
-    match catch_unwind(AssertUnwindSafe(|| stacker::grow(stack, on_it))) {
-        Ok(result) => Ok(result),
-        Err(panic) if begun => resume_unwind(panic),
-        Err(_) => Err(format!(
-            "there is no memory for a stack of {stack} bytes to read or write it on"
-        )),
-    }
+fn no_stack(error: std::io::Error) -> String {
+    format!("there is no memory for a stack to read or write it on: {error}")
 }
 
 /// What encodes a record.
@@ -177,25 +152,18 @@ pub(crate) type RecordSerializer<'a> = Strategy<Serializer<AlignedVec, Careful<'
 /// Appends what `serialize` writes to the bytes, whose alignment counts from their start.
 pub(crate) fn write(
     bytes: &mut AlignedVec,
-    serialize: impl Fn(&mut RecordSerializer<'_>) -> Result<usize, RecordError>,
+    serialize: impl FnOnce(&mut RecordSerializer<'_>) -> Result<usize, RecordError>,
 ) -> Result<(), String> {
-    let mut attempt = || {
-        let before = bytes.len();
-        let writer = std::mem::take(bytes);
+    let writer = std::mem::take(bytes);
+    let encoded = encode(|| {
         with_arena(|arena| {
             let mut serializer = Serializer::new(writer, Careful(arena.acquire()), Share::new());
-            let written = serialize(Strategy::wrap(&mut serializer));
-            *bytes = serializer.into_writer();
-            written.inspect_err(|_| bytes.resize(before, 0))
+            serialize(Strategy::wrap(&mut serializer))?;
+            Ok::<_, RecordError>(serializer.into_writer())
         })
-    };
-    let mut written = encode(&mut attempt)?;
-    if written.as_ref().is_err_and(RecordError::is_too_deep) && left() < STACK_TO_ENCODE / 2 {
-        written = grown(STACK_TO_ENCODE, &mut attempt)?;
-    }
-    written
-        .map(drop)
-        .map_err(|error| format!("it cannot be encoded: {error}"))
+    })?;
+    *bytes = encoded.map_err(|error| format!("it cannot be encoded: {error}"))?;
+    Ok(())
 }
 
 /// Memory for encoding, which is asked for at every list; it is refused when the stack is nearly used up.
