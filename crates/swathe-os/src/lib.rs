@@ -19,8 +19,8 @@ pub mod process;
 pub mod signals;
 pub mod socket;
 pub mod spawn;
-pub mod surroundings;
 pub mod stack;
+pub mod surroundings;
 pub mod text;
 pub mod thread_caps;
 

@@ -243,7 +243,15 @@ pub struct OomKill {
 impl OomKills {
     /// Counts from now on.
     pub fn from_now() -> Self {
-        Self::in_groups(groups())
+        let mut groups = groups();
+        groups.retain(|group| {
+            let file = match group.version {
+                Version::V1 => "memory.oom_control",
+                Version::V2 => "memory.events",
+            };
+            group.directory.join(file).exists()
+        });
+        Self::in_groups(groups)
     }
 
     fn in_groups(groups: Vec<Group>) -> Self {
@@ -293,9 +301,10 @@ impl Counts {
             Version::V1 => count_in(group, "memory.oom_control", "oom_kill"),
             Version::V2 => count_in(group, "memory.events", "oom_kill"),
         });
-        let limit_hits = groups
-            .iter()
-            .map(|group| count_in(group, "memory.events", "oom").unwrap_or(0));
+        let limit_hits = groups.iter().map(|group| match group.version {
+            Version::V1 => 0,
+            Version::V2 => count_in(group, "memory.events", "oom").unwrap_or(0),
+        });
         Self {
             kills: kills.next().unwrap_or(0),
             limit_hits: limit_hits.collect(),

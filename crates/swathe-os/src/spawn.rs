@@ -10,6 +10,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     ptr,
     sync::OnceLock,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -196,6 +197,24 @@ impl Started {
             self.exit = self.look();
         }
         self.exit
+    }
+
+    /// Waits until it has ended, at most this long. Gives how.
+    pub fn wait(&mut self, patience: Duration) -> Option<Exit> {
+        let until = Instant::now() + patience;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if let Some(exit) = self.try_wait() {
+                return Some(exit);
+            }
+            if left.is_zero() {
+                return None;
+            }
+            match &self.pidfd {
+                Some(pidfd) => _ = pidfd.wait_gone(left),
+                None => std::thread::sleep(left.min(Duration::from_micros(200))),
+            }
+        }
     }
 
     fn look(&self) -> Option<Exit> {

@@ -30,6 +30,8 @@ const ZYGOTE_QUESTION: Duration = Duration::from_secs(1);
 const ZYGOTE_SILENCE: Duration = Duration::from_secs(4);
 /// How often a worker whose line is closed is looked at: it may have become another program.
 const LOOK_AT_PROGRAM: Duration = Duration::from_secs(1);
+/// How long the end of a worker may take to be heard of after its line was closed.
+const HEARD_OF: Duration = Duration::from_millis(20);
 /// The longest sleep while anything is timed: so exactly is known how long the whole group was stopped.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -142,14 +144,15 @@ impl Watch {
         self.still.1 += lost;
     }
 
-    /// Whether it is time to look what program a worker with a closed line runs; if not, when.
-    fn looks_at_program(&mut self, now: Instant) -> Option<Instant> {
-        self.hung_up?;
-        let due = self.program.is_none_or(|at| at <= now);
+    /// Whether it is time to look what program a worker with a closed line runs. `None`: its line is not closed.
+    fn looks_at_program(&mut self, now: Instant) -> Option<bool> {
+        // A line is closed by its worker's end as well, which is heard of at once.
+        let at = self.program.get_or_insert(self.hung_up? + HEARD_OF);
+        let due = *at <= now;
         if due {
-            self.program = Some(now + LOOK_AT_PROGRAM);
+            *at = now + LOOK_AT_PROGRAM;
         }
-        self.program
+        Some(due)
     }
 
     /// Since when the worker has not moved.
@@ -234,14 +237,14 @@ impl Supervisor {
         if process.doom.is_some() || process.is_unborn() {
             return None;
         }
-        let before = process.watch.program;
-        let next = process.watch.looks_at_program(now)?;
-        if before != Some(next) && process::maps_memory_file(process.pid, crate::control::NAME) == Some(false)
-        {
+        if !process.watch.looks_at_program(now)? {
+            return process.watch.program;
+        }
+        if process::maps_memory_file(process.pid, crate::control::NAME) == Some(false) {
             self.doom(index, Doom::Exec);
             return None;
         }
-        Some(next)
+        process.watch.program
     }
 
     fn doom(&mut self, index: usize, doom: Doom) {

@@ -137,17 +137,10 @@ impl Zygote {
     /// Makes sure that it has ended. Gives how.
     pub(crate) fn end(&mut self) -> Loss {
         // It may be about to end by itself: how is known then.
-        let mut exit = None;
-        let since = Instant::now();
-        while exit.is_none() && since.elapsed() < END {
-            if since.elapsed() > END / 50 {
-                self.kill();
-            }
-            exit = self.process.try_wait();
-            if exit.is_none() {
-                std::thread::sleep(Duration::from_micros(200));
-            }
-        }
+        let exit = self.process.wait(END / 50).or_else(|| {
+            self.kill();
+            self.process.wait(END)
+        });
         Loss {
             what: match self.ready {
                 true => "the process that starts workers was lost",

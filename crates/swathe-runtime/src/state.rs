@@ -765,6 +765,13 @@ impl State {
         core.event.raise();
     }
 
+    /// Whether the next death may be one for which a job gives an element up, and says why.
+    pub(crate) fn may_blame_next_death(&self) -> bool {
+        let unfinished = self.unfinished();
+        let mut jobs = unfinished.iter();
+        jobs.any(|job| job.max_deaths == 1 || !job.inner.lock().deaths.is_empty())
+    }
+
     /// Who was to be killed by the clock has this much longer.
     pub(crate) fn grant(&mut self, lost: Duration) {
         for job in self.unfinished() {

@@ -544,14 +544,14 @@ impl Supervisor {
         let process = self.forget(slot);
         let (doom, struck) = process.map_or((None, false), |process| (process.doom, process.struck));
         let core = self.core.clone();
-        if cause == ExitCause::Signal(KILL)
-            && doom.is_none()
-            && let Some(kill) = self.oom_kills.claim()
-        {
-            core.control.slots[slot].write_last_words(&format!("it {kill}"));
-        }
         let mut state = core.state.lock();
         state.pids[slot] = None;
+        // Who sent SIGKILL is asked when it is to be said; otherwise later, so that the work of the dead is handed on at once.
+        let killed = cause == ExitCause::Signal(KILL) && doom.is_none();
+        let asked = killed && state.may_blame_next_death();
+        if asked && let Some(kill) = self.oom_kills.claim() {
+            core.control.slots[slot].write_last_words(&format!("it {kill}"));
+        }
         let verdict = recovery::bury(
             &core,
             &mut state,
@@ -565,6 +565,9 @@ impl Supervisor {
             },
         );
         core.changed.notify_all();
+        if killed && !asked {
+            let _ = self.oom_kills.claim();
+        }
         if self.stopping.is_none()
             && !matches!(verdict, Verdict::Left | Verdict::Panicked)
             && doom.is_none_or(Doom::is_own_fault)
