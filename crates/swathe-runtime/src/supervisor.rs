@@ -121,7 +121,8 @@ pub(crate) struct Supervisor {
     next_look: Option<Instant>,
     pub(crate) pauses: Pauses,
     strikes: Strikes,
-    oom_kills: OomKills,
+    /// Made when the first workers have been ordered: until then nobody is killed.
+    oom_kills: Option<OomKills>,
 }
 
 impl Supervisor {
@@ -142,7 +143,7 @@ impl Supervisor {
             deaths: VecDeque::new(),
             next_look: None,
             strikes: Strikes::new(chaos),
-            oom_kills: OomKills::from_now(),
+            oom_kills: None,
             core,
             recipe,
             sources,
@@ -173,6 +174,7 @@ impl Supervisor {
 
     fn supervise(&mut self) {
         while self.turn() {
+            self.oom_kills.get_or_insert_with(OomKills::from_now);
             let timeout = self.timeout();
             self.pass_time(Some(Pauses::TURN));
             let ready = self.sources.wait(timeout);
@@ -549,7 +551,7 @@ impl Supervisor {
         // Who sent SIGKILL is asked when it is to be said; otherwise later, so that the work of the dead is handed on at once.
         let killed = cause == ExitCause::Signal(KILL) && doom.is_none();
         let asked = killed && state.may_blame_next_death();
-        if asked && let Some(kill) = self.oom_kills.claim() {
+        if asked && let Some(kill) = self.oom_kills.as_mut().and_then(OomKills::claim) {
             core.control.slots[slot].write_last_words(&format!("it {kill}"));
         }
         let verdict = recovery::bury(
@@ -566,7 +568,7 @@ impl Supervisor {
         );
         core.changed.notify_all();
         if killed && !asked {
-            let _ = self.oom_kills.claim();
+            let _ = self.oom_kills.as_mut().and_then(OomKills::claim);
         }
         if self.stopping.is_none()
             && !matches!(verdict, Verdict::Left | Verdict::Panicked)
