@@ -29,6 +29,11 @@ fn a_task_that_becomes_another_program_is_lost_and_said_so() {
 }
 
 #[test]
+fn a_host_that_closes_everything_is_told() {
+    assert_eq!(say(&["closes-all"]), "told");
+}
+
+#[test]
 fn more_workers_than_files_are_started_where_the_limit_may_be_raised() {
     let mut shell = Command::new("sh");
     let few = shell

@@ -19,7 +19,10 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal},
 };
 
-use crate::{descriptors::above_standard, signals::Mask};
+use crate::{
+    descriptors::{above_standard, identity},
+    signals::Mask,
+};
 
 /// Removes a variable from the environment of this process, which must have one thread.
 pub fn remove_variable(name: &str) {
@@ -531,30 +534,39 @@ pub fn flush_c_output() {
 
 /// An event that one thread raises and another polls for.
 #[derive(Debug)]
-pub struct Event(OwnedFd);
+pub struct Event {
+    fd: OwnedFd,
+    identity: Option<(u64, u64)>,
+}
 
 impl Event {
     /// Makes one.
     pub fn new() -> io::Result<Self> {
         use rustix::event::{EventfdFlags, eventfd};
         let make = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        Ok(Self(above_standard(make)?))
+        let fd = above_standard(make)?;
+        Ok(Self {
+            identity: identity(&fd),
+            fd,
+        })
     }
 
-    /// Raises it.
+    /// Raises it. A host may have closed it, and have a file of its own under its number: nothing is written to that.
     pub fn raise(&self) {
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+        if identity(&self.fd) == self.identity {
+            let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+        }
     }
 
     /// Lowers it.
     pub fn lower(&self) {
-        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+        let _ = rustix::io::read(&self.fd, &mut [0; 8]);
     }
 }
 
 impl AsFd for Event {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 

@@ -44,6 +44,8 @@ const NEVER: Duration = Duration::MAX;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long the supervisor sleeps when it waits for something that nobody will tell it.
 const RESTLESS: Duration = Duration::from_millis(1);
+/// The longest sleep: a host may close the very descriptors that would end it.
+const LONGEST: Duration = Duration::from_secs(1);
 /// Orders to start a worker that may be under way at once: fewer than fill the zygote's socket, whose orders and answers
 /// would wait for each other then.
 const ORDERS: usize = 64;
@@ -116,6 +118,8 @@ pub(crate) struct Supervisor {
     orphanage: Option<Instant>,
     pub(crate) stopping: Option<Instant>,
     told_to_stop: bool,
+    /// Its descriptors are no longer its own.
+    abandoned: bool,
     pub(crate) draining: bool,
     /// When to look at the clock again.
     next_look: Option<Instant>,
@@ -156,6 +160,7 @@ impl Supervisor {
             orphanage: None,
             stopping: None,
             told_to_stop: false,
+            abandoned: false,
             draining: false,
             pauses: Pauses::new(),
         })
@@ -168,6 +173,9 @@ impl Supervisor {
             self.end_after_panic(payload);
         }
         self.core.state.sides.end();
+        if self.abandoned {
+            return std::mem::forget(self);
+        }
         // What the workers' setup refers to is a user's.
         contain("a destructor of what an initializer has kept", || drop(self));
     }
@@ -188,12 +196,10 @@ impl Supervisor {
                 Ok(marks) => marks.into_iter().for_each(|mark| self.hear(mark)),
                 Err(e) => {
                     self.give_up(format!(
-                        "the program has closed a descriptor that the pool waits with: {e}"
+                        "the program has closed descriptors of the pool's, by which its processes are heard: {e}"
                     ));
-                    self.kill_zygote();
-                    // Nothing is heard any more: what has ended is looked for.
+                    self.abandon();
                     std::thread::sleep(RESTLESS);
-                    self.hear_zygote();
                     self.bury_orphans();
                 }
             }
@@ -236,7 +242,25 @@ impl Supervisor {
         let next_look = self
             .next_look
             .map(|at| at.saturating_duration_since(Instant::now()));
-        next_look.into_iter().chain(restless.then_some(RESTLESS)).min()
+        let wanted = next_look.into_iter().chain(restless.then_some(RESTLESS));
+        wanted.chain([LONGEST]).min()
+    }
+
+    /// The host has closed our descriptors, and may have others under their numbers by now: none is used or closed any more.
+    /// The zygote sees its socket end, and takes the workers with it.
+    fn abandon(&mut self) {
+        if let Some(zygote) = self.zygote.take() {
+            std::mem::forget(zygote);
+            // Their event and memory file are as lost.
+            std::mem::forget(self.core.clone());
+        }
+        for process in self.processes.iter_mut().flatten() {
+            std::mem::forget(process.line.take());
+            std::mem::forget(process.pidfd.take());
+            process.orphan = true;
+        }
+        self.orphanage = Some(Instant::now() + ORPHANAGE);
+        self.abandoned = true;
     }
 
     /// Time in which this thread did not run, though it meant to, is granted to everybody whom it watches over.

@@ -47,6 +47,7 @@ fn main() -> Result<()> {
         "launched" => launched(),
         "keys" => keys(),
         "bursts" => bursts(),
+        "closes-all" => closes_all(),
         "plain" => plain(),
         other => panic!("nothing is called {other:?}"),
     }
@@ -105,6 +106,26 @@ fn plain() -> Result<()> {
         (Status::TimedOut, Status::TimedOut)
     );
     println!("works");
+    Ok(())
+}
+
+/// A daemon's way: everything above 2 is closed, the pool's descriptors too.
+fn closes_all() -> Result<()> {
+    let pool = Pool::builder().processes(2).build()?;
+    works(&pool)?;
+    let pending = pool.batch().chunk_size(1).map_async(stepwise, 0..100)?;
+    close_from(3);
+    let file = fs::File::create(std::env::temp_dir().join(format!("swathe-host-{}", std::process::id())));
+    let error = pending.get().unwrap_err().to_string();
+    assert!(error.contains("has closed descriptors of the pool's"), "{error}");
+    drop(pool);
+    // The numbers are the program's: nobody has closed its file, or written to it.
+    let file = file.expect("it can be made");
+    assert_eq!(file.metadata().expect("it is open").len(), 0);
+    fs::remove_file(std::env::temp_dir().join(format!("swathe-host-{}", std::process::id())))
+        .expect("it is there");
+    until("nobody is left", || pool_processes().is_empty());
+    println!("told");
     Ok(())
 }
 
