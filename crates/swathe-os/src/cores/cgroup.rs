@@ -30,7 +30,7 @@ pub struct Group {
     pub directory: PathBuf,
 }
 
-/// As [`groups`], of this process.
+/// As `groups`, of this process.
 pub fn of_this_process(controller: &[u8]) -> Vec<Group> {
     groups(Path::new("/"), controller)
 }
