@@ -34,6 +34,10 @@ const WORKER_VARIABLE: &str = "SWATHE_WORKER";
 pub(crate) const NAME_IT: &str = "if it runs under a loader, an emulator or an interpreter, name the program that workers \
                                   are started from (`Builder::worker_executable`, or the variable SWATHE_WORKER)";
 
+/// EBADF and EMFILE.
+const BAD_NUMBER: i32 = 9;
+const NO_FILES: i32 = 24;
+
 /// How a zygote is started, the first time and again.
 pub(crate) struct Recipe {
     program: Program,
@@ -98,6 +102,8 @@ impl Recipe {
                 io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
                     io::Error::other(format!("{}: {e}", self.program.file.to_string_lossy()))
                 }
+                // Under a limit below the standard numbers the kernel says that of them.
+                _ if e.raw_os_error() == Some(BAD_NUMBER) => io::Error::from_raw_os_error(NO_FILES),
                 _ => e,
             })?;
         drop(theirs);
