@@ -99,11 +99,11 @@ impl Core {
     /// Reads what a job has brought that is to be read without the lock, unless another thread does. Gives whether the
     /// job is over.
     pub(crate) fn read(&self, job: &Arc<JobState>) -> bool {
-        let Some(reading) = job.inner.lock().unread.take() else {
-            return job.is_over();
-        };
-        let read = job.read_somehow(self, reading);
-        self.state.lock_for(job).settle(self, job, read);
+        // It may have been stopped while it was read: then it is to be read once more, by whoever has read it.
+        while let Some(reading) = { job.inner.lock().unread.take() } {
+            let read = job.read_somehow(self, reading);
+            self.state.lock_for(job).settle(self, job, read);
+        }
         job.is_over()
     }
 }
