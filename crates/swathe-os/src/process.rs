@@ -228,11 +228,6 @@ impl Pidfd {
         self.wait_gone(Duration::ZERO)
     }
 
-    /// Asks the process to end (SIGTERM).
-    pub fn terminate(&self) {
-        let _ = rustix::process::pidfd_send_signal(&self.0, Signal::TERM);
-    }
-
     /// Stops the process (SIGSTOP), or lets a stopped one go on (SIGCONT).
     pub fn pause(&self, on: bool) {
         let signal = if on { Signal::STOP } else { Signal::CONT };

@@ -95,7 +95,7 @@ fn set(signal: i32, handler: libc::sighandler_t, flags: i32) {
 }
 
 /// The handler of a signal: an address, `SIG_DFL` or `SIG_IGN`.
-pub fn handler_of(signal: i32) -> usize {
+fn handler_of(signal: i32) -> usize {
     // SAFETY: all zero is a valid action, which the kernel overwrites.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: only asked for; the pointer is to a live variable.
