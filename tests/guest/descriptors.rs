@@ -60,3 +60,18 @@ fn more_workers_than_files_are_refused_with_both_numbers() {
         "{text}"
     );
 }
+
+#[test]
+fn a_task_that_hoards_files_takes_none_from_its_worker() {
+    let said = say(&["hoards", "soft"]);
+    assert!(said.starts_with("5050"), "{said}");
+}
+
+#[test]
+fn a_task_that_hoards_all_files_is_told_of() {
+    let said = say(&["hoards", "hard"]);
+    assert!(
+        said.contains("hold every descriptor that it may have open"),
+        "{said}"
+    );
+}

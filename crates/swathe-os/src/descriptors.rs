@@ -187,7 +187,7 @@ pub fn make_room_for(more: u64) -> Result<(), TooMany> {
     const SPARE: u64 = 32;
     let limit = getrlimit(Resource::Nofile);
     let Some(soft) = limit.current else { return Ok(()) };
-    let needed = open_numbers().len() as u64 + more + SPARE;
+    let needed = open_below(soft) + more + SPARE;
     if needed <= soft {
         return Ok(());
     }
@@ -199,6 +199,20 @@ pub fn make_room_for(more: u64) -> Result<(), TooMany> {
         maximum: limit.maximum,
     };
     setrlimit(Resource::Nofile, raised).map_err(|_| TooMany { needed, limit: soft })
+}
+
+/// How many are open, as far as can be told under a soft limit; more numbers than that limit may be open.
+fn open_below(soft: u64) -> u64 {
+    match fs::read_dir("/proc/self/fd") {
+        Ok(entries) => entries.count() as u64,
+        // Not even the list can be opened: every number is taken.
+        Err(e) if e.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => soft,
+        // Without /proc they are asked about one by one.
+        Err(_) => (0..soft.min(1 << 16) as i32)
+            // SAFETY: the number is only asked about; if it is not open the answer is an error.
+            .filter(|number| rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(*number) }).is_ok())
+            .count() as u64,
+    }
 }
 
 #[cfg(test)]

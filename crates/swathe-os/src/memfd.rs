@@ -12,7 +12,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use crate::descriptors::above_standard;
+use crate::descriptors::{above_standard, make_room_for};
 
 /// Why a memory file could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -83,8 +83,8 @@ impl fmt::Display for Step {
 
 /// Makes a sparse memory file of exactly `len` bytes, all zero, that can neither shrink nor grow.
 ///
-/// No page is taken until it is written. The descriptor is close-on-exec. `name` only labels the file in
-/// `/proc/PID/maps`; names need not be unique.
+/// No page is taken until it is written. The descriptor is close-on-exec; if the soft limit leaves no number for it, that is
+/// raised. `name` only labels the file in `/proc/PID/maps`; names need not be unique.
 ///
 /// # Errors
 /// When `len` is above `RLIMIT_FSIZE`, or the kernel refuses one of the calls.
@@ -111,7 +111,12 @@ pub fn create(name: &str, len: u64) -> Result<OwnedFd, MemfdError> {
             other => Err(other),
         })
     };
-    let fd = above_standard(make).map_err(|errno| failed(Step::Create, errno))?;
+    let fd = above_standard(make)
+        .or_else(|errno| match errno {
+            Errno::MFILE if make_room_for(1).is_ok() => above_standard(make),
+            other => Err(other),
+        })
+        .map_err(|errno| failed(Step::Create, errno))?;
     rustix::fs::ftruncate(&fd, len).map_err(|errno| failed(Step::Size, errno))?;
     rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
         .map_err(|errno| failed(Step::Seal, errno))?;

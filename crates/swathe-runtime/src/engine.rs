@@ -17,6 +17,7 @@ use swathe_memory::Memory;
 use swathe_os::{
     cores, descriptors,
     process::{self, Event},
+    surroundings::Surroundings,
 };
 use swathe_protocol::{JobPhase, JobTerms, status::MAX_CHUNK_LEN};
 
@@ -142,6 +143,9 @@ impl Engine {
         let processes = config.processes.unwrap_or(cores);
         EngineError::check_processes(processes, MAX_PROCESSES)?;
         let slots = processes.max(2 * cores).clamp(16, MAX_PROCESSES);
+        // Before room is made: workers have the limits that were found.
+        let surroundings = Surroundings::of_this_process();
+        make_room(processes)?;
         let memory = match &config.memory {
             Some(memory) => memory.clone(),
             None => Memory::global()?,
@@ -159,15 +163,14 @@ impl Engine {
         control.set_lookouts(processes, cores);
         let limits = limits(&config);
         let patience = config.start_patience.unwrap_or(START_PATIENCE.0);
-        // Before room is made: workers have the limits that were found.
         let recipe = Recipe::record(
+            surroundings,
             config.worker_executable,
             share,
             (plan, plan_bytes.len()),
             config.setup.map(|(.., keep)| keep),
         )
         .map_err(EngineError::Start)?;
-        make_room(processes)?;
         Self::launch(
             control,
             memory,

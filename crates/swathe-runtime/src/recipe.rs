@@ -50,8 +50,9 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
-    /// From this process as it is now. `share` is how many cores a worker may use for itself.
+    /// From this process as it is now, but for its `surroundings`. `share` is how many cores a worker may use for itself.
     pub(crate) fn record(
+        surroundings: Surroundings,
         executable: Option<PathBuf>,
         share: usize,
         (plan, plan_len): (Arc<Block>, usize),
@@ -83,7 +84,7 @@ impl Recipe {
             },
             // Without it workers begin where the host is when they are started.
             directory: surroundings::current_directory().ok(),
-            surroundings: Surroundings::of_this_process(),
+            surroundings,
             plan,
             plan_len,
             _keep: keep,

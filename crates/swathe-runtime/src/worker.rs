@@ -3,14 +3,14 @@
 use std::{
     any::Any,
     ffi::OsString,
-    os::unix::ffi::OsStringExt,
+    os::{fd::OwnedFd, unix::ffi::OsStringExt},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use swathe_memory::{Access, Segment, SegmentId, lease, registry};
 use swathe_os::{
-    cores, futex,
+    cores, descriptors, futex,
     image::{self, CodeRef},
     process::{self, monotonic_ns},
     socket::Socket,
@@ -299,11 +299,7 @@ fn pin(index: usize) {
 fn ask_parent_for_unknown_segments(line: &Arc<ParentLine>) {
     let line = line.clone();
     registry::set_resolver(Box::new(move |id: SegmentId| {
-        let mut answer = line.ask(&Message::new(Kind::WantSegment, &[id.to_bits()]))?;
-        let fd = answer
-            .fds
-            .pop()
-            .ok_or("the parent sent a segment without its descriptor")?;
+        let (fd, answer) = ask_for_segment(&line, id)?;
         let access = if answer.words[1] == 0 {
             Access::ReadOnly
         } else {
@@ -311,6 +307,31 @@ fn ask_parent_for_unknown_segments(line: &Arc<ParentLine>) {
         };
         Ok((fd, answer.words[0] as usize, access))
     }));
+}
+
+/// A descriptor that comes while no number is free is lost, and its message comes without: then room is made, and it is asked
+/// for once more.
+fn ask_for_segment(line: &ParentLine, id: SegmentId) -> Result<(OwnedFd, Message), String> {
+    /// What tasks hold open may be closed by another of their threads.
+    const TRIES: u32 = 50;
+    const APART: Duration = Duration::from_millis(10);
+    for again in 0..TRIES {
+        let mut answer = line.ask(&Message::new(Kind::WantSegment, &[id.to_bits()]))?;
+        if let Some(fd) = answer.fds.pop() {
+            return Ok((fd, answer));
+        }
+        if descriptors::make_room_for(1).is_err() {
+            registry::release_kept();
+        }
+        if again > 0 {
+            std::thread::sleep(APART);
+        }
+    }
+    Err(format!(
+        "the tasks of this worker, process {}, hold every descriptor that it may have open (RLIMIT_NOFILE): have them \
+         close files, or raise the limit (`ulimit -n`) before the pool is built",
+        std::process::id()
+    ))
 }
 
 fn ask_parent_for_unknown_code(line: &Arc<ParentLine>) {

@@ -427,7 +427,8 @@ impl Zygote {
         match message.kind {
             Kind::Fork => {
                 let Some(line) = message.fds.pop() else {
-                    // It came with the order, and there was no room for it here.
+                    // It came with the order, and there was no room for it here. There is for the next order's.
+                    let _ = descriptors::make_room_for(1);
                     let text = b"a worker could not be started: no descriptor was free for its socket";
                     let failed = Message::new(Kind::ForkFailed, &[slot, incarnation]);
                     failed.with_text(text).send(&self.socket, &[])?;

@@ -16,7 +16,7 @@ use std::{
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
 use nix::unistd::Pid;
-use swathe::{Pool, Result, Status, Value};
+use swathe::{Pool, Result, SharedArray, Status, Value};
 use swathe_tests::{pool_processes, until, watch};
 
 fn argument(n: usize) -> String {
@@ -48,6 +48,7 @@ fn main() -> Result<()> {
         "keys" => keys(),
         "bursts" => bursts(),
         "closes-all" => closes_all(),
+        "hoards" => hoards(&argument(2)),
         "plain" => plain(),
         other => panic!("nothing is called {other:?}"),
     }
@@ -668,6 +669,29 @@ fn short_of_files(how: &str) -> Result<()> {
     works(&pool)?;
     println!("whole");
     Ok(())
+}
+
+/// A task opens what its worker may open; the tasks after it need memory that their worker has never seen.
+fn hoards(limit: &str) -> Result<()> {
+    set_files(100);
+    if limit == "hard" {
+        nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 100, 100)
+            .expect("it may be lowered");
+    }
+    let pool = Pool::builder().processes(1).build()?;
+    let hoard = || {
+        while let Ok(file) = fs::File::open("/dev/null") {
+            std::mem::forget(file);
+        }
+    };
+    pool.run_per_worker(hoard)?;
+    let sums = SharedArray::<u64>::zeros(1)?;
+    let add = |sums: &SharedArray<u64>, x: u64| sums.fetch_add(0, x);
+    match pool.map_with(&sums, add, 1..=100) {
+        Ok(_) => println!("{}", sums.get(0)),
+        Err(e) => println!("{e}"),
+    }
+    works(&pool)
 }
 
 /// No process is to be had for a while: this one's control group counts them.

@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    os::fd::AsRawFd,
     path::Path,
     process::exit,
     time::Duration,
@@ -77,18 +78,17 @@ fn limit(resource: Resource, soft: u64) {
     setrlimit(resource, soft.min(hard), hard).expect("it may be lowered");
 }
 
-fn open_files() -> u64 {
-    fs::read_dir("/proc/self/fd")
-        .map(Iterator::count)
-        .expect("/proc is there") as u64
-        - 1
+/// The lowest number that no file has: under this limit none can be opened, whatever higher numbers were inherited.
+fn lowest_free_number() -> u64 {
+    let file = File::open("/dev/null").expect("there is room for a file yet");
+    file.as_raw_fd() as u64
 }
 
-/// So many files more than are open, and one more, ...
+/// No file more may be opened, at most one, at most two, ...
 fn files() {
     let (before, _) = getrlimit(Resource::RLIMIT_NOFILE).expect("it can be asked");
     for more in 0..32 {
-        limit(Resource::RLIMIT_NOFILE, open_files() + more);
+        limit(Resource::RLIMIT_NOFILE, lowest_free_number() + more);
         say(&format!("{more} more files"), work());
         limit(Resource::RLIMIT_NOFILE, before);
         assert_alone();
@@ -99,7 +99,8 @@ fn files() {
 
 /// All files are open when a worker dies.
 fn later_files() {
-    limit(Resource::RLIMIT_NOFILE, 64);
+    // The hard limit as well: no room can be made.
+    setrlimit(Resource::RLIMIT_NOFILE, 100, 100).expect("it may be lowered");
     let pool = Pool::builder()
         .processes(2)
         .build()
