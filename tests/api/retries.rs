@@ -224,3 +224,32 @@ fn a_worker_that_comes_back_late_keeps_its_order_of_the_next_round() -> Result<(
     }
     Ok(())
 }
+
+/// Reading many failures takes a while, and no lock is held: what stops the job meanwhile leaves no round behind that nobody
+/// ends.
+#[test]
+fn a_job_that_is_stopped_while_its_failures_are_read_ends() -> Result<()> {
+    const LEN: u64 = 4000;
+    let pool = pool(2);
+    let always = |x: u64| Err::<u64, String>(format!("{x} has failed"));
+    let rounds = |round: u64| -> Result<()> {
+        let batch = pool.batch().retries(2).collect_errors();
+        let pending = batch.try_map_async(always, 0..LEN)?;
+        std::thread::scope(|scope| {
+            // Who waits for ever reads it; who may not, has it read.
+            let waiter = scope.spawn(|| match round % 2 {
+                0 => pending.get(),
+                _ => pending.get_timeout(Duration::from_secs(60)),
+            });
+            while pending.progress().0 < LEN {
+                std::hint::spin_loop();
+            }
+            std::thread::sleep(Duration::from_micros(round * 41 % 3000));
+            pending.cancel();
+            let partial = waiter.join().expect("it ends")?;
+            assert_eq!(partial.failures().len(), LEN as usize);
+            Ok(())
+        })
+    };
+    (0..100).try_for_each(rounds)
+}
