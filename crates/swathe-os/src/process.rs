@@ -605,6 +605,12 @@ pub fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// Processor time that this thread has had, in user and kernel mode.
+pub fn thread_time() -> Duration {
+    let had = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(had.tv_sec as u64, had.tv_nsec as u32)
+}
+
 /// Starts a thread of ours inside somebody's program. It blocks all signals: which of a program's threads get which
 /// signals is the program's own affair, and it does not know of this one.
 pub fn spawn_thread<T: Send + 'static>(

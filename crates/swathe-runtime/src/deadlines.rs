@@ -63,6 +63,8 @@ impl Doom {
 #[derive(Debug)]
 pub(crate) struct Pauses {
     looked: Instant,
+    /// The processor time that this thread had had by then.
+    had: Duration,
     /// When each ended, nanoseconds of the monotonic clock, and what was granted for it.
     list: VecDeque<(u64, Duration)>,
 }
@@ -70,23 +72,38 @@ pub(crate) struct Pauses {
 impl Pauses {
     /// More than this late is a pause.
     const LATE: Duration = Duration::from_millis(50);
-    /// What the supervisor does between two waits takes less, unless memory is short.
-    pub(crate) const TURN: Duration = Duration::from_millis(500);
     const KEPT: usize = 64;
 
     pub(crate) fn new() -> Self {
         Self {
             looked: Instant::now(),
+            had: process::thread_time(),
             list: VecDeque::new(),
         }
     }
 
-    /// Called before and after each wait; `meant` is how long it was to take, `None` for as long as it likes, or for a turn.
-    /// Gives what everybody is to be granted, if that is anything.
-    pub(crate) fn pass(&mut self, meant: Option<Duration>) -> Option<Duration> {
+    /// After a wait that was to take `meant` at most, `None` for as long as it likes. Gives what everybody is to be granted,
+    /// if that is anything.
+    fn pass_wait(&mut self, meant: Option<Duration>) -> Option<Duration> {
+        let passed = self.pass();
+        self.grant(late_by(passed, meant?)?)
+    }
+
+    /// After work. What this thread has not spent on a processor it has stood still, or waited for something that is as short
+    /// for everybody.
+    fn pass_work(&mut self) -> Option<Duration> {
+        let had = process::thread_time();
+        let worked = had.saturating_sub(std::mem::replace(&mut self.had, had));
+        let stood = self.pass().saturating_sub(worked);
+        self.grant(Some(stood).filter(|stood| *stood > Self::LATE)?)
+    }
+
+    fn pass(&mut self) -> Duration {
         let now = Instant::now();
-        let passed = now.duration_since(std::mem::replace(&mut self.looked, now));
-        let lost = granted(passed, meant?)?;
+        now.duration_since(std::mem::replace(&mut self.looked, now))
+    }
+
+    fn grant(&mut self, lost: Duration) -> Option<Duration> {
         if self.list.len() == Self::KEPT {
             self.list.pop_front();
         }
@@ -103,7 +120,7 @@ impl Pauses {
 
 /// A little late is late by the difference. Much later than was meant means that the whole group stood still, for as long
 /// as that: when it began is not known.
-fn granted(passed: Duration, meant: Duration) -> Option<Duration> {
+fn late_by(passed: Duration, meant: Duration) -> Option<Duration> {
     let late = passed.checked_sub(meant).filter(|late| *late > Pauses::LATE)?;
     Some(if late > meant { passed } else { late })
 }
@@ -199,8 +216,47 @@ impl Look {
 }
 
 impl Supervisor {
+    /// Before the supervisor waits.
+    pub(crate) fn pass_work(&mut self) {
+        if let Some(lost) = self.pauses.pass_work() {
+            self.grant(&mut self.core.clone().state.lock(), lost);
+        }
+    }
+
+    /// After it has waited, at most as long as was `meant`.
+    pub(crate) fn pass_wait(&mut self, meant: Option<Duration>) {
+        if let Some(lost) = self.pauses.pass_wait(meant) {
+            self.grant(&mut self.core.clone().state.lock(), lost);
+        }
+    }
+
+    /// Time in which this thread did not run, though it meant to, is granted to everybody whom it watches over.
+    fn grant(&mut self, state: &mut State, lost: Duration) {
+        tracing::debug!(
+            ?lost,
+            "the supervisor did not run, and grants everybody that time"
+        );
+        for process in self.processes.iter_mut().flatten() {
+            process.watch.grant(lost);
+        }
+        if let Some(zygote) = &mut self.zygote {
+            zygote.grant(lost);
+        }
+        for at in [&mut self.stopping, &mut self.orphanage].into_iter().flatten() {
+            *at += lost;
+        }
+        if let Some((since, _)) = &mut self.nobody {
+            *since += lost;
+        }
+        state.grant(lost);
+    }
+
     /// Does what is due. Gives the time of the next look.
     pub(crate) fn keep_time(&mut self, core: &Core, state: &mut State) -> Option<Instant> {
+        // If the whole group was stopped just before this, nobody is late.
+        if let Some(lost) = self.pauses.pass_work() {
+            self.grant(state, lost);
+        }
         let (now, clock) = (Instant::now(), monotonic_ns());
         let mut next: Option<Instant> = None;
         let mut note = |at: Option<Instant>| next = next.into_iter().chain(at).min();
@@ -384,15 +440,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_stop_while_it_works_is_granted() {
+        let mut pauses = Pauses::new();
+        let began = monotonic_ns();
+        std::thread::sleep(2 * Pauses::LATE);
+        let lost = pauses.pass_work().expect("it did not run");
+        assert!(lost > Pauses::LATE);
+        assert_eq!(pauses.since(began), lost);
+        assert_eq!(pauses.since(monotonic_ns()), Duration::ZERO);
+    }
+
+    #[test]
     fn a_stop_is_granted_whole_and_a_delay_by_the_difference() {
         let ms = Duration::from_millis;
         // On time, or hardly late.
-        assert_eq!(granted(ms(100), ms(100)), None);
-        assert_eq!(granted(ms(140), ms(100)), None);
-        assert_eq!(granted(ms(3), ms(100)), None);
+        assert_eq!(late_by(ms(100), ms(100)), None);
+        assert_eq!(late_by(ms(140), ms(100)), None);
+        assert_eq!(late_by(ms(3), ms(100)), None);
         // A machine that is busy.
-        assert_eq!(granted(ms(160), ms(100)), Some(ms(60)));
+        assert_eq!(late_by(ms(160), ms(100)), Some(ms(60)));
         // A group that was stopped.
-        assert_eq!(granted(ms(4100), ms(100)), Some(ms(4100)));
+        assert_eq!(late_by(ms(4100), ms(100)), Some(ms(4100)));
     }
 }

@@ -98,7 +98,7 @@ pub(crate) struct Limits {
 
 /// The supervisor's own view, beside the shared state.
 pub(crate) struct Supervisor {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     recipe: Recipe,
     sources: process::Watch,
     pub(crate) zygote: Option<Zygote>,
@@ -113,9 +113,9 @@ pub(crate) struct Supervisor {
     /// When to try again to start a process.
     backoff: Backoff,
     /// Since when no worker lives because none could be started, and what was short.
-    nobody: Option<(Instant, String)>,
+    pub(crate) nobody: Option<(Instant, String)>,
     /// Until when orphans are looked for.
-    orphanage: Option<Instant>,
+    pub(crate) orphanage: Option<Instant>,
     pub(crate) stopping: Option<Instant>,
     told_to_stop: bool,
     /// Its descriptors are no longer its own.
@@ -184,9 +184,9 @@ impl Supervisor {
         while self.turn() {
             self.oom_kills.get_or_insert_with(OomKills::from_now);
             let timeout = self.timeout();
-            self.pass_time(Some(Pauses::TURN));
+            self.pass_work();
             let ready = self.sources.wait(timeout);
-            self.pass_time(timeout);
+            self.pass_wait(timeout);
             #[cfg(feature = "chaos")]
             assert!(
                 !self.core.supervisor_panics.load(Ordering::Relaxed),
@@ -261,30 +261,6 @@ impl Supervisor {
         }
         self.orphanage = Some(Instant::now() + ORPHANAGE);
         self.abandoned = true;
-    }
-
-    /// Time in which this thread did not run, though it meant to, is granted to everybody whom it watches over.
-    fn pass_time(&mut self, meant: Option<Duration>) {
-        let Some(lost) = self.pauses.pass(meant) else {
-            return;
-        };
-        tracing::debug!(
-            ?lost,
-            "the supervisor did not run, and grants everybody that time"
-        );
-        for process in self.processes.iter_mut().flatten() {
-            process.watch.grant(lost);
-        }
-        if let Some(zygote) = &mut self.zygote {
-            zygote.grant(lost);
-        }
-        for at in [&mut self.stopping, &mut self.orphanage].into_iter().flatten() {
-            *at += lost;
-        }
-        if let Some((since, _)) = &mut self.nobody {
-            *since += lost;
-        }
-        self.core.state.lock().grant(lost);
     }
 
     /// Does what the state asks for; `false` when there is nothing left to supervise.

@@ -46,7 +46,10 @@ pub(crate) struct JobLook {
 impl PoolLook {
     /// Elements a second of all workers.
     pub(crate) fn rate(&self) -> f64 {
-        self.workers.iter().filter_map(|worker| worker.rate).sum()
+        self.workers
+            .iter()
+            .filter_map(|worker| worker.rate)
+            .fold(0.0, |sum, rate| sum + rate)
     }
 
     /// Whether none of its processes is there any more.
