@@ -174,6 +174,41 @@ fn an_endless_input_is_no_trouble() -> Result<()> {
     Ok(())
 }
 
+/// What a worker is in when the stream is dropped ends after it, and nobody waits for that.
+#[test]
+fn a_pool_ends_after_a_stream_that_was_dropped_in_the_middle() -> Result<()> {
+    fn slow(x: i64) -> i64 {
+        sleep(Duration::from_millis(20));
+        x
+    }
+    for ordered in [true, false] {
+        let pool = pool(2);
+        let batch = || pool.batch().chunk_size(1);
+        let first = match ordered {
+            true => batch().imap(slow, 0..).next(),
+            false => batch().imap_unordered(slow, 0..).next(),
+        };
+        assert!(first.is_some_and(|first| first.is_ok()));
+        pool.close();
+        pool.join()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_pool_ends_beside_a_stream_whose_results_nobody_takes() -> Result<()> {
+    let pool = pool(2);
+    let mut stream = pool.batch().chunk_size(1).imap(sqr, 0..100).look_ahead(4);
+    assert_eq!(stream.next(), Some(Ok(0)));
+    pool.close();
+    pool.join()?;
+    // What was under way is there, and no more.
+    let rest: Vec<_> = stream.collect();
+    let values = rest.iter().take_while(|result| result.is_ok()).count();
+    assert!((1..100).contains(&values) && rest.len() == values + 1, "{rest:?}");
+    Ok(())
+}
+
 /// Also with chunks, where CPython's iterator ends at the first error.
 #[test]
 fn a_stream_goes_on_after_errors() {

@@ -121,3 +121,19 @@ fn a_program_that_ignores_ctrl_c_keeps_its_workers() {
     assert_eq!(said.trim_end(), "4950 true");
     assert!(session.pids.iter().all(|pid| !runs(*pid)));
 }
+
+/// Unlike the workers, what a task has started is interrupted.
+#[test]
+fn ctrl_c_ends_what_tasks_have_started() {
+    let _watch = watch();
+    let mut session = Session::start("children");
+    let children = [(); 2].map(|()| line(&mut session.screen));
+    let children = children.map(|pid| pid.trim_end().parse().expect("a number"));
+    assert!(children.iter().all(|pid| runs(*pid)));
+    session.press_ctrl_c();
+    let status = session.program.wait().expect("it ends");
+    assert_eq!(status.signal(), Some(libc::SIGINT), "{status}");
+    until("nobody is left", || {
+        session.pids.iter().chain(&children).all(|pid| !runs(*pid))
+    });
+}

@@ -1,6 +1,8 @@
 //! The host as parent of processes: init, subreaper, one that waits for whoever ends; and a zygote that stands still.
 
-use crate::host::say;
+use std::process::Command;
+
+use crate::host::{Host, is_root, program, say};
 
 #[test]
 fn a_zygote_that_stands_still_blocks_nobody() {
@@ -10,6 +12,25 @@ fn a_zygote_that_stands_still_blocks_nobody() {
 #[test]
 fn a_host_that_adopts_orphans_has_no_zombies() {
     assert_eq!(say(&["adopts"]), "0");
+}
+
+#[test]
+fn the_first_process_of_a_container_has_no_zombies() {
+    let contained = || {
+        let mut command = Command::new("unshare");
+        command.args(["--fork", "--pid", "--mount-proc"]);
+        command
+    };
+    let allowed = || {
+        contained()
+            .arg("true")
+            .output()
+            .is_ok_and(|output| output.status.success())
+    };
+    if !is_root() || !allowed() {
+        return eprintln!("skipped: no process can be the first of a namespace here");
+    }
+    assert_eq!(Host::of(contained().arg(program()).arg("adopts")).end(), "0");
 }
 
 #[test]

@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use swathe_protocol::{JobTerms, ParkWord};
+use swathe_protocol::ParkWord;
 
 use crate::{
     naps,
-    state::{Core, JobState, State},
+    state::{Core, State},
     user_code::discard,
 };
 
@@ -54,9 +54,7 @@ fn attend(core: &Arc<Core>) {
 }
 
 fn end_attended(core: &Arc<Core>, state: &mut State) {
-    let attended = |job: &&Arc<JobState>| job.terms.has(JobTerms::ATTENDED) && !job.is_over();
-    let jobs: Vec<_> = state.jobs.iter().flatten().filter(attended).cloned().collect();
-    for job in jobs {
+    for job in state.attended(core) {
         state.finalize(core, &job);
     }
 }

@@ -97,6 +97,8 @@ const START_PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::
 const DESCRIPTORS: u64 = 8;
 /// The longest wait for the end of a pool without a look around.
 const LOOK_AROUND: Duration = Duration::from_millis(200);
+/// How often `join` looks whether a job is over that nobody waits for.
+const LOOK_FOR_JOBS: Duration = Duration::from_millis(10);
 /// Bytes of texts that the failures of one job may have, and the part of its memory that they may take.
 const TEXTS: (u64, u64) = (64 << 20, 8);
 
@@ -287,20 +289,35 @@ impl Engine {
         self.check_process()?;
         let core = self.core();
         let callbacks = &core.state.sides.callbacks.0;
-        let mut state = core.state.lock();
-        if state.phase == PoolPhase::Running {
+        if core.state.lock().phase == PoolPhase::Running {
             return Err(EngineError::StillRunning);
         }
-        while !state.finished || state.has_unfinished() {
-            state.wait(&core.changed, LOOK_AROUND);
-        }
-        let ended = match &state.phase {
-            PoolPhase::Broken(text) => Err(EngineError::Broken(text.clone())),
-            _ => Ok(()),
+        let ended = loop {
+            let patience = self.end_unattended();
+            let mut state = core.state.lock();
+            if state.finished && !state.has_unfinished() {
+                break match &state.phase {
+                    PoolPhase::Broken(text) => Err(EngineError::Broken(text.clone())),
+                    _ => Ok(()),
+                };
+            }
+            state.wait(&core.changed, patience);
         };
-        drop(state);
         while !callbacks.is_current() && !callbacks.wait_idle(LOOK_AROUND) {}
         ended
+    }
+
+    /// Ends those jobs of closed pools that are over and that nobody waits for: of a stream whose results nobody takes. Gives
+    /// when to look again.
+    fn end_unattended(&self) -> Duration {
+        let core = self.core();
+        let mut state = core.state.lock();
+        let mut jobs = state.unfinished();
+        jobs.retain(|job| !job.terms.has(JobTerms::ATTENDED));
+        match jobs.iter().filter(|job| !state.finalize(core, job)).count() {
+            0 => LOOK_AROUND,
+            _ => LOOK_FOR_JOBS,
+        }
     }
 
     /// Stops everything: running tasks are killed after a short grace, open jobs end as terminated, no process stays.

@@ -8,12 +8,12 @@ use std::{
 };
 
 use swathe_os::futex;
-use swathe_protocol::{JobKey, JobPhase, JobTerms, Order, ParkWord};
+use swathe_protocol::{JobKey, JobPhase, Order, ParkWord};
 
 use crate::{
     control::Control,
     recovery,
-    state::{Core, JobState, State},
+    state::{Core, JobState},
 };
 
 /// How long whoever has made something to do may take to ring for it.
@@ -79,19 +79,14 @@ pub(crate) fn of_caller(core: &Core, job: &JobState, key: JobKey, waited: u32) {
 
 /// The courier's nap is over.
 pub(crate) fn of_courier(core: &Core) {
-    let attended = |state: &State| {
-        let mut jobs = state.unfinished();
-        jobs.retain(|job| job.terms.has(JobTerms::ATTENDED));
-        jobs
-    };
     let park = &core.control.header.courier;
     count(&core.control, (park.word(), ParkWord::PARKED), || {
         let state = core.state.lock();
         let ended = |job: &JobState| job.key().is_some_and(|key| is_to_be_ended(core, job, key));
-        attended(&state).iter().any(|job| ended(job))
+        state.attended(core).iter().any(|job| ended(job))
     });
     let mut state = core.state.lock();
-    for job in attended(&state) {
+    for job in state.attended(core) {
         recovery::look_for_strays(core, &mut state, &job);
     }
 }

@@ -1258,6 +1258,15 @@ impl State {
         }
     }
 
+    /// Those of them that nobody may be waiting for: who has an asynchronous call, and who has stopped a job, goes on.
+    pub(crate) fn attended(&self, core: &Core) -> Vec<Arc<JobState>> {
+        let is_stopped =
+            |key: JobKey| core.control.jobs[key.index as usize].gate.state().phase == JobPhase::Stopped;
+        let mut jobs = self.unfinished();
+        jobs.retain(|job| job.terms.has(JobTerms::ATTENDED) || job.key().is_some_and(is_stopped));
+        jobs
+    }
+
     /// All jobs that are not over.
     pub(crate) fn unfinished(&self) -> Vec<Arc<JobState>> {
         self.jobs

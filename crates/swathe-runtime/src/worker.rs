@@ -556,9 +556,10 @@ impl Worker {
         // then the gate is not as it was seen, and those who hear the bell look and wait on.
         self.slot().leave();
         let completed = control.complete_if_counted(key, cell, seen);
-        // Somebody may wait for the last to leave a job that was stopped.
-        if completed || cell.gate.state().phase == JobPhase::Stopped {
-            control.ring_bell(cell, terms.has(JobTerms::ATTENDED));
+        // The last to leave a job that was stopped ends it, whether somebody waits for that or nobody does.
+        let stopped = cell.gate.state().phase == JobPhase::Stopped;
+        if completed || stopped {
+            control.ring_bell(cell, stopped || terms.has(JobTerms::ATTENDED));
         }
         self.slot().set_phase(SlotPhase::Idle);
     }

@@ -2,6 +2,7 @@
 //! first argument says until somebody ends it.
 
 use std::{
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -41,6 +42,7 @@ fn main() -> Result<()> {
     match what.as_str() {
         "waits" => pool.map(sleep, [0; 2]).map(drop)?,
         "computes" => pool.map(compute, [0; 2]).map(drop)?,
+        "children" => pool.map(wait_for_child, [0; 2]).map(drop)?,
         "idles" | "memory" => thread::sleep(HOUR),
         "streams" => pool.imap_unordered(|x: u64| vec![x; 100], 0..).for_each(drop),
         "recycles" => recycle()?,
@@ -48,6 +50,14 @@ fn main() -> Result<()> {
         other => panic!("nothing is called {other:?}"),
     }
     Ok(())
+}
+
+/// A task that runs another program.
+fn wait_for_child(_: u8) {
+    let child = Command::new("sleep").arg("3600").spawn();
+    let mut child = child.expect("it starts");
+    println!("{}", child.id());
+    let _ = child.wait();
 }
 
 /// Workers come and go all the time.
