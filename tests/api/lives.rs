@@ -451,3 +451,30 @@ fn a_failure_is_reported_wherever_its_text_lies() -> Result<()> {
     assert!(text.ends_with("; 1 other position failed too"), "{text}");
     Ok(())
 }
+
+/// What a worker has not used of its memory is its successor's.
+#[test]
+fn workers_that_live_for_one_element_take_no_block_each() -> Result<()> {
+    const LEN: usize = 600;
+    // 64 KiB for each would be 38 MiB.
+    let memory = Memory::with_capacity(8 << 20)?;
+    let recycled = Pool::builder().processes(2).max_tasks_per_child(1).memory(memory);
+    let pool = watched(recycled.build());
+    let texts = pool.batch().chunk_size(1).map(|x: usize| x.to_string(), 0..LEN)?;
+    assert!((0..LEN).all(|i| texts.value(i).is_ok_and(|text| *text == *i.to_string())));
+    let failing = |x: usize| Err::<u8, String>(format!("{x} has failed"));
+    let partial = pool
+        .batch()
+        .chunk_size(1)
+        .collect_errors()
+        .try_map(failing, 0..LEN)?;
+    let failures = partial.failures();
+    assert!(
+        failures
+            .iter()
+            .enumerate()
+            .all(|(i, failure)| failure.message() == format!("{i} has failed"))
+    );
+    assert_eq!((failures.len(), partial.why_stopped()), (LEN, None));
+    Ok(())
+}

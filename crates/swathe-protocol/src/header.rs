@@ -3,7 +3,7 @@
 use crate::{bell::ParkWord, sync::AtomicU32, sync::AtomicU64};
 
 /// First bytes of a control segment; the last but one is the version of its layout, which `tests/layout.rs` watches over.
-pub const MAGIC: u64 = u64::from_le_bytes(*b"swathe\x02\0");
+pub const MAGIC: u64 = u64::from_le_bytes(*b"swathe\x03\0");
 
 /// The header of a control segment.
 #[repr(C, align(128))]

@@ -28,7 +28,7 @@ pub use job::{Gate, GateState, JobCell, JobKey, JobPhase, JobTerms};
 pub use lane::{Hand, Lane, Span};
 pub use order::{Order, OrderWord};
 pub use ring::{Descriptor, RingCell, RingEnds, RingView};
-pub use slot::{Copy, PanickedAt, SlotPhase, Strip, WorkerSlot};
+pub use slot::{Copy, PanickedAt, SlotPhase, Strip, Unused, UnusedWords, WorkerSlot};
 pub use status::{ChunkStatus, StatusWord, Tag};
 pub use tally::Tally;
 

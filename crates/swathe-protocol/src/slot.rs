@@ -86,12 +86,94 @@ pub struct WorkerSlot {
     pub busy: AtomicU64,
     /// What the parent asks of this very worker.
     pub order: OrderWord,
+    /// What it has not used yet of the memory that it was given for the job that it runs.
+    pub unused: UnusedWords,
     /// Of the panic that ends the process: 0 for none, 1 for one somewhere, 2 and more for one in the element with this
     /// number, less 2, of the strip in work.
     panicked: AtomicU64,
     /// Length of the text in `last_words`, bytes.
     last_words_len: AtomicU32,
     last_words: [AtomicU64; LAST_WORDS],
+}
+
+/// Memory that a worker was given for a job, and has not written to: its successor may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unused {
+    /// The job.
+    pub job: JobKey,
+    /// The epoch for which `notes` were given.
+    pub epoch: u32,
+    /// For results: first byte, and the one behind the last, in the data segment.
+    pub results: [u64; 2],
+    /// For records of failures, likewise.
+    pub notes: [u64; 2],
+}
+
+/// An [`Unused`] in shared words.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct UnusedWords {
+    job: AtomicU64,
+    epoch: AtomicU32,
+    _reserved: AtomicU32,
+    results: [AtomicU64; 2],
+    notes: [AtomicU64; 2],
+}
+
+impl UnusedWords {
+    /// The worker turns to a round of a job. It has nothing for results any more, unless it `keeps` that, and nothing for
+    /// records of failures.
+    pub fn turn_to(&self, job: JobKey, epoch: u32, keeps: bool) {
+        self.notes[1].store(0, Ordering::Release);
+        if !keeps {
+            self.results[1].store(0, Ordering::Release);
+        }
+        self.job.store(job.to_word(), Ordering::Release);
+        self.epoch.store(epoch, Ordering::Release);
+    }
+
+    /// Of what it has for results this is left. Said before anything is published that lies in front of it.
+    #[inline]
+    pub fn results_from(&self, next: u64) {
+        // SYNC publish: whoever sees a result published sees that its place is used.
+        self.results[0].store(next, Ordering::Relaxed);
+    }
+
+    /// Likewise for records of failures.
+    #[inline]
+    pub fn notes_from(&self, next: u64) {
+        self.notes[0].store(next, Ordering::Relaxed);
+    }
+
+    /// It was given this for results.
+    pub fn give_results(&self, range: [u64; 2]) {
+        Self::give(&self.results, range);
+    }
+
+    /// Likewise for records of failures.
+    pub fn give_notes(&self, range: [u64; 2]) {
+        Self::give(&self.notes, range);
+    }
+
+    /// Never one end of this and the other of what was there before.
+    fn give(words: &[AtomicU64; 2], [first, end]: [u64; 2]) {
+        words[1].store(0, Ordering::Release);
+        words[0].store(first, Ordering::Release);
+        words[1].store(end, Ordering::Release);
+    }
+
+    /// What a dead worker has left. From now on it is the reader's.
+    pub fn take(&self) -> Unused {
+        let read = |words: &[AtomicU64; 2]| [0, 1].map(|i| words[i].load(Ordering::Relaxed));
+        let unused = Unused {
+            job: JobKey::from_word(self.job.load(Ordering::Relaxed)),
+            epoch: self.epoch.load(Ordering::Relaxed),
+            results: read(&self.results),
+            notes: read(&self.notes),
+        };
+        self.turn_to(JobKey::from_word(0), 0, false);
+        unused
+    }
 }
 
 /// The positions that a worker runs between two publications.
@@ -188,6 +270,7 @@ impl Default for WorkerSlot {
             elements: AtomicU64::default(),
             busy: AtomicU64::default(),
             order: OrderWord::default(),
+            unused: UnusedWords::default(),
             panicked: AtomicU64::default(),
             last_words_len: AtomicU32::default(),
             last_words: core::array::from_fn(|_| AtomicU64::default()),

@@ -1,7 +1,8 @@
 //! Where workers put what has no fixed size: variable-length results and the texts of failures.
 //!
 //! Only the parent allocates. A job may bring a first block, from which its workers take pieces by `fetch_add`; when
-//! that is used up a worker asks the parent for a block of its own. Whatever a dead worker had is still the job's.
+//! that is used up a worker asks the parent for a block of its own. Whatever a dead worker had is still the job's, and what it
+//! had not used yet is given to the next who asks: workers that live for one element do not take a block each.
 
 use std::{
     io,
@@ -13,13 +14,15 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use swathe_memory::Segment;
+use swathe_memory::{Block, Segment};
 use swathe_os::{descriptors, socket::Socket};
-use swathe_protocol::{JobCell, JobKey, JobTerms};
+use swathe_protocol::{JobCell, JobKey, JobTerms, Unused, UnusedWords};
 
 use crate::{
+    control::Control,
     task::HeapSpan,
     wire::{Kind, Message},
+    worker::Plan,
 };
 
 /// The first block a worker asks for, bytes; each further one of the same job is twice as large.
@@ -91,6 +94,9 @@ impl ParentLine {
 pub(crate) struct WorkerHeap {
     line: Arc<ParentLine>,
     data: Arc<Segment>,
+    control: Arc<Control>,
+    /// The number of the worker.
+    index: usize,
     job: JobKey,
     epoch: u32,
     results: Piece,
@@ -141,15 +147,69 @@ impl Purpose {
     }
 }
 
+/// What dead workers have left of the blocks that they had for a job.
+#[derive(Debug, Default)]
+pub(crate) struct Spares {
+    results: Vec<[u64; 2]>,
+    /// Of blocks that are let go at the end of the round.
+    notes: Vec<[u64; 2]>,
+    /// The epoch of `notes`.
+    epoch: u32,
+}
+
+impl Spares {
+    /// Less is not worth keeping.
+    const LEAST: u64 = 1 << 10;
+
+    /// Keeps what a worker has left, of these blocks and this epoch. A worker that went wild may have written anything.
+    pub(crate) fn keep(&mut self, left: Unused, results: &[Arc<Block>], notes: &[Arc<Block>], epoch: u32) {
+        let lies_in = |blocks: &[Arc<Block>], [first, end]: [u64; 2]| {
+            let within = |block: &Arc<Block>| {
+                let start = block.offset() as u64;
+                start <= first && end <= start + block.len() as u64
+            };
+            first.saturating_add(Self::LEAST) <= end && blocks.iter().any(within)
+        };
+        if lies_in(results, left.results) {
+            self.results.push(left.results);
+        }
+        if left.epoch == epoch && lies_in(notes, left.notes) {
+            if self.epoch != epoch {
+                (self.notes, self.epoch) = (Vec::new(), epoch);
+            }
+            self.notes.push(left.notes);
+        }
+    }
+
+    /// The largest, if it has room for so much.
+    pub(crate) fn take(&mut self, purpose: Purpose, least: u64, epoch: u32) -> Option<[u64; 2]> {
+        let list = match purpose {
+            Purpose::Results => &mut self.results,
+            _ if self.epoch != epoch => return None,
+            Purpose::Texts | Purpose::Records => &mut self.notes,
+        };
+        let len = |range: &[u64; 2]| range[1] - range[0];
+        let (at, largest) = list.iter().enumerate().max_by_key(|(_, range)| len(range))?;
+        (len(largest) >= least).then(|| list.swap_remove(at))
+    }
+
+    /// The blocks of failures are let go.
+    pub(crate) fn drop_notes(&mut self) {
+        self.notes.clear();
+    }
+}
+
 /// There is no memory even for the record of a failure; the text says why.
 #[derive(Debug)]
 pub(crate) struct Shortage(pub(crate) String);
 
 impl WorkerHeap {
-    pub(crate) fn new(line: Arc<ParentLine>, data: Arc<Segment>) -> Self {
+    pub(crate) fn new(line: Arc<ParentLine>, plan: &Plan, index: usize) -> Self {
         Self {
             line,
-            data,
+            data: plan.data.clone(),
+            control: plan.control.clone(),
+            index,
             job: JobKey::new(0, 0),
             epoch: 0,
             results: Piece::NONE,
@@ -160,13 +220,20 @@ impl WorkerHeap {
 
     /// From now on everything is for this round of this job.
     pub(crate) fn turn_to(&mut self, job: JobKey, epoch: u32) {
+        if (self.job, self.epoch) == (job, epoch) {
+            return;
+        }
+        self.unused().turn_to(job, epoch, self.job == job);
         if self.job != job {
             self.results = Piece::NONE;
         }
-        if (self.job, self.epoch) != (job, epoch) {
-            (self.notes, self.no_texts) = (Piece::NONE, false);
-        }
+        (self.notes, self.no_texts) = (Piece::NONE, false);
         (self.job, self.epoch) = (job, epoch);
+    }
+
+    /// For whoever buries this worker.
+    fn unused(&self) -> &UnusedWords {
+        &self.control.slots[self.index].unused
     }
 
     /// Takes a piece of the job's first block, if there is one left.
@@ -181,6 +248,7 @@ impl WorkerHeap {
         }
         let start = terms.heap_offset + start;
         (self.results.next, self.results.end) = (start, start + piece);
+        self.unused().give_results([start, start + piece]);
         true
     }
 
@@ -189,9 +257,11 @@ impl WorkerHeap {
         let len = len as u64;
         if self.results.left() < len {
             self.results = self.ask_parent(self.results.ask, len, Purpose::Results)?;
+            self.unused().give_results([self.results.next, self.results.end]);
         }
         let offset = self.results.next;
         self.results.next = (offset + len).next_multiple_of(ALIGN).min(self.results.end);
+        self.unused().results_from(self.results.next);
         self.span(offset, len)
     }
 
@@ -203,9 +273,11 @@ impl WorkerHeap {
                 return Err(Shortage(String::new()));
             }
             self.notes = self.ask_for_notes(len, with_text)?;
+            self.unused().give_notes([self.notes.next, self.notes.end]);
         }
         let offset = self.notes.next;
         self.notes.next = (offset + len).next_multiple_of(ALIGN).min(self.notes.end);
+        self.unused().notes_from(self.notes.next);
         self.span(offset, len).map_err(Shortage)
     }
 
@@ -233,10 +305,10 @@ impl WorkerHeap {
     }
 
     fn ask_parent(&self, ask: u64, len: u64, purpose: Purpose) -> Result<Piece, String> {
-        let bytes = ask.max(len.next_multiple_of(ALIGN));
+        let least = len.next_multiple_of(ALIGN);
         let answer = self.line.ask(&Message::new(
             Kind::WantBlock,
-            &[self.job.to_word(), bytes, purpose as u64],
+            &[self.job.to_word(), ask.max(least), purpose as u64, least],
         ))?;
         Ok(Piece {
             next: answer.words[0],
@@ -263,4 +335,54 @@ impl WorkerHeap {
 
 fn first_block_has(used: &AtomicU64, terms: &JobTerms, piece: u64) -> bool {
     used.load(Ordering::Relaxed).saturating_add(piece) <= terms.heap_len
+}
+
+#[cfg(test)]
+mod tests {
+    use swathe_memory::Memory;
+
+    use super::*;
+
+    #[test]
+    fn only_what_lies_in_a_block_of_the_round_is_kept() {
+        let memory = Memory::with_capacity(1 << 20).expect("there is memory");
+        let block = || Arc::new(memory.alloc(64 << 10, 64).expect("it fits"));
+        let (results, notes) = ([block()], [block()]);
+        let of = |block: &Arc<Block>, from: u64| {
+            let start = block.offset() as u64;
+            [start + from, start + block.len() as u64]
+        };
+        let left = Unused {
+            job: JobKey::new(0, 1),
+            epoch: 4,
+            results: of(&results[0], 1000),
+            notes: of(&notes[0], 0),
+        };
+        let mut spares = Spares::default();
+        spares.keep(left, &results, &notes, 4);
+        assert_eq!(spares.take(Purpose::Results, 64 << 10, 4), None);
+        assert_eq!(spares.take(Purpose::Results, 60 << 10, 4), Some(left.results));
+        assert_eq!(spares.take(Purpose::Results, 1, 4), None);
+        // Of an earlier epoch.
+        assert_eq!(spares.take(Purpose::Texts, 1, 5), None);
+        spares.drop_notes();
+        assert_eq!(spares.take(Purpose::Texts, 1, 4), None);
+        spares.keep(left, &results, &notes, 5);
+        assert_eq!(spares.take(Purpose::Texts, 1, 5), None);
+        spares.results.clear();
+        // Too little, or nonsense.
+        for results_left in [
+            of(&results[0], 64 << 10),
+            [u64::MAX, 0],
+            [0, u64::MAX],
+            of(&notes[0], 0),
+        ] {
+            let wild = Unused {
+                results: results_left,
+                ..left
+            };
+            spares.keep(wild, &results, &notes, 4);
+        }
+        assert!(spares.results.is_empty(), "{spares:?}");
+    }
 }

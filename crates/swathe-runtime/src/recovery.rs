@@ -59,6 +59,15 @@ pub(crate) enum Verdict {
     NeverWorked(String),
 }
 
+/// What it had of the memory of a job goes to the next who asks for some.
+fn keep_unused(core: &Core, state: &State, slot: &WorkerSlot) {
+    let left = slot.unused.take();
+    let place = core.control.job(left.job).zip(state.job(left.job));
+    if let Some((cell, job)) = place.filter(|(_, job)| !job.is_over()) {
+        job.keep_unused(left, cell.gate.state().epoch);
+    }
+}
+
 /// Hands on what the dead worker held. Its slot is free afterwards.
 pub(crate) fn bury(core: &Core, state: &mut State, death: Death) -> Verdict {
     let slot = &core.control.slots[death.worker];
@@ -82,6 +91,7 @@ pub(crate) fn bury(core: &Core, state: &mut State, death: Death) -> Verdict {
         }
         SlotPhase::Starting | SlotPhase::Initializing | SlotPhase::Idle => {}
     }
+    keep_unused(core, state, slot);
     core.control.vacate(death.worker);
     // A wake may have been meant for the dead, or owed by it: everybody looks again.
     core.control.wake_all();

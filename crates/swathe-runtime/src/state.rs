@@ -19,7 +19,7 @@ use std::{
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use swathe_memory::{Block, Memory, SharedSlice};
 use swathe_os::process::{self, Event};
-use swathe_protocol::{Descriptor, GateState, JobKey, JobPhase, JobTerms, Tally};
+use swathe_protocol::{Descriptor, GateState, JobKey, JobPhase, JobTerms, Tally, Unused};
 
 use crate::{
     account::Report,
@@ -27,7 +27,7 @@ use crate::{
     collect::{self, Rerun},
     control::Control,
     error::EngineError,
-    heap::Purpose,
+    heap::{Purpose, Spares},
     job::{End, Failure, Job, OnDone, Outcome, Region, Retries},
     report,
     round::{Failures, Pick, Round},
@@ -322,6 +322,7 @@ pub(crate) struct JobInner {
     pub(crate) heap: Vec<Arc<Block>>,
     /// The blocks that failures are written to, until they are read.
     pub(crate) notes: Vec<Arc<Block>>,
+    pub(crate) spares: Spares,
     /// How many bytes of texts the job's failures may still have.
     pub(crate) text_left: u64,
     round: Arc<Round>,
@@ -481,6 +482,7 @@ impl JobState {
                 arrivals: Vec::new(),
                 heap: heap.into_iter().collect(),
                 notes: Vec::new(),
+                spares: Spares::default(),
                 text_left,
                 round: Arc::new(round),
                 failures: Failures::default(),
@@ -608,6 +610,7 @@ impl JobState {
         };
         let (lost, reruns) = (std::mem::take(&mut inner.lost), std::mem::take(&mut inner.reruns));
         let (notes, deaths) = (std::mem::take(&mut inner.notes), inner.deaths.clone());
+        inner.spares.drop_notes();
         drop(inner);
         let records = collect::read_records(newest, &notes, &self.terms, &reruns);
         // From here on there is one copy of each text.
@@ -688,6 +691,15 @@ impl JobState {
         let left = inner.text_left.checked_sub(bytes);
         inner.text_left = left.ok_or("the texts of this job's failures have taken all that they may take")?;
         Ok(())
+    }
+
+    /// Keeps what a dead worker has not used of the job's blocks, for whoever asks next.
+    pub(crate) fn keep_unused(&self, left: Unused, epoch: u32) {
+        let inner = &mut *self.inner.lock();
+        // Who reads the failures lets their blocks go, with whatever is left of them.
+        if !inner.reading && inner.rest.is_none() {
+            inner.spares.keep(left, &inner.heap, &inner.notes, epoch);
+        }
     }
 
     /// A block that a worker has for the job.

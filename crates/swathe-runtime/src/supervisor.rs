@@ -759,10 +759,19 @@ impl Supervisor {
         self.processes[slot].as_ref()?.line.as_ref()
     }
 
-    fn grant_block(&self, [job, bytes, purpose, ..]: [u64; WORDS]) -> Result<Message, String> {
+    fn grant_block(&self, [job, bytes, purpose, least, ..]: [u64; WORDS]) -> Result<Message, String> {
         let purpose = Purpose::from_word(purpose).ok_or("that is nothing to want a block for")?;
-        let job = self.core.state.lock().job(JobKey::from_word(job));
+        let key = JobKey::from_word(job);
+        let job = self.core.state.lock().job(key);
         let job = job.filter(|job| !job.is_over()).ok_or("the job is over")?;
+        let epoch = self
+            .core
+            .control
+            .job(key)
+            .map_or(0, |cell| cell.gate.state().epoch);
+        if let Some([first, end]) = job.inner.lock().spares.take(purpose, least, epoch) {
+            return Ok(Message::new(Kind::Block, &[first, end - first]));
+        }
         let len = usize::try_from(bytes).map_err(|_| "a block of that size cannot exist")?;
         if purpose == Purpose::Texts {
             job.take_text(bytes)?;

@@ -240,7 +240,7 @@ fn live(plan: Plan, index: usize, incarnation: u32, line: Socket, zygote: u32) -
     stay_bound_to(zygote);
     lease::count_from_now();
     let growth = Growth::of_at_most(plan.words.max_growth);
-    let heap = WorkerHeap::new(line.clone(), plan.data.clone());
+    let heap = WorkerHeap::new(line.clone(), &plan, index);
     let tasks_left = if plan.words.max_tasks == 0 {
         u64::MAX
     } else {

@@ -246,6 +246,9 @@ impl JobPlan {
         if partial.len() != self.len {
             return verdict.reject(format!("{} positions instead of {}", partial.len(), self.len));
         }
+        if let (None, Some(why)) = (&self.cut, partial.why_stopped()) {
+            verdict.lose(format!("nobody stopped it, and {why}"));
+        }
         for i in 0..self.len {
             let status = partial.status(i);
             self.judge_starts(i, status, starts, verdict);
