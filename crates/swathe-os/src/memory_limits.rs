@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use rustix::process::{Resource, getrlimit};
@@ -348,13 +349,21 @@ impl fmt::Display for OomKill {
 /// process is its memory in thousandths of what there is, so a thousand more than the parent's is always more. What goes
 /// wrong is ignored: nothing but the choice is lost.
 pub fn offer_to_oom_killer() {
-    const FILE: &str = "/proc/self/oom_score_adj";
-    let now = fs::read_to_string(FILE)
-        .ok()
-        .and_then(|text| text.trim().parse::<i32>().ok());
-    if let Some(now) = now {
-        let _ = fs::write(FILE, (now + 1000).min(1000).to_string());
-    }
+    let offer = || -> io::Result<()> {
+        let mut file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/proc/self/oom_score_adj")?;
+        let mut text = [0; 16];
+        let len = file.read(&mut text)?;
+        let now = str::from_utf8(&text[..len])
+            .ok()
+            .and_then(|text| text.trim().parse::<i32>().ok());
+        now.map_or(Ok(()), |now| {
+            file.write_all((now + 1000).min(1000).to_string().as_bytes())
+        })
+    };
+    let _ = offer();
 }
 
 /// Value of a line such as `inactive_file 4096` of `memory.stat`.

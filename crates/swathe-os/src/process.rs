@@ -350,23 +350,45 @@ impl Watch {
             data: EventData::new_u64(0),
         };
         let mut events = [none; 64];
-        // `epoll_wait` itself counts milliseconds. But it waits in a process that may have no descriptors any more, where
-        // `poll` refuses.
-        let (none, waited) = (Timespec::default(), poll(&[self.0.as_fd()], timeout));
         let long = timeout.map(|t| Timespec {
             tv_sec: t.as_secs().min(1 << 30) as i64,
             tv_nsec: i64::from(t.subsec_nanos()),
         });
-        let left = match waited {
-            Ok(ready) if !ready[0] => return Ok(Vec::new()),
-            Ok(_) => Some(&none),
-            Err(_) => long.as_ref(),
+        let ready = match self.wait_exactly(&mut events, long.as_ref()) {
+            // A filter that does not know it: milliseconds will do.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+                wait(&self.0, &mut events[..], long.as_ref()).map_err(io::Error::from)
+            }
+            other => other,
         };
-        match wait(&self.0, &mut events[..], left) {
+        match ready {
             Ok(ready) => Ok(events[..ready].iter().map(|event| event.data.u64()).collect()),
-            Err(rustix::io::Errno::INTR) => Ok(Vec::new()),
-            Err(e) => Err(e.into()),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(Vec::new()),
+            Err(e) => Err(e),
         }
+    }
+
+    /// `epoll_pwait2`, which counts nanoseconds (`epoll_wait`: milliseconds).
+    fn wait_exactly(
+        &self,
+        events: &mut [rustix::event::epoll::Event; 64],
+        timeout: Option<&Timespec>,
+    ) -> io::Result<usize> {
+        let timeout = timeout.map_or(std::ptr::null(), std::ptr::from_ref);
+        // SAFETY: the descriptor is open; the kernel writes at most as many events as there is room for, of the layout that
+        // rustix gives them, and reads the timeout, two words of 64 bits; no signal mask is given.
+        let ready = unsafe {
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
+                self.0.as_raw_fd(),
+                events.as_mut_ptr(),
+                events.len() as libc::c_int,
+                timeout,
+                std::ptr::null::<libc::sigset_t>(),
+                0usize,
+            )
+        };
+        usize::try_from(ready).map_err(|_| io::Error::last_os_error())
     }
 }
 

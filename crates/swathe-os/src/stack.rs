@@ -13,8 +13,14 @@ use rustix::param::page_size;
 /// Size of the stack that a thread keeps. Pages are taken when they are used.
 pub const KEPT: usize = 16 << 20;
 
+/// No more of a main thread's stack is relied on, whatever its limit: the kernel keeps 128 MiB below its top free of mappings
+/// of its own choice (`mmap_base` in arch/x86/mm/mmap.c).
+const RELIED_ON: u64 = 64 << 20;
+/// What lies above the first function of a program, besides its arguments and environment.
+const ABOVE: u64 = 192 << 10;
+
 thread_local! {
-    /// Where the stack ends that this thread keeps, while it is on it.
+    /// Where the stack ends that this thread is on, if that is known: one that it keeps, or the assumed.
     static END: Cell<Option<usize>> = const { Cell::new(None) };
     static STACK: RefCell<Option<Stack>> = const { RefCell::new(None) };
 }
@@ -24,6 +30,26 @@ pub fn left() -> usize {
     match END.get() {
         Some(end) => (psm::stack_pointer() as usize).saturating_sub(end),
         None => stacker::remaining_stack().unwrap_or(0),
+    }
+}
+
+/// To be called early in a program's main thread, once its stack is limited: from now on [`left`] answers at once, and rather
+/// too little. (The C library reads `/proc/self/maps` for it, which takes longer than all else that a new worker does.)
+///
+/// In another thread it does nothing.
+pub fn assume_main_threads() {
+    let me = rustix::thread::gettid();
+    if me != rustix::process::getpid() {
+        return;
+    }
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Stack);
+    let size = limit.current.unwrap_or(RELIED_ON).min(RELIED_ON);
+    // A quarter at most is arguments and environment (execve(2)).
+    let below = (size - size / 4).saturating_sub(ABOVE);
+    if below > 0 {
+        END.set(Some(
+            (psm::stack_pointer() as usize).saturating_sub(below as usize),
+        ));
     }
 }
 
@@ -117,6 +143,13 @@ mod tests {
         let frame = [levels; 64];
         let below = if levels == 0 { 0 } else { deep(levels - 1) };
         std::hint::black_box(frame)[7] - levels + below + 1
+    }
+
+    #[test]
+    fn another_thread_assumes_nothing() {
+        assume_main_threads();
+        assert_eq!(END.get(), None);
+        assert!(left() > 0);
     }
 
     #[test]

@@ -233,7 +233,8 @@ impl Control {
     /// Wakes every sleeping worker, also one whose wake was lost by a death.
     pub(crate) fn wake_all(&self) {
         bell::publish_fence();
-        for park in self.parks.iter() {
+        let taken = |park: &&ParkWord| park.state() != ParkWordState::Vacant;
+        for park in self.parks.iter().filter(taken) {
             park.wake_anyway();
             swathe_os::futex::wake(park.word(), u32::MAX);
         }

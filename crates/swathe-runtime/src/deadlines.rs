@@ -63,8 +63,10 @@ impl Doom {
 #[derive(Debug)]
 pub(crate) struct Pauses {
     looked: Instant,
-    /// The processor time that this thread had had by then.
+    /// The processor time that this thread had had by then, or some short turns before.
     had: Duration,
+    /// How many turns ago.
+    turns: u32,
     /// When each ended, nanoseconds of the monotonic clock, and what was granted for it.
     list: VecDeque<(u64, Duration)>,
 }
@@ -73,11 +75,14 @@ impl Pauses {
     /// More than this late is a pause.
     const LATE: Duration = Duration::from_millis(50);
     const KEPT: usize = 64;
+    /// Asking for the processor time costs a system call. So many short turns take far less of it than what counts as late.
+    const SHORT_TURNS: u32 = 64;
 
     pub(crate) fn new() -> Self {
         Self {
             looked: Instant::now(),
             had: process::thread_time(),
+            turns: 0,
             list: VecDeque::new(),
         }
     }
@@ -92,10 +97,15 @@ impl Pauses {
     /// After work. What this thread has not spent on a processor it has stood still, or waited for something that is as short
     /// for everybody.
     fn pass_work(&mut self) -> Option<Duration> {
+        let passed = self.pass();
+        self.turns += 1;
+        if passed <= Self::LATE && self.turns < Self::SHORT_TURNS {
+            return None;
+        }
         let had = process::thread_time();
         let worked = had.saturating_sub(std::mem::replace(&mut self.had, had));
-        let stood = self.pass().saturating_sub(worked);
-        self.grant(Some(stood).filter(|stood| *stood > Self::LATE)?)
+        self.turns = 0;
+        self.grant(Some(passed.saturating_sub(worked)).filter(|stood| *stood > Self::LATE)?)
     }
 
     fn pass(&mut self) -> Duration {

@@ -207,7 +207,9 @@ impl Engine {
             supervisor_panics: false.into(),
         });
         let zygote = Zygote::start_ready(&core, &recipe, patience).map_err(EngineError::Start)?;
-        let supervisor = Supervisor::new(core.clone(), recipe, zygote, limits, chaos).map_err(start)?;
+        let mut supervisor = Supervisor::new(core.clone(), recipe, zygote, limits, chaos).map_err(start)?;
+        // Workers are started while the threads are.
+        supervisor.begin();
         process::spawn_thread("swathe-super", move || supervisor.run()).map_err(start)?;
         let for_courier = core.clone();
         // Dropped, it ends the supervisor and its processes.

@@ -14,7 +14,7 @@ use std::{
 use swathe_memory::{Access, registry};
 use swathe_os::{
     image,
-    memory_limits::OomKills,
+    memory_limits::{OomKill, OomKills},
     process::{self, ExitCause, Pidfd},
     socket::Socket,
 };
@@ -49,6 +49,9 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// Orders to start a worker that may be under way at once: fewer than fill the zygote's socket, whose orders and answers
 /// would wait for each other then.
 const ORDERS: usize = 64;
+/// When nothing has come for so long there is time to read what the kernel counts. That is begun after so long in any case.
+const LULL: Duration = Duration::from_millis(2);
+const AT_LAST: Duration = Duration::from_millis(100);
 /// How long after the loss of a zygote its workers may come back to a program that adopts orphans.
 const ORPHANAGE: Duration = Duration::from_secs(2);
 
@@ -127,6 +130,8 @@ pub(crate) struct Supervisor {
     strikes: Strikes,
     /// Made when the first workers have been ordered: until then nobody is killed.
     oom_kills: Option<OomKills>,
+    /// Deaths by SIGKILL for which it was not yet asked: reading the counts takes longer than all the rest of a recovery.
+    unexplained: u32,
 }
 
 impl Supervisor {
@@ -148,6 +153,7 @@ impl Supervisor {
             next_look: None,
             strikes: Strikes::new(chaos),
             oom_kills: None,
+            unexplained: 0,
             core,
             recipe,
             sources,
@@ -166,8 +172,15 @@ impl Supervisor {
         })
     }
 
+    /// Orders the first workers.
+    pub(crate) fn begin(&mut self) {
+        self.turn();
+    }
+
     /// Until the pool has stopped and no process is left.
     pub(crate) fn run(mut self) {
+        // The processor time of another thread is no measure of this one's.
+        self.pauses = Pauses::new();
         let ran = catch_unwind(AssertUnwindSafe(|| self.supervise()));
         if let Err(payload) = ran {
             self.end_after_panic(payload);
@@ -181,19 +194,29 @@ impl Supervisor {
     }
 
     fn supervise(&mut self) {
+        let born = Instant::now();
         while self.turn() {
-            self.oom_kills.get_or_insert_with(OomKills::from_now);
-            let timeout = self.timeout();
+            let reads = self.oom_kills.is_none() || self.unexplained > 0;
+            let timeout = self.timeout().into_iter().chain(reads.then_some(LULL)).min();
             self.pass_work();
             let ready = self.sources.wait(timeout);
             self.pass_wait(timeout);
+            let lull = reads && ready.as_ref().is_ok_and(Vec::is_empty);
+            if lull || (self.oom_kills.is_none() && born.elapsed() > AT_LAST) {
+                self.count_oom_kills();
+            }
             #[cfg(feature = "chaos")]
             assert!(
                 !self.core.supervisor_panics.load(Ordering::Relaxed),
                 "as it was told to"
             );
             match ready {
-                Ok(marks) => marks.into_iter().for_each(|mark| self.hear(mark)),
+                Ok(marks) => {
+                    marks.into_iter().for_each(|mark| self.hear(mark));
+                    // Whoever asks now waits for the answer, and for no process that is ordered in the next turn.
+                    let more = self.sources.wait(Some(Duration::ZERO)).unwrap_or_default();
+                    more.into_iter().for_each(|mark| self.hear(mark));
+                }
                 Err(e) => {
                     self.give_up(format!(
                         "the program has closed descriptors of the pool's, by which its processes are heard: {e}"
@@ -433,6 +456,8 @@ impl Supervisor {
             self.sources.add(&line, mark::LINE | slot as u64)?;
             words.renew();
             words.order.clear(Order::Retire);
+            // It needs a core from now on.
+            core.control.parks[slot].unpark_self();
             let incarnation = words.incarnation.load(Ordering::Relaxed);
             let order = Message::new(Kind::Fork, &[slot as u64, u64::from(incarnation)]);
             order.try_send(&zygote.socket, &[swathe_os::AsFd::as_fd(&theirs)])?;
@@ -452,10 +477,12 @@ impl Supervisor {
                 });
                 true
             }
-            // A zygote that is gone is heard of soon, and replaced.
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => false,
             Err(e) => {
-                self.fall_short(format!("a worker could not be started: {e}"));
+                core.control.vacate(slot);
+                // A zygote that is gone is heard of soon, and replaced.
+                if e.kind() != io::ErrorKind::BrokenPipe {
+                    self.fall_short(format!("a worker could not be started: {e}"));
+                }
                 false
             }
         }
@@ -508,6 +535,7 @@ impl Supervisor {
             Kind::ForkFailed => {
                 let text = String::from_utf8_lossy(&message.text).into_owned();
                 self.forget(slot);
+                self.core.control.vacate(slot);
                 self.fall_short(text);
             }
             Kind::Died => {
@@ -540,6 +568,20 @@ impl Supervisor {
         }
     }
 
+    /// Begins to count the kernel's kills, and takes those into account for which it was not asked when they were heard of.
+    fn count_oom_kills(&mut self) {
+        let kills = self.oom_kills.get_or_insert_with(OomKills::from_now);
+        for _ in 0..std::mem::take(&mut self.unexplained) {
+            kills.claim();
+        }
+    }
+
+    /// Whether the kernel has sent the SIGKILL of which a worker has just died.
+    fn explain_kill(&mut self) -> Option<OomKill> {
+        self.count_oom_kills();
+        self.oom_kills.as_mut()?.claim()
+    }
+
     /// A worker is gone: its work is handed on, its slot is free.
     fn bury(&mut self, slot: usize, pid: u32, cause: ExitCause, peak_memory: Option<u64>) {
         // What it still asked for is answered by nobody, and it waits no more.
@@ -551,7 +593,7 @@ impl Supervisor {
         // Who sent SIGKILL is asked when it is to be said; otherwise later, so that the work of the dead is handed on at once.
         let killed = cause == ExitCause::Signal(KILL) && doom.is_none();
         let asked = killed && state.may_blame_next_death();
-        if asked && let Some(kill) = self.oom_kills.as_mut().and_then(OomKills::claim) {
+        if asked && let Some(kill) = self.explain_kill() {
             core.control.slots[slot].write_last_words(&format!("it {kill}"));
         }
         let verdict = recovery::bury(
@@ -567,9 +609,7 @@ impl Supervisor {
             },
         );
         core.changed.notify_all();
-        if killed && !asked {
-            let _ = self.oom_kills.as_mut().and_then(OomKills::claim);
-        }
+        self.unexplained += u32::from(killed && !asked);
         if self.stopping.is_none()
             && !matches!(verdict, Verdict::Left | Verdict::Panicked)
             && doom.is_none_or(Doom::is_own_fault)

@@ -14,6 +14,7 @@ use swathe_os::{
     image::{self, CodeRef},
     process::{self, monotonic_ns},
     socket::Socket,
+    stack,
 };
 use swathe_protocol::{
     GateState, Header, JobCell, JobKey, JobPhase, JobTerms, Lane, Order, SlotPhase, Span, WorkerSlot,
@@ -228,6 +229,7 @@ fn live(plan: Plan, index: usize, incarnation: u32, line: Socket, zygote: u32) -
         slot.write_last_words(&format!("its memory could not be limited: {e}"));
         return SETUP_FAILED;
     }
+    stack::assume_main_threads();
     let state = match set_up(&plan, facts) {
         Ok(state) => state,
         Err(text) => {

@@ -251,6 +251,8 @@ fn serve(parent_id: u32) -> io::Result<()> {
     Message::new(Kind::Ready, &[])
         .with_text(&ready)
         .send(&socket, &[])?;
+    // Each worker would otherwise look for the kernel's clock. It inherits where that is.
+    let _ = process::monotonic_ns();
     let zygote = Zygote {
         plan,
         greeting: hello.words,
