@@ -1,6 +1,9 @@
 //! The first words of a pool's control segment: its shape, and the words that concern everybody.
 
-use crate::{bell::ParkWord, sync::AtomicU32, sync::AtomicU64};
+use crate::{
+    bell::ParkWord,
+    sync::{AtomicU32, AtomicU64, QuietU32},
+};
 
 /// First bytes of a control segment; the last but one is the version of its layout, which `tests/layout.rs` watches over.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"swathe\x03\0");
@@ -18,7 +21,7 @@ pub struct Header {
     /// Number of ring cells.
     pub ring: AtomicU32,
     /// One past the highest slot that ever had a worker: how far scans of slots and lanes must go.
-    pub used_slots: AtomicU32,
+    pub used_slots: QuietU32,
     /// 0: go on; [`Header::DRAIN`]: leave when there is nothing to do; [`Header::STOP`]: leave.
     pub shutdown: AtomicU32,
     /// How many idle workers may stay awake for a while, looking for work: one less than there are cores, because the

@@ -317,6 +317,8 @@ impl JobTerms {
 }
 
 const TERMS: usize = 23;
+/// Which of them are the flags.
+const FLAGS: usize = 8;
 
 /// The cell of one job.
 #[repr(C, align(128))]
@@ -394,6 +396,12 @@ impl JobCell {
         }
     }
 
+    /// Whether a flag of the terms is set. Exact for whoever entered by the gate.
+    #[inline]
+    pub fn has(&self, flag: u64) -> bool {
+        self.terms[FLAGS].load(Ordering::Relaxed) & flag != 0
+    }
+
     /// Reads the terms. Exact for whoever entered by the gate.
     pub fn terms(&self) -> JobTerms {
         let word = |i: usize| self.terms[i].load(Ordering::Relaxed);
@@ -406,7 +414,7 @@ impl JobCell {
             status_offset: word(5),
             params_offset: word(6),
             params_len: word(7),
-            flags: word(8),
+            flags: word(FLAGS),
             seed: word(9),
             base: word(10),
             heap_offset: word(11),

@@ -21,6 +21,8 @@ pub mod slot;
 pub mod status;
 pub mod sync;
 pub mod tally;
+pub mod words;
+pub mod worker;
 
 pub use bell::{Bell, DoorbellView, ParkWord, ParkWordState};
 pub use header::Header;
@@ -31,6 +33,8 @@ pub use ring::{Descriptor, RingCell, RingEnds, RingView};
 pub use slot::{Copy, PanickedAt, SlotPhase, Strip, Unused, UnusedWords, WorkerSlot};
 pub use status::{ChunkStatus, StatusWord, Tag};
 pub use tally::Tally;
+pub use words::{Outside, Place, Words};
+pub use worker::{Found, Held, Inside, Member};
 
 // What lies in shared memory: each a whole number of lines, or of words on one. (Loom's atomics are larger.)
 #[cfg(not(loom))]

@@ -6,7 +6,7 @@
 use crate::{
     job::JobKey,
     order::OrderWord,
-    sync::{AtomicU32, AtomicU64, Ordering, fence},
+    sync::{AtomicU32, AtomicU64, Ordering, QuietU32, fence},
 };
 
 /// What a worker is doing, as far as recovery has to distinguish it.
@@ -67,7 +67,7 @@ pub struct WorkerSlot {
     /// How many processes have had this slot, set by the supervisor.
     pub incarnation: AtomicU32,
     /// Handles to shared arrays that this worker took out of task arguments and still holds.
-    pub held_handles: AtomicU32,
+    pub held_handles: QuietU32,
     /// The strip in work: see [`Strip`].
     pub strip_first: AtomicU64,
     /// Likewise.
@@ -77,7 +77,7 @@ pub struct WorkerSlot {
     /// In-place jobs: the copy in work.
     pub copy: CopyWords,
     /// Set if the strip runs after a death, element by element.
-    pub careful: AtomicU32,
+    pub careful: QuietU32,
     /// As `strip_first`.
     pub strip_started: AtomicU64,
     /// Elements run by this process.
@@ -260,12 +260,12 @@ impl Default for WorkerSlot {
             phase: AtomicU32::default(),
             pid: AtomicU32::default(),
             incarnation: AtomicU32::default(),
-            held_handles: AtomicU32::default(),
+            held_handles: QuietU32::default(),
             strip_first: AtomicU64::default(),
             strip_len: AtomicU64::default(),
             settled: AtomicU64::default(),
             copy: CopyWords::default(),
-            careful: AtomicU32::default(),
+            careful: QuietU32::default(),
             strip_started: AtomicU64::default(),
             elements: AtomicU64::default(),
             busy: AtomicU64::default(),
@@ -315,12 +315,10 @@ impl WorkerSlot {
     /// The supervisor makes the slot ready for a new process. What a parent asked of the slot stays.
     pub fn renew(&self) {
         self.vacate();
-        for word in [
-            &self.held_handles,
-            &self.copy.armed,
-            &self.careful,
-            &self.last_words_len,
-        ] {
+        for word in [&self.held_handles, &self.careful] {
+            word.store(0, Ordering::Relaxed);
+        }
+        for word in [&self.copy.armed, &self.last_words_len] {
             word.store(0, Ordering::Relaxed);
         }
         for word in [

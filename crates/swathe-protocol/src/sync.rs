@@ -6,6 +6,13 @@ pub use core::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
 };
 
+/// A word of one writer that decides nothing, or is the same throughout a model: in most models a switch of threads or a death
+/// before its operations would only repeat what the ones before and behind show. Loom's own, without those.
+#[cfg(not(loom))]
+pub use core::sync::atomic::AtomicU32 as QuietU32;
+#[cfg(loom)]
+pub use loom::sync::atomic::AtomicU32 as QuietU32;
+
 #[cfg(loom)]
 pub use self::mortal::{AtomicU32, AtomicU64};
 #[cfg(loom)]

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use loom::thread;
 use swathe_protocol::{
-    ChunkStatus, GateState, Hand, JobCell, JobKey, JobPhase, Lane, Order, SlotPhase, Span, StatusWord, Tag,
-    WorkerSlot,
+    ChunkStatus, GateState, Hand, Header, Inside, JobCell, JobKey, JobPhase, Lane, Member, Order, Outside,
+    ParkWord, RingCell, RingEnds, RingView, SlotPhase, Span, StatusWord, Tag, Words, WorkerSlot,
     sync::{
-        AtomicU64,
+        AtomicU32, AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
         mortal::{dies_before, explore, explore_deaths},
     },
@@ -18,9 +18,20 @@ use swathe_protocol::{
 const KEY: JobKey = JobKey::new(0, 1);
 const CHUNK: Span = Span::new(0, 1);
 
+/// Nobody sleeps in this model.
+struct NoKernel;
+
+impl Outside for NoKernel {
+    fn wake(&self, _: &AtomicU32, _: u32) {}
+}
+
 /// One worker, and a job of one chunk in up to two rounds.
 #[derive(Default)]
 struct Pool {
+    header: Header,
+    ends: RingEnds,
+    cells: [RingCell; 2],
+    park: ParkWord,
     cell: JobCell,
     lanes: [Lane; 1],
     slot: WorkerSlot,
@@ -36,6 +47,7 @@ struct Pool {
 impl Pool {
     fn opened() -> Arc<Self> {
         let pool = Arc::new(Self::default());
+        pool.header.used_slots.store(1, Relaxed);
         pool.open(
             KEY,
             0,
@@ -138,40 +150,44 @@ impl Pool {
     /// Does what the word says. `false`: nothing, or it left.
     fn serve(&self) -> bool {
         let order = self.slot.order.read();
-        let (job, epoch) = match order {
-            Order::Run { job, epoch } => (job, epoch),
-            Order::None => return false,
+        match order {
+            Order::Run { .. } => {
+                if let Some(job) = self.member().follow(order) {
+                    self.mow(job);
+                }
+                true
+            }
+            Order::None => false,
             Order::Retire => {
                 self.slot.set_phase(SlotPhase::Leaving);
-                return false;
-            }
-        };
-        self.slot.set_phase(SlotPhase::Popping);
-        if let Some(seen) = self.cell.gate.enter(&self.slot, job) {
-            if seen.epoch == epoch {
-                self.mow(seen);
-            } else {
-                self.slot.leave();
+                false
             }
         }
-        self.slot.set_phase(SlotPhase::Idle);
-        self.slot.order.clear(order);
-        true
     }
 
-    fn mow(&self, seen: GateState) {
-        self.slot.set_phase(SlotPhase::Working);
-        while self.cell.gate.still(seen)
-            && let Some(hand) = self.lanes[0].take(1)
+    fn member(&self) -> Member<'_, NoKernel> {
+        let words = Words {
+            header: &self.header,
+            ring: RingView::new(&self.ends, &self.cells),
+            slots: std::slice::from_ref(&self.slot),
+            parks: std::slice::from_ref(&self.park),
+            cells: std::slice::from_ref(&self.cell),
+            lanes: &self.lanes,
+        };
+        Member::new(words, &NoKernel, 0)
+    }
+
+    fn mow(&self, job: Inside<'_, NoKernel>) {
+        while job.may_go_on()
+            && let Some(held) = job.take(1)
         {
             let status = self.status();
             assert_ne!(status.load(Tag::NONE), ChunkStatus::Final, "it is final already");
             self.runs.lock().unwrap()[self.round.load(Relaxed) as usize] += 1;
             status.publish_final(Tag::NONE);
-            self.lanes[0].count(hand);
+            held.count();
         }
-        self.slot.leave();
-        self.complete_if_counted(seen);
+        job.leave(0, false);
     }
 
     /// After everything: the worker, or its replacement, finds what is still asked.

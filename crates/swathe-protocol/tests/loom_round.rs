@@ -6,18 +6,27 @@ use std::sync::{Arc, Mutex};
 
 use loom::thread;
 use swathe_protocol::{
-    ChunkStatus, Descriptor, GateState, JobCell, JobKey, JobPhase, Lane, RingCell, RingEnds, RingView, Span,
-    StatusWord, Tag, WorkerSlot,
-    sync::{AtomicU64, Ordering::Relaxed, mortal::explore},
+    ChunkStatus, Descriptor, Found, GateState, Header, JobCell, JobKey, JobPhase, Lane, Member, Outside,
+    ParkWord, RingCell, RingEnds, RingView, StatusWord, Tag, Words, WorkerSlot,
+    sync::{AtomicU32, AtomicU64, Ordering::Relaxed, mortal::explore},
 };
 
 const KEY: JobKey = JobKey::new(0, 1);
 
+/// Nobody sleeps in this model.
+struct NoKernel;
+
+impl Outside for NoKernel {
+    fn wake(&self, _: &AtomicU32, _: u32) {}
+}
+
 /// Two workers, and a job of one chunk a round.
 #[derive(Default)]
 struct Pool {
+    header: Header,
     ends: RingEnds,
     cells: [RingCell; 4],
+    parks: [ParkWord; 2],
     cell: JobCell,
     lanes: [Lane; 2],
     slots: [WorkerSlot; 2],
@@ -48,6 +57,7 @@ impl Pool {
     /// In an epoch behind the first; the run of an older one is left over.
     fn opened() -> Arc<Self> {
         let pool = Arc::new(Self::default());
+        pool.header.used_slots.store(2, Relaxed);
         pool.push(0);
         pool.open(
             0,
@@ -87,25 +97,28 @@ impl Pool {
 
     /// Takes a run and runs it. `false`: there was none.
     fn work(&self, me: usize) -> bool {
-        let Some(run) = self.ring().pop() else {
-            return false;
+        let words = Words {
+            header: &self.header,
+            ring: self.ring(),
+            slots: &self.slots,
+            parks: &self.parks,
+            cells: std::slice::from_ref(&self.cell),
+            lanes: &self.lanes,
         };
-        let slot = &self.slots[me];
-        match self.cell.gate.enter(slot, run.job) {
-            Some(seen) if seen.epoch == run.epoch => {
-                self.lanes[me].fill(Span::new(run.first, run.first + run.chunks));
-                while self.cell.gate.still(seen)
-                    && let Some(hand) = self.lanes[me].take(1)
+        match Member::new(words, &NoKernel, me).take_run() {
+            Found::Nothing => return false,
+            Found::Void => {}
+            Found::Run(job) => {
+                while job.may_go_on()
+                    && let Some(held) = job.take(1)
                 {
                     let round = self.round.load(Relaxed) as usize;
                     self.runs.lock().unwrap()[round] += 1;
                     self.status[round].publish_final(Tag::NONE);
-                    self.lanes[me].count(hand);
+                    held.count();
                 }
-                slot.leave();
-                self.cell.complete_if_counted(seen, || &self.lanes);
+                job.leave(0, false);
             }
-            _ => slot.leave(),
         }
         true
     }

@@ -1,12 +1,17 @@
 //! The control segment: one small segment a pool, which holds the protocol's words.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 use swathe_memory::{MemoryError, Segment, Shared, SharedSlice};
 use swathe_protocol::{
-    Descriptor, Header, JobCell, JobKey, Lane, ParkWord, ParkWordState, RingCell, RingEnds, RingView,
-    SlotPhase, WorkerSlot, bell, header::MAGIC,
+    Descriptor, Header, JobCell, JobKey, Lane, Outside, ParkWord, ParkWordState, Place, RingCell, RingEnds,
+    RingView, SlotPhase, Words, WorkerSlot, bell, header::MAGIC,
 };
+
+use crate::fault::{self, Point};
 
 /// Job cells: how many jobs can be in work at once; more wait in the parent.
 pub(crate) const JOBS: u32 = 256;
@@ -49,6 +54,25 @@ fn layout(slots: usize) -> [usize; 8] {
     offsets
 }
 
+/// What the protocol's moves need of the system they run on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct System;
+
+impl Outside for System {
+    fn wake(&self, word: &AtomicU32, most: u32) {
+        swathe_os::futex::wake(word, most);
+    }
+
+    #[inline]
+    fn reached(&self, place: Place) {
+        fault::point(match place {
+            Place::BeforeClaim => Point::BeforeClaim,
+            Place::Claimed => Point::Claimed,
+            Place::Recycling => Point::Recycling,
+        });
+    }
+}
+
 impl Control {
     /// Bytes of a control segment.
     pub(crate) fn len(slots: usize) -> usize {
@@ -83,6 +107,19 @@ impl Control {
         })
     }
 
+    /// All words, for the protocol's moves.
+    #[inline]
+    pub(crate) fn words(&self) -> Words<'_> {
+        Words {
+            header: &self.header,
+            ring: self.ring(),
+            slots: &self.slots,
+            parks: &self.parks,
+            cells: &self.jobs,
+            lanes: &self.lanes,
+        }
+    }
+
     /// The ring.
     pub(crate) fn ring(&self) -> RingView<'_> {
         RingView::new(&self.ends, &self.cells)
@@ -103,31 +140,22 @@ impl Control {
 
     /// All lanes of a job that a worker was ever inside of.
     pub(crate) fn lanes(&self, job: JobKey) -> &[Lane] {
-        let slots = self.slots.len();
-        let used = (self.header.used_slots.load(Ordering::Relaxed) as usize).min(slots);
-        let first = job.index as usize * slots;
-        &self.lanes[first..first + used]
+        self.words().lanes_of(job)
     }
 
     /// One worker's lane in a job.
     pub(crate) fn lane(&self, job: JobKey, worker: usize) -> &Lane {
-        &self.lanes[job.index as usize * self.slots.len() + worker]
+        self.words().lane(job, worker)
     }
 
     /// The cell of a job.
     pub(crate) fn job(&self, key: JobKey) -> Option<&JobCell> {
-        self.jobs.get(key.index as usize)
+        self.words().cell(key)
     }
 
     /// Whether any worker announces this job. Asked when its gate is not open any more, whoever has changed it.
     pub(crate) fn anyone_inside(&self, key: JobKey) -> bool {
-        // Step P1 of the hazard rule: the gate that was seen before the scan of the slots.
-        bell::publish_fence();
-        let used = self.header.used_slots.load(Ordering::Relaxed) as usize;
-        self.slots
-            .iter()
-            .take(used)
-            .any(|slot| slot.inside() == Some(key))
+        self.words().anyone_inside(key)
     }
 
     /// Whether anybody may hold something of a job, or be about to say that it is over. An onlooker may miss a theft that is
@@ -172,7 +200,7 @@ impl Control {
 
     /// Slots that ever had a worker.
     pub(crate) fn used_slots(&self) -> usize {
-        (self.header.used_slots.load(Ordering::Relaxed) as usize).min(self.slots.len())
+        self.words().used_slots()
     }
 
     /// Wakes workers for the runs that wait in the ring: those that are awake and idle will each find one.
@@ -256,12 +284,7 @@ impl Control {
 
     /// Makes those who wait for a job look at it: it is over, or nearly. The courier too, if the job asks for it.
     pub(crate) fn ring_bell(&self, cell: &JobCell, attended: bool) {
-        if cell.bell.ring() {
-            swathe_os::futex::wake(cell.bell.word(), u32::MAX);
-        }
-        if attended {
-            self.wake_courier();
-        }
+        self.words().ring_bell(&System, cell, attended);
     }
 
     /// Wakes those who wait for a job whatever its bell says: a dead worker may have rung, and owe the wake.

@@ -12,14 +12,13 @@ use std::{
 use swathe_memory::{Segment, SegmentId, Shared, SharedSlice, registry};
 use swathe_os::image::{self, CodeRef};
 use swathe_protocol::{
-    ChunkStatus, GateState, JobCell, JobKey, JobPhase, JobTerms, Lane, Span, StatusWord, Strip, Tag, Tally,
-    tally::Slow,
+    ChunkStatus, Inside, JobPhase, JobTerms, Span, StatusWord, Strip, Tag, Tally, tally::Slow,
 };
 
 use crate::{
     bytes,
     collect::RecordKind,
-    control::Control,
+    control::{Control, System},
     fault::{self, Point},
     panics::{self, CURSOR},
     report::{self, Reporter},
@@ -34,13 +33,10 @@ use crate::{
 pub(crate) struct Mowing<'w> {
     worker: &'w mut Worker,
     control: &'w Control,
-    cell: &'w JobCell,
-    key: JobKey,
-    seen: GateState,
+    job: &'w Inside<'w, System>,
     terms: JobTerms,
     /// Of its status words.
     tag: Tag,
-    careful: bool,
     pace: Pace,
     /// How many more workers this one will wake for its job.
     calls: u32,
@@ -71,61 +67,55 @@ enum Hand {
 }
 
 impl<'w> Mowing<'w> {
-    pub(crate) fn new(
-        worker: &'w mut Worker,
-        control: &'w Control,
-        cell: &'w JobCell,
-        key: JobKey,
-        seen: GateState,
-        terms: JobTerms,
-        careful: bool,
-    ) -> Self {
-        worker.heap.turn_to(key, seen.epoch);
+    pub(crate) fn new(worker: &'w mut Worker, control: &'w Control, job: &'w Inside<'w, System>) -> Self {
+        worker.heap.turn_to(job.key(), job.seen().epoch);
+        let terms = job.cell().terms();
         Self {
             worker,
             control,
-            cell,
-            key,
-            seen,
+            job,
             terms,
             tag: terms.tag(),
-            careful,
             pace: Pace::new(),
             calls: if terms.has(JobTerms::PINNED) { 0 } else { CALLS },
             cache: None,
         }
     }
 
-    /// Until the lane is empty, the gate changes, or the worker's tasks are used up.
-    pub(crate) fn run(&mut self) {
-        let ground = match self.ground() {
-            Ok(ground) => ground,
-            Err(text) => return self.refuse(&text),
-        };
+    /// Until the lane is empty, the gate changes, or the worker's tasks are used up. Gives whether the courier wants to be
+    /// woken when the job is over.
+    pub(crate) fn run(mut self) -> bool {
+        match self.ground() {
+            Ok(ground) => self.mow(&ground),
+            Err(text) => self.refuse(&text),
+        }
+        self.terms.has(JobTerms::ATTENDED)
+    }
+
+    fn mow(&mut self, ground: &Ground) {
         ground.tally.open(self.terms.serial);
-        let control = self.control;
-        let lane = control.lane(self.key, self.worker.index);
         fault::point(Point::Reading);
-        while self.worker.tasks_left > 0 && self.cell.gate.still(self.seen) {
-            let Some(hand) = lane.take(self.want(lane)) else {
+        while self.worker.tasks_left > 0 && self.job.may_go_on() {
+            let Some(held) = self.job.take(self.want()) else {
                 break;
             };
-            if self.run_hand(&ground, hand) == Hand::GateChanged {
+            if self.run_hand(ground, held.chunks()) == Hand::GateChanged {
+                held.forgo();
                 break;
             }
-            lane.count(hand);
-            self.call_for_help(lane);
+            held.count();
+            self.call_for_help();
             self.worker.look_at_growth();
         }
     }
 
     /// Wakes somebody who will steal half of what is left here, if that is worth a wake. The parent leaves it to us: it
     /// does not know how long an element takes.
-    fn call_for_help(&mut self, lane: &Lane) {
+    fn call_for_help(&mut self) {
         if self.calls == 0 {
             return;
         }
-        let left = u64::from(lane.waiting().len()).saturating_mul(self.terms.chunk_len);
+        let left = u64::from(self.job.waiting().len()).saturating_mul(self.terms.chunk_len);
         if self.pace.wants_help(left) {
             self.calls -= 1;
             self.control.call_for_help();
@@ -183,18 +173,19 @@ impl<'w> Mowing<'w> {
 
     /// The job cannot be run here at all: the parent ends it, and the pool goes on.
     fn refuse(&self, text: &str) {
-        let complaint = Message::new(Kind::CannotRun, &[self.key.to_word()]).with_text(text.as_bytes());
+        let complaint = Message::new(Kind::CannotRun, &[self.job.key().to_word()]).with_text(text.as_bytes());
         if self.worker.heap.line().ask(&complaint).is_err() {
             // Without a word, but without an end to all other jobs, too.
-            self.cell.gate.advance(self.seen, JobPhase::Stopped);
+            self.job.cell().gate.advance(self.job.seen(), JobPhase::Stopped);
         }
     }
 
-    fn want(&self, lane: &Lane) -> u32 {
-        if self.careful || self.terms.has(JobTerms::WHOLE_CHUNKS) || self.terms.has(JobTerms::PICKS) {
+    fn want(&self) -> u32 {
+        if self.job.is_careful() || self.terms.has(JobTerms::WHOLE_CHUNKS) || self.terms.has(JobTerms::PICKS)
+        {
             return 1;
         }
-        let strip_chunks = self.pace.chunks(self.terms.chunk_len, lane.waiting().len());
+        let strip_chunks = self.pace.chunks(self.terms.chunk_len, self.job.waiting().len());
         let budget = (self.worker.tasks_left / self.terms.chunk_len.max(1)).max(1);
         strip_chunks.min(budget.min(u64::from(u32::MAX)) as u32)
     }
@@ -202,7 +193,7 @@ impl<'w> Mowing<'w> {
     fn run_hand(&mut self, ground: &Ground, hand: Span) -> Hand {
         let words = &ground.status[hand.first as usize..hand.end as usize];
         // As long as nobody has died, what is still to be taken has not been begun.
-        let fresh = self.cell.disturbed.load(Ordering::Relaxed) == 0
+        let fresh = self.job.cell().disturbed.load(Ordering::Relaxed) == 0
             || words.iter().all(|word| word.is_fresh(self.tag));
         if hand.len() > 1 && fresh {
             let range = hand.positions(&self.terms);
@@ -228,7 +219,7 @@ impl<'w> Mowing<'w> {
         };
         let mut next = range.start + u64::from(begun);
         while next < range.end {
-            if self.worker.tasks_left == 0 || !self.cell.gate.still(self.seen) {
+            if self.worker.tasks_left == 0 || !self.job.may_go_on() {
                 return Hand::GateChanged;
             }
             let len = self.strip_len().min(range.end - next);
@@ -241,7 +232,7 @@ impl<'w> Mowing<'w> {
     fn strip_len(&self) -> u64 {
         if self.terms.has(JobTerms::WHOLE_CHUNKS) {
             u64::MAX
-        } else if self.careful {
+        } else if self.job.is_careful() {
             1
         } else {
             self.pace.strip().min(self.worker.tasks_left)
@@ -291,7 +282,7 @@ impl<'w> Mowing<'w> {
             len: done,
             ns: spent,
         };
-        ground.tally.strip(started, strip, self.careful);
+        ground.tally.strip(started, strip, self.job.is_careful());
         self.worker.tasks_left = self.worker.tasks_left.saturating_sub(done);
         slot.elements
             .store(slot.elements.load(Ordering::Relaxed) + done, Ordering::Relaxed);
@@ -323,7 +314,7 @@ impl<'w> Mowing<'w> {
     /// One call of the trampoline. Gives how many positions are settled: all, or up to and with one that panicked.
     fn call(&mut self, ground: &Ground, announced: u64, len: u64, started: u64) -> u64 {
         if self.worker.heap.left() < 1024 {
-            self.worker.heap.refill(self.cell, &self.terms, 0);
+            self.worker.heap.refill(self.job.cell(), &self.terms, 0);
         }
         // A round of retries has strips of one, which stand for a position of the job, or for a chunk.
         let pick = ground.picks.as_ref().map(|picks| picks[announced as usize]);
@@ -337,7 +328,7 @@ impl<'w> Mowing<'w> {
             seed: self.terms.seed,
             params: &ground.params,
             worker: self.worker.facts,
-            careful: self.careful,
+            careful: self.job.is_careful(),
             attempt: self.terms.attempt as u32 + self.deaths_of(first),
             deadline_ns: deadline(&self.terms, started),
             state: &mut *self.worker.state,
@@ -345,8 +336,8 @@ impl<'w> Mowing<'w> {
             reporter: Reporter {
                 heap: &mut self.worker.heap,
                 slot,
-                cell: self.cell,
-                seen: self.seen,
+                cell: self.job.cell(),
+                seen: self.job.seen(),
                 terms: &self.terms,
                 failed_bits: ground.failed_bits.as_ref(),
                 worker: self.worker.index as u32,
@@ -378,7 +369,7 @@ impl<'w> Mowing<'w> {
         }
         call.reporter.stop_if_fast().then(|| {
             self.control
-                .ring_bell(self.cell, self.terms.has(JobTerms::ATTENDED));
+                .ring_bell(self.job.cell(), self.terms.has(JobTerms::ATTENDED));
         });
         if let (Some(pick), Some(bits), false) = (pick, &ground.failed_bits, call.reporter.failed) {
             (pick.first..pick.first + pick.len).for_each(|i| report::mark_done(bits, i));
@@ -388,7 +379,7 @@ impl<'w> Mowing<'w> {
 
     /// How many workers have died of this position, for tasks that ask which try this is.
     fn deaths_of(&self, position: u64) -> u32 {
-        if self.careful {
+        if self.job.is_careful() {
             round::read_deaths(&self.worker.plan.data, &self.terms, position)
         } else {
             0

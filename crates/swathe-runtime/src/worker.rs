@@ -4,7 +4,10 @@ use std::{
     any::Any,
     ffi::OsString,
     os::{fd::OwnedFd, unix::ffi::OsStringExt},
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -16,13 +19,11 @@ use swathe_os::{
     socket::Socket,
     stack,
 };
-use swathe_protocol::{
-    GateState, Header, JobCell, JobKey, JobPhase, JobTerms, Lane, Order, SlotPhase, Span, WorkerSlot,
-};
+use swathe_protocol::{Found, Header, Inside, JobPhase, JobTerms, Member, Order, SlotPhase, WorkerSlot};
 
 use crate::{
     bytes,
-    control::Control,
+    control::{Control, System},
     fault::{self, Chaos, Injection, Point},
     heap::{ParentLine, WorkerHeap},
     host::host,
@@ -315,23 +316,28 @@ fn ask_parent_for_unknown_segments(line: &Arc<ParentLine>) {
 /// for once more.
 fn ask_for_segment(line: &ParentLine, id: SegmentId) -> Result<(OwnedFd, Message), String> {
     /// What tasks hold open may be closed by another of their threads.
-    const TRIES: u32 = 50;
+    const TRIES: u32 = 20;
     const APART: Duration = Duration::from_millis(10);
-    for again in 0..TRIES {
+    /// It was in vain the last time: then nobody waits.
+    static IN_VAIN: AtomicBool = AtomicBool::new(false);
+    let tries = if IN_VAIN.load(Ordering::Relaxed) { 2 } else { TRIES };
+    for again in 0..tries {
         let mut answer = line.ask(&Message::new(Kind::WantSegment, &[id.to_bits()]))?;
         if let Some(fd) = answer.fds.pop() {
+            IN_VAIN.store(false, Ordering::Relaxed);
             return Ok((fd, answer));
         }
         if descriptors::make_room_for(1).is_err() {
             registry::release_kept();
         }
-        if again > 0 {
+        if again > 0 && tries == TRIES {
             std::thread::sleep(APART);
         }
     }
+    IN_VAIN.store(true, Ordering::Relaxed);
     Err(format!(
-        "the tasks of this worker, process {}, hold every descriptor that it may have open (RLIMIT_NOFILE): have them \
-         close files, or raise the limit (`ulimit -n`) before the pool is built",
+        "its memory cannot be had, because worker process {} has every descriptor open that it may (RLIMIT_NOFILE): have \
+         tasks close files, or raise the hard limit (`ulimit -Hn`) before the pool is built",
         std::process::id()
     ))
 }
@@ -432,138 +438,49 @@ impl Worker {
         }
     }
 
-    /// A job that wants this very worker.
+    /// A job that wants this very worker. Gives whether there was an order.
     fn run_order(&mut self) -> bool {
         let order = self.slot().order.read();
-        let Order::Run { job, epoch } = order else {
+        if !matches!(order, Order::Run { .. }) {
             return false;
-        };
-        let control = self.plan.control.clone();
-        fault::point(Point::BeforeClaim);
-        self.slot().set_phase(SlotPhase::Popping);
-        fault::point(Point::Claimed);
-        match self.enter(&control, job, epoch) {
-            Some((cell, seen)) => self.mow(cell, job, seen, false),
-            None => self.slot().set_phase(SlotPhase::Idle),
         }
-        // Cleared last: a death before leaves the order to the replacement, whose lane tells what is left of it. If the
-        // parent has given another order meanwhile, of this very job in its next epoch, that stays.
-        self.slot().order.clear(order);
+        let control = self.plan.control.clone();
+        if let Some(job) = self.member(&control).follow(order) {
+            self.mow(&control, job);
+        }
         true
     }
 
-    /// Enters a job for what was claimed in this epoch of it. What is of an older epoch, or of a job that is over, is
-    /// dropped: the claims that were made since cover it.
-    fn enter<'c>(&self, control: &'c Control, job: JobKey, epoch: u32) -> Option<(&'c JobCell, GateState)> {
-        let cell = control.job(job)?;
-        match cell.gate.enter(self.slot(), job) {
-            Some(seen) if seen.epoch == epoch => Some((cell, seen)),
-            _ => {
-                self.withdraw(control, cell);
-                None
-            }
-        }
-    }
-
-    /// Leaves a job that it has done nothing in.
-    fn withdraw(&self, control: &Control, cell: &JobCell) {
-        if cell.gate.withdraw(self.slot()) {
-            control.ring_bell(cell, true);
-        }
-    }
-
-    /// Takes a run from the ring and mows it.
+    /// Gives whether there was a run.
     fn take_run(&mut self) -> bool {
         let control = self.plan.control.clone();
-        if control.ring().is_empty() {
-            return false;
-        }
-        fault::point(Point::BeforeClaim);
-        self.slot().set_phase(SlotPhase::Popping);
-        let Some(run) = control.ring().pop() else {
-            self.slot().set_phase(SlotPhase::Idle);
-            return false;
-        };
-        fault::point(Point::Claimed);
-        match self.enter(&control, run.job, run.epoch) {
-            Some((cell, seen)) => {
-                control
-                    .lane(run.job, self.index)
-                    .fill(Span::new(run.first, run.first.saturating_add(run.chunks)));
-                self.mow(cell, run.job, seen, run.careful);
-            }
-            None => self.slot().set_phase(SlotPhase::Idle),
+        match self.member(&control).take_run() {
+            Found::Nothing => return false,
+            Found::Void => {}
+            Found::Run(job) => self.mow(&control, job),
         }
         true
     }
 
-    /// Takes half of what another worker has not begun.
+    /// Gives whether there was something to steal.
     fn steal(&mut self) -> bool {
         let control = self.plan.control.clone();
-        let used = control.header.used_slots.load(Ordering::Relaxed) as usize;
-        let victims = (1..used).map(|step| (self.index + step) % used);
-        for victim in victims {
-            let Some(key) = control.slots[victim].inside() else {
-                continue;
-            };
-            let Some(cell) = control.job(key) else { continue };
-            if control.lane(key, victim).waiting().is_empty() {
-                continue;
-            }
-            fault::point(Point::BeforeClaim);
-            self.slot().set_phase(SlotPhase::Stealing);
-            if let Some(seen) = cell.gate.enter(self.slot(), key) {
-                let careful = control.slots[victim].careful.load(Ordering::Relaxed) != 0;
-                let loot = self.loot(control.lane(key, victim), cell);
-                if let Some(loot) = loot {
-                    fault::point(Point::Claimed);
-                    control.lane(key, self.index).fill(loot);
-                    self.mow(cell, key, seen, careful);
-                    return true;
-                }
-            }
-            self.withdraw(&control, cell);
-            self.slot().set_phase(SlotPhase::Idle);
-        }
-        false
+        let loot = self.member(&control).steal();
+        loot.map(|job| self.mow(&control, job)).is_some()
     }
 
-    fn loot(&self, lane: &Lane, cell: &JobCell) -> Option<Span> {
-        if cell.terms().has(JobTerms::PINNED) {
-            None
-        } else {
-            lane.steal()
-        }
+    fn member<'c>(&self, control: &'c Control) -> Member<'c, System> {
+        Member::new(control.words(), &System, self.index)
     }
 
     /// Mows this worker's lane in a job it has entered, then leaves the job.
-    fn mow(&mut self, cell: &JobCell, key: JobKey, seen: GateState, careful: bool) {
-        self.slot().set_phase(SlotPhase::Working);
-        self.slot().careful.store(u32::from(careful), Ordering::Relaxed);
-        let control = self.plan.control.clone();
-        let terms = cell.terms();
-        Mowing::new(self, &control, cell, key, seen, terms, careful).run();
-        // Before the worker leaves the job: what it still holds of the job's arguments must stay in place.
-        self.slot().held_handles.store(lease::held(), Ordering::Release);
-        if self.tasks_left == 0 && cell.gate.still(seen) {
-            // Recycled in the middle: what is left in hand and lane is found there and handed on, because the slot
-            // still announces the job.
-            self.slot().set_phase(SlotPhase::Leaving);
-            fault::point(Point::Recycling);
-            if !control.lane(key, self.index).waiting().is_empty() || self.unfinished(&control, key) {
-                return;
-            }
+    fn mow(&mut self, control: &Control, job: Inside<'_, System>) {
+        // The arguments are let go before it is said which of their handles are kept.
+        let attended = Mowing::new(self, control, &job).run();
+        match self.tasks_left {
+            0 => job.recycle(lease::held(), attended),
+            _ => job.leave(lease::held(), attended),
         }
-        // Left first: the parent need not wait until it may use the cell again. From here on that may happen at any time;
-        // then the gate is not as it was seen, and those who hear the bell look and wait on.
-        self.slot().leave();
-        let completed = control.complete_if_counted(key, cell, seen);
-        // The last to leave a job that was stopped ends it, whether somebody waits for that or nobody does.
-        let stopped = cell.gate.state().phase == JobPhase::Stopped;
-        if completed || stopped {
-            control.ring_bell(cell, stopped || terms.has(JobTerms::ATTENDED));
-        }
-        self.slot().set_phase(SlotPhase::Idle);
     }
 
     /// Recycles the worker, from here on as if its tasks were used up, when it has gained too much memory.
@@ -571,10 +488,6 @@ impl Worker {
         if self.growth.is_too_much() {
             self.tasks_left = 0;
         }
-    }
-
-    fn unfinished(&self, control: &Control, key: JobKey) -> bool {
-        control.lane(key, self.index).hand() != swathe_protocol::Hand::Empty
     }
 
     /// Looks for work for a while, then sleeps until the parent rings.
@@ -632,7 +545,7 @@ impl Worker {
                 control.job(key).is_some_and(|cell| {
                     !control.lane(key, victim).waiting().is_empty()
                         && cell.gate.state().phase == JobPhase::Open
-                        && !cell.terms().has(JobTerms::PINNED)
+                        && !cell.has(JobTerms::PINNED)
                 })
             })
         })

@@ -1,4 +1,5 @@
-//! A pool whose workers and whose supervisor do what the protocol's README says, for models in which workers die.
+//! A pool for models in which workers die: they make the moves that workers make, and the supervisor does what the protocol's
+//! README says.
 
 use std::{
     collections::VecDeque,
@@ -6,9 +7,9 @@ use std::{
 };
 
 use swathe_protocol::{
-    ChunkStatus, Descriptor, GateState, Hand, JobCell, JobKey, JobPhase, Lane, RingCell, RingEnds, RingView,
-    SlotPhase, Span, StatusWord, Tag, WorkerSlot,
-    sync::{AtomicU64, Ordering::Relaxed},
+    ChunkStatus, Descriptor, Found, GateState, Hand, Header, Inside, JobCell, JobKey, JobPhase, Lane, Member,
+    Outside, ParkWord, RingCell, RingEnds, RingView, SlotPhase, Span, StatusWord, Tag, Words, WorkerSlot,
+    sync::{AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
 const KEY: JobKey = JobKey::new(0, 1);
@@ -21,10 +22,19 @@ pub(crate) struct Notes {
     pub(crate) finals: [u32; CHUNKS],
 }
 
+/// Nobody sleeps in these models but the caller, who looks at the bell's word.
+struct NoKernel;
+
+impl Outside for NoKernel {
+    fn wake(&self, _: &AtomicU32, _: u32) {}
+}
+
 #[derive(Default)]
 pub(crate) struct Pool {
+    header: Header,
     ends: RingEnds,
     cells: [RingCell; 4],
+    parks: [ParkWord; 2],
     cell: JobCell,
     lanes: [Lane; 2],
     slots: [WorkerSlot; 2],
@@ -50,6 +60,21 @@ impl Pool {
         RingView::new(&self.ends, &self.cells)
     }
 
+    fn words(&self) -> Words<'_> {
+        Words {
+            header: &self.header,
+            ring: self.runs(),
+            slots: &self.slots,
+            parks: &self.parks,
+            cells: std::slice::from_ref(&self.cell),
+            lanes: &self.lanes,
+        }
+    }
+
+    fn member(&self, me: usize) -> Member<'_, NoKernel> {
+        Member::new(self.words(), &NoKernel, me)
+    }
+
     fn push(&self, epoch: u32, run: Span, careful: bool) {
         if !run.is_empty() {
             let run = Descriptor {
@@ -72,6 +97,7 @@ impl Pool {
             chunk_len,
             ..Self::default()
         };
+        pool.header.used_slots.store(2, Relaxed);
         pool.waited = pool.cell.bell.prepare();
         pool.cell
             .target
@@ -97,63 +123,31 @@ impl Pool {
 
     /// Takes a run from the ring and mows it. `false`: there was none.
     pub(crate) fn pop_and_mow(&self, me: usize) -> bool {
-        let slot = &self.slots[me];
-        if self.runs().is_empty() {
-            return false;
+        match self.member(me).take_run() {
+            Found::Nothing => return false,
+            Found::Void => {}
+            Found::Run(job) => self.mow(me, job),
         }
-        slot.set_phase(SlotPhase::Popping);
-        if let Some(run) = self.runs().pop()
-            && let Some(seen) = self.cell.gate.enter(slot, run.job)
-        {
-            let counted =
-                seen.epoch == run.epoch && self.mow(me, seen, Span::new(run.first, run.first + run.chunks));
-            slot.leave();
-            if counted {
-                self.complete_if_counted(seen);
-            }
-        }
-        slot.set_phase(SlotPhase::Idle);
         true
     }
 
     /// Takes half of the other worker's lane and mows it. `false`: there was nothing.
     pub(crate) fn steal_and_mow(&self, me: usize) -> bool {
-        let slot = &self.slots[me];
-        let victim = 1 - me;
-        let Some(key) = self.slots[victim].inside() else {
-            return false;
-        };
-        slot.set_phase(SlotPhase::Stealing);
-        let mut stolen = false;
-        if let Some(seen) = self.cell.gate.enter(slot, key) {
-            let mut counted = false;
-            if let Some(loot) = self.lanes[victim].steal() {
-                stolen = true;
-                counted = self.mow(me, seen, loot);
-            }
-            slot.leave();
-            if counted {
-                self.complete_if_counted(seen);
-            }
-        }
-        slot.set_phase(SlotPhase::Idle);
-        stolen
+        let loot = self.member(me).steal();
+        loot.map(|job| self.mow(me, job)).is_some()
     }
 
-    /// `false`: the gate changed.
-    fn mow(&self, me: usize, seen: GateState, run: Span) -> bool {
-        let lane = &self.lanes[me];
-        lane.fill(run);
-        self.slots[me].set_phase(SlotPhase::Working);
-        while self.cell.gate.still(seen)
-            && let Some(hand) = lane.take(1)
+    fn mow(&self, me: usize, job: Inside<'_, NoKernel>) {
+        while job.may_go_on()
+            && let Some(held) = job.take(1)
         {
-            if !self.run_chunk(me, seen, hand.first as usize) {
-                return false;
+            if !self.run_chunk(me, job.seen(), held.chunks().first as usize) {
+                held.forgo();
+                break;
             }
-            lane.count(hand);
+            held.count();
         }
-        true
+        job.leave(0, false);
     }
 
     /// Runs a chunk from its published progress on. `false`: the gate changed, the chunk is not final.

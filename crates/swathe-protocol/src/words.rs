@@ -1,0 +1,99 @@
+//! All words of a pool, borrowed: what the moves are made on.
+
+use crate::{
+    bell::{self, ParkWord},
+    header::Header,
+    job::{JobCell, JobKey},
+    lane::Lane,
+    ring::RingView,
+    slot::WorkerSlot,
+    sync::{AtomicU32, Ordering},
+};
+
+/// All words of a pool, wherever they lie.
+#[derive(Clone, Copy, Debug)]
+pub struct Words<'a> {
+    /// What concerns everybody.
+    pub header: &'a Header,
+    /// The runs that wait.
+    pub ring: RingView<'a>,
+    /// One for each worker.
+    pub slots: &'a [WorkerSlot],
+    /// Likewise.
+    pub parks: &'a [ParkWord],
+    /// One for each job.
+    pub cells: &'a [JobCell],
+    /// One for each worker in each job, job by job.
+    pub lanes: &'a [Lane],
+}
+
+/// What the moves need besides words: the kernel, and whoever wants to end the process at a certain place.
+pub trait Outside {
+    /// Wakes so many at most of those that sleep on a word.
+    fn wake(&self, word: &AtomicU32, most: u32);
+
+    /// A move has come to this place.
+    #[inline]
+    fn reached(&self, place: Place) {
+        let _ = place;
+    }
+}
+
+/// A place in a worker's moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It is about to say that it claims something.
+    BeforeClaim,
+    /// It has claimed something, which is written down nowhere.
+    Claimed,
+    /// It leaves for good, in the middle of a job.
+    Recycling,
+}
+
+impl<'a> Words<'a> {
+    /// Slots that ever had a worker.
+    #[inline]
+    pub fn used_slots(&self) -> usize {
+        (self.header.used_slots.load(Ordering::Relaxed) as usize).min(self.slots.len())
+    }
+
+    /// The cell of a job. The key may be any process's word.
+    #[inline]
+    pub fn cell(&self, key: JobKey) -> Option<&'a JobCell> {
+        self.cells.get(key.index as usize)
+    }
+
+    /// One worker's lane in a job that has a cell.
+    #[inline]
+    pub fn lane(&self, key: JobKey, worker: usize) -> &'a Lane {
+        &self.lanes[key.index as usize * self.slots.len() + worker]
+    }
+
+    /// All lanes of a job that a worker was ever inside of.
+    #[inline]
+    pub fn lanes_of(&self, key: JobKey) -> &'a [Lane] {
+        let first = key.index as usize * self.slots.len();
+        &self.lanes[first..first + self.used_slots()]
+    }
+
+    /// Whether any worker announces this job. Asked when its gate is not open any more, whoever has changed it.
+    pub fn anyone_inside(&self, key: JobKey) -> bool {
+        // Step P1 of the hazard rule: the gate that was seen before the scan of the slots.
+        bell::publish_fence();
+        let slots = self.slots.iter().take(self.used_slots());
+        slots.into_iter().any(|slot| slot.inside() == Some(key))
+    }
+
+    /// Makes those who wait for a job look at it: it is over, or nearly. The courier too, if the job is `attended`.
+    pub fn ring_bell(&self, outside: &impl Outside, cell: &JobCell, attended: bool) {
+        if cell.bell.ring() {
+            outside.wake(cell.bell.word(), u32::MAX);
+        }
+        if attended {
+            bell::publish_fence();
+            if self.header.courier.claim_wake() {
+                outside.wake(self.header.courier.word(), 1);
+            }
+        }
+    }
+}
