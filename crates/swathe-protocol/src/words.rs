@@ -39,6 +39,11 @@ pub trait Outside {
     }
 }
 
+/// Where nobody sleeps on a word, as in most models.
+impl Outside for () {
+    fn wake(&self, _: &AtomicU32, _: u32) {}
+}
+
 /// A place in a worker's moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -80,8 +85,8 @@ impl<'a> Words<'a> {
     pub fn anyone_inside(&self, key: JobKey) -> bool {
         // Step P1 of the hazard rule: the gate that was seen before the scan of the slots.
         bell::publish_fence();
-        let slots = self.slots.iter().take(self.used_slots());
-        slots.into_iter().any(|slot| slot.inside() == Some(key))
+        let mut slots = self.slots.iter().take(self.used_slots());
+        slots.any(|slot| slot.inside() == Some(key))
     }
 
     /// Makes those who wait for a job look at it: it is over, or nearly. The courier too, if the job is `attended`.

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use loom::thread;
 use swathe_protocol::{
-    ChunkStatus, GateState, Hand, Header, Inside, JobCell, JobKey, JobPhase, Lane, Member, Order, Outside,
-    ParkWord, RingCell, RingEnds, RingView, SlotPhase, Span, StatusWord, Tag, Words, WorkerSlot,
+    ChunkStatus, GateState, Hand, Header, Inside, JobCell, JobKey, JobPhase, Lane, Member, Order, ParkWord,
+    RingCell, RingEnds, RingView, SlotPhase, Span, StatusWord, Tag, Words, WorkerSlot,
     sync::{
-        AtomicU32, AtomicU64,
+        AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
         mortal::{dies_before, explore, explore_deaths},
     },
@@ -17,13 +17,6 @@ use swathe_protocol::{
 
 const KEY: JobKey = JobKey::new(0, 1);
 const CHUNK: Span = Span::new(0, 1);
-
-/// Nobody sleeps in this model.
-struct NoKernel;
-
-impl Outside for NoKernel {
-    fn wake(&self, _: &AtomicU32, _: u32) {}
-}
 
 /// One worker, and a job of one chunk in up to two rounds.
 #[derive(Default)]
@@ -165,7 +158,7 @@ impl Pool {
         }
     }
 
-    fn member(&self) -> Member<'_, NoKernel> {
+    fn member(&self) -> Member<'_, ()> {
         let words = Words {
             header: &self.header,
             ring: RingView::new(&self.ends, &self.cells),
@@ -174,10 +167,10 @@ impl Pool {
             cells: std::slice::from_ref(&self.cell),
             lanes: &self.lanes,
         };
-        Member::new(words, &NoKernel, 0)
+        Member::new(words, &(), 0)
     }
 
-    fn mow(&self, job: Inside<'_, NoKernel>) {
+    fn mow(&self, job: Inside<'_, ()>) {
         while job.may_go_on()
             && let Some(held) = job.take(1)
         {

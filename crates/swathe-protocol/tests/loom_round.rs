@@ -6,19 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use loom::thread;
 use swathe_protocol::{
-    ChunkStatus, Descriptor, Found, GateState, Header, JobCell, JobKey, JobPhase, Lane, Member, Outside,
-    ParkWord, RingCell, RingEnds, RingView, StatusWord, Tag, Words, WorkerSlot,
-    sync::{AtomicU32, AtomicU64, Ordering::Relaxed, mortal::explore},
+    ChunkStatus, Descriptor, Found, GateState, Header, JobCell, JobKey, JobPhase, Lane, Member, ParkWord,
+    RingCell, RingEnds, RingView, StatusWord, Tag, Words, WorkerSlot,
+    sync::{AtomicU64, Ordering::Relaxed, mortal::explore},
 };
 
 const KEY: JobKey = JobKey::new(0, 1);
-
-/// Nobody sleeps in this model.
-struct NoKernel;
-
-impl Outside for NoKernel {
-    fn wake(&self, _: &AtomicU32, _: u32) {}
-}
 
 /// Two workers, and a job of one chunk a round.
 #[derive(Default)]
@@ -105,7 +98,7 @@ impl Pool {
             cells: std::slice::from_ref(&self.cell),
             lanes: &self.lanes,
         };
-        match Member::new(words, &NoKernel, me).take_run() {
+        match Member::new(words, &(), me).take_run() {
             Found::Nothing => return false,
             Found::Void => {}
             Found::Run(job) => {

@@ -168,7 +168,8 @@ impl Spares {
                 let start = block.offset() as u64;
                 start <= first && end <= start + block.len() as u64
             };
-            first.saturating_add(Self::LEAST) <= end && blocks.iter().any(within)
+            let is_worth_it = first.saturating_add(Self::LEAST) <= end && first.is_multiple_of(ALIGN);
+            is_worth_it && blocks.iter().any(within)
         };
         if lies_in(results, left.results) {
             self.results.push(left.results);
@@ -355,7 +356,7 @@ mod tests {
         let left = Unused {
             job: JobKey::new(0, 1),
             epoch: 4,
-            results: of(&results[0], 1000),
+            results: of(&results[0], 1008),
             notes: of(&notes[0], 0),
         };
         let mut spares = Spares::default();
@@ -373,6 +374,7 @@ mod tests {
         // Too little, or nonsense.
         for results_left in [
             of(&results[0], 64 << 10),
+            of(&results[0], 1),
             [u64::MAX, 0],
             [0, u64::MAX],
             of(&notes[0], 0),

@@ -8,8 +8,8 @@ use std::{
 
 use swathe_protocol::{
     ChunkStatus, Descriptor, Found, GateState, Hand, Header, Inside, JobCell, JobKey, JobPhase, Lane, Member,
-    Outside, ParkWord, RingCell, RingEnds, RingView, SlotPhase, Span, StatusWord, Tag, Words, WorkerSlot,
-    sync::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    ParkWord, RingCell, RingEnds, RingView, SlotPhase, Span, StatusWord, Tag, Words, WorkerSlot,
+    sync::{AtomicU64, Ordering::Relaxed},
 };
 
 const KEY: JobKey = JobKey::new(0, 1);
@@ -20,13 +20,6 @@ pub(crate) const CHUNKS: usize = 2;
 pub(crate) struct Notes {
     running: [Option<usize>; CHUNKS],
     pub(crate) finals: [u32; CHUNKS],
-}
-
-/// Nobody sleeps in these models but the caller, who looks at the bell's word.
-struct NoKernel;
-
-impl Outside for NoKernel {
-    fn wake(&self, _: &AtomicU32, _: u32) {}
 }
 
 #[derive(Default)]
@@ -71,8 +64,8 @@ impl Pool {
         }
     }
 
-    fn member(&self, me: usize) -> Member<'_, NoKernel> {
-        Member::new(self.words(), &NoKernel, me)
+    fn member(&self, me: usize) -> Member<'_, ()> {
+        Member::new(self.words(), &(), me)
     }
 
     fn push(&self, epoch: u32, run: Span, careful: bool) {
@@ -137,7 +130,7 @@ impl Pool {
         loot.map(|job| self.mow(me, job)).is_some()
     }
 
-    fn mow(&self, me: usize, job: Inside<'_, NoKernel>) {
+    fn mow(&self, me: usize, job: Inside<'_, ()>) {
         while job.may_go_on()
             && let Some(held) = job.take(1)
         {
