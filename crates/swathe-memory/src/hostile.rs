@@ -3,12 +3,12 @@
 use std::{
     fs::File,
     io::Write,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::AsRawFd,
     sync::{Arc, LazyLock},
 };
 
 use bytemuck::Zeroable;
-use swathe_os::memfd;
+use swathe_os::{AsFd, Descriptor, memfd};
 
 use crate::{
     Access, Array, ArrayRef, Element, Memory, Segment, SegmentId, npy,
@@ -28,7 +28,7 @@ pub fn npy_header(data: &[u8]) {
 /// A whole `.npy` file.
 pub fn npy_file(data: &[u8]) {
     let Ok(file) = memory_file(data) else { return };
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
     let Ok(info) = npy_info(&path) else {
         assert!(
             Array::<u8>::from_npy_path(&path).is_err(),
@@ -42,10 +42,10 @@ pub fn npy_file(data: &[u8]) {
     check_array::<f64>(&path, &info, data);
 }
 
-fn memory_file(data: &[u8]) -> Result<OwnedFd, Box<dyn std::error::Error>> {
-    let mut file = File::from(memfd::create("swathe-hostile", data.len() as u64)?);
-    file.write_all(data)?;
-    Ok(file.into())
+fn memory_file(data: &[u8]) -> Result<Descriptor, Box<dyn std::error::Error>> {
+    let memory = memfd::create("swathe-hostile", data.len() as u64)?;
+    File::from(memory.as_fd().try_clone_to_owned()?).write_all(data)?;
+    Ok(memory)
 }
 
 /// Whatever is loaded is what lies in the file.

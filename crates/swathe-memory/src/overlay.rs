@@ -223,7 +223,7 @@ mod tests {
         let segment = Segment::create("swathe-test", 4096).unwrap();
         let other = SegmentId::from_bits(0x5eed_0002);
         let fd = segment.fd().try_clone_to_owned().unwrap();
-        let attached = Segment::attach(other, fd, 4096, Access::ReadWrite).unwrap();
+        let attached = Segment::attach(other, fd.into(), 4096, Access::ReadWrite).unwrap();
         let here = SharedSlice::<AtomicU64>::at(&segment, 64, 8).unwrap();
         let there = Shared::<[AtomicU64; 8]>::at(&attached, 64).unwrap();
         assert!(here.iter().all(|word| word.load(SeqCst) == 0));

@@ -6,17 +6,17 @@
 //! fetches its descriptor from the parent.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, LazyLock, Weak};
 
 use parking_lot::RwLock;
+use swathe_os::Descriptor;
 
 use crate::error::MemoryError;
 use crate::segment::{Access, Segment, SegmentId};
 
 /// Fetches the descriptor, length in bytes and access of a segment that this process does not have yet, or says why
 /// it cannot.
-pub type Resolver = Box<dyn Fn(SegmentId) -> Result<(OwnedFd, usize, Access), String> + Send + Sync>;
+pub type Resolver = Box<dyn Fn(SegmentId) -> Result<(Descriptor, usize, Access), String> + Send + Sync>;
 
 /// Attached segments that stay mapped without a user. The oldest goes first; if it is needed again, it is resolved
 /// again.
@@ -136,7 +136,7 @@ mod tests {
             count.fetch_add(1, Ordering::Relaxed);
             match id.to_bits() >> 16 {
                 0x5eed => Ok((
-                    shared.try_clone().map_err(|e| e.to_string())?,
+                    shared.try_clone().map_err(|e| e.to_string())?.into(),
                     8192,
                     Access::ReadWrite,
                 )),

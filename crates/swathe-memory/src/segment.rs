@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use bytemuck::{Pod, Zeroable};
 use swathe_os::file::open_input;
 pub use swathe_os::mapping::Access;
 use swathe_os::mapping::{self, Mapping};
-use swathe_os::{memfd, process, text};
+use swathe_os::{Descriptor, memfd, process, text};
 
 use crate::error::MemoryError;
 use crate::registry;
@@ -100,14 +100,14 @@ pub enum Origin {
 #[derive(Debug)]
 pub struct Segment {
     id: SegmentId,
-    fd: OwnedFd,
+    fd: Descriptor,
     mapping: Mapping,
     origin: Origin,
     /// The process that mapped it; a forked child inherits the mapping but not the role.
     mapped_by: u32,
     /// A file whose lock is given up with the segment. Workers hold the same lock, because they have got the same
     /// descriptor: if this process is killed, the file stays locked until the last of them is gone.
-    locked: Option<File>,
+    locked: Option<Descriptor>,
 }
 
 impl Segment {
@@ -147,7 +147,7 @@ impl Segment {
             len,
             Access::ReadWrite,
             origin,
-            Some(file),
+            Some(file.into()),
         )
     }
 
@@ -198,7 +198,7 @@ impl Segment {
     }
 
     /// Maps the whole file behind `fd` read-only.
-    pub(crate) fn map_input(fd: OwnedFd, origin: Origin) -> Result<Arc<Segment>, MemoryError> {
+    pub(crate) fn map_input(fd: Descriptor, origin: Origin) -> Result<Arc<Segment>, MemoryError> {
         let unmappable = |source: std::io::Error| MemoryError::Map {
             what: origin.to_string(),
             source: mapping::MappingError::System { len: 0, source },
@@ -218,7 +218,7 @@ impl Segment {
     /// locked it.)
     pub fn attach(
         id: SegmentId,
-        fd: OwnedFd,
+        fd: Descriptor,
         len: usize,
         access: Access,
     ) -> Result<Arc<Segment>, MemoryError> {
@@ -239,11 +239,11 @@ impl Segment {
 
     fn map(
         id: SegmentId,
-        fd: OwnedFd,
+        fd: Descriptor,
         len: usize,
         access: Access,
         origin: Origin,
-        locked: Option<File>,
+        locked: Option<Descriptor>,
     ) -> Result<Arc<Segment>, MemoryError> {
         let mapped = match access {
             Access::ReadOnly => Mapping::read_only(&fd, len),
@@ -361,7 +361,7 @@ impl Drop for Segment {
         registry::forget(self.id);
         // In words, because closing the descriptor is not enough: workers have it too.
         if let Some(file) = &self.locked {
-            let _ = file.unlock();
+            file.unlock();
         }
     }
 }
@@ -449,7 +449,7 @@ mod tests {
         let segment = Segment::map_file_mut(first, file.path(), 4096).unwrap();
         let passed_on = segment.fd().try_clone_to_owned().unwrap();
         let (id, access) = (SegmentId::random(), Access::ReadWrite);
-        let in_a_worker = Segment::attach(id, passed_on, 4096, access).unwrap();
+        let in_a_worker = Segment::attach(id, passed_on.into(), 4096, access).unwrap();
         let words = |segment| crate::SharedSlice::<AtomicU64>::at(segment, 8, 1).unwrap();
         words(&in_a_worker)[0].store(7, Ordering::Relaxed);
         let read_only = segment.read_only().unwrap();

@@ -17,6 +17,8 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use cgroup::{Group, Version};
 use grants::Grant;
 
+use crate::kernel_files;
+
 pub mod cgroup;
 mod grants;
 mod openmp;
@@ -188,10 +190,11 @@ pub fn affinity() -> Vec<usize> {
 /// its process, and a pool that inherits its mask is on one core. So this is what all threads together may use, and what
 /// an OpenMP runtime found before it bound the main thread.
 pub fn process_affinity() -> Vec<usize> {
-    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten();
+    let threads = kernel_files::names("/proc/self/task");
     let mut cpus: Vec<usize> = threads
-        .filter_map(|entry| {
-            let thread: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        .iter()
+        .filter_map(|thread| {
+            let thread: i32 = thread.parse().ok()?;
             sched_getaffinity(Some(Pid::from_raw(thread)?)).ok()
         })
         .flat_map(|set| members(&set))
@@ -263,14 +266,12 @@ pub fn numa_nodes() -> Vec<NumaNode> {
 }
 
 fn numa_nodes_under(root: &Path) -> Vec<NumaNode> {
-    let Ok(entries) = root.join("sys/devices/system/node").read_dir() else {
-        return Vec::new();
-    };
-    let mut nodes: Vec<NumaNode> = entries
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            let id = entry.file_name().to_str()?.strip_prefix("node")?.parse().ok()?;
-            let cpus = cpu_list(&std::fs::read_to_string(entry.path().join("cpulist")).ok()?)?;
+    let directory = root.join("sys/devices/system/node");
+    let mut nodes: Vec<NumaNode> = kernel_files::names(&directory)
+        .iter()
+        .filter_map(|name| {
+            let id = name.strip_prefix("node")?.parse().ok()?;
+            let cpus = cpu_list(&kernel_files::text(directory.join(name).join("cpulist")).ok()?)?;
             Some(NumaNode { id, cpus })
         })
         .collect();
@@ -294,7 +295,7 @@ struct Host<'a> {
 
 impl Host<'_> {
     fn limits(&self) -> Vec<Cores> {
-        let online = std::fs::read_to_string(self.root.join("sys/devices/system/cpu/online"));
+        let online = kernel_files::text(self.root.join("sys/devices/system/cpu/online"));
         let online = online.ok().and_then(|list| cpu_list(&list));
         let mut limits = vec![
             (online.map_or(0, |cpus| cpus.len()), CoreSource::Online),
@@ -372,7 +373,7 @@ fn cpu_list(text: &str) -> Option<Vec<usize>> {
 }
 
 fn allowed_list(root: &Path) -> Option<Vec<usize>> {
-    let status = std::fs::read_to_string(root.join("proc/thread-self/status")).ok()?;
+    let status = kernel_files::text(root.join("proc/thread-self/status")).ok()?;
     cpu_list(
         status
             .lines()
@@ -428,7 +429,7 @@ fn tightest_quota(root: &Path) -> Option<Quota> {
 fn quota_of(root: &Path, group: &Group) -> Option<Quota> {
     let read = |name: &str| {
         let file = group.directory.join(name);
-        let text = std::fs::read_to_string(root.join(file.strip_prefix("/").unwrap_or(&file))).ok()?;
+        let text = kernel_files::text(root.join(file.strip_prefix("/").unwrap_or(&file))).ok()?;
         Some((file, text))
     };
     let microseconds = |text: &str| text.trim().parse().ok().filter(|&us: &u64| us > 0);

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    mem::ManuallyDrop,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
@@ -9,6 +10,73 @@ use rustix::{
     io::{Errno, FdFlags},
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
+
+use crate::kernel_files;
+
+/// A descriptor of ours, unless the host has closed it.
+///
+/// Some programs close every descriptor there is. Then the number is nobody's, or stands for something of the host's: it is
+/// closed only if it still stands for what it stood for when it was made. (All event counters look alike, and so do all
+/// lists of descriptors that are waited for: a host's own under the number of ours would not be told from it.)
+#[derive(Debug)]
+pub struct Descriptor {
+    /// Never dropped: it is closed by number.
+    fd: ManuallyDrop<OwnedFd>,
+    identity: Option<(u64, u64)>,
+}
+
+impl Descriptor {
+    /// Whether the number still stands for what it stood for.
+    pub fn is_ours(&self) -> bool {
+        self.identity.is_some() && identity(&*self.fd) == self.identity
+    }
+
+    /// Gives up the lock of a file ([`fs::File::lock`]), for whoever else has it open by the same descriptor too.
+    pub fn unlock(&self) {
+        if self.is_ours() {
+            let _ = rustix::fs::flock(&*self.fd, rustix::fs::FlockOperation::Unlock);
+        }
+    }
+
+    /// Another number for the same, close-on-exec.
+    ///
+    /// # Errors
+    /// If there is no number left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(self.fd.try_clone()?.into())
+    }
+}
+
+impl From<OwnedFd> for Descriptor {
+    fn from(fd: OwnedFd) -> Self {
+        Self {
+            identity: identity(&fd),
+            fd: ManuallyDrop::new(fd),
+        }
+    }
+}
+
+impl From<fs::File> for Descriptor {
+    fn from(file: fs::File) -> Self {
+        OwnedFd::from(file).into()
+    }
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        if self.is_ours() {
+            // SAFETY: the number stands for what this value owns (or did a moment ago: then closing it is an error without
+            // effect), and nobody uses it after its owner.
+            unsafe { libc::close(self.fd.as_raw_fd()) };
+        }
+    }
+}
 
 /// Standard input, output and error.
 const STANDARD: u32 = 3;
@@ -57,11 +125,11 @@ impl<A: AsFd, B: AsFd> Descriptors for Both<A, B> {
 ///
 /// # Errors
 /// If there is no other number left.
-pub fn moved_above_standard(fd: OwnedFd) -> io::Result<OwnedFd> {
+pub fn moved_above_standard(fd: OwnedFd) -> io::Result<Descriptor> {
     if fd.as_raw_fd() >= STANDARD as i32 {
-        return Ok(fd);
+        return Ok(fd.into());
     }
-    Ok(rustix::io::fcntl_dupfd_cloexec(&fd, STANDARD as i32)?)
+    Ok(rustix::io::fcntl_dupfd_cloexec(&fd, STANDARD as i32)?.into())
 }
 
 /// Closes every descriptor above 2 of this process. Where the kernel refuses `close_range` (a seccomp filter may), the
@@ -86,10 +154,8 @@ pub unsafe fn close_above_standard() {
 
 /// The numbers of the descriptors that are open in this process; one of them may be the list's own.
 fn open_numbers() -> Vec<i32> {
-    let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect()
+    let names = kernel_files::names("/proc/self/fd");
+    names.iter().filter_map(|name| name.parse().ok()).collect()
 }
 
 /// Those above 2 that a program started now would inherit.
@@ -158,7 +224,7 @@ fn put_at(fd: &OwnedFd, number: i32) -> io::Result<()> {
 ///
 /// # Errors
 /// If descriptor 0 is not open, or no other number is left.
-pub unsafe fn take_stdin_and_close_rest() -> io::Result<OwnedFd> {
+pub unsafe fn take_stdin_and_close_rest() -> io::Result<Descriptor> {
     // SAFETY: the caller promises that nobody owns what is closed.
     unsafe { close_above_standard() };
     // SAFETY: only borrowed, for the duplication; if it is not open that is an error.
@@ -166,7 +232,7 @@ pub unsafe fn take_stdin_and_close_rest() -> io::Result<OwnedFd> {
     // SAFETY: nobody owns descriptor 0 (as above), and what it stood for was duplicated.
     drop(unsafe { OwnedFd::from_raw_fd(0) });
     fill_standard()?;
-    Ok(taken)
+    Ok(taken.into())
 }
 
 /// What is short when more descriptors are needed than this process may open.
@@ -208,8 +274,8 @@ fn open_below(soft: u64) -> u64 {
     if let Some(open) = counted.ok().filter(|open| *open > 0) {
         return open;
     }
-    match fs::read_dir("/proc/self/fd") {
-        Ok(entries) => entries.count() as u64,
+    match kernel_files::try_names("/proc/self/fd") {
+        Ok(names) => names.len() as u64,
         // Not even the list can be opened: every number is taken.
         Err(e) if e.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => soft,
         // Without /proc they are asked about one by one.
@@ -223,6 +289,29 @@ fn open_below(soft: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What stands under a number that was closed behind its owner's back is not the owner's.
+    #[test]
+    fn a_number_that_is_anothers_by_now_is_not_closed() {
+        let open = |path| fs::File::open(path).expect("it is there");
+        let ours = Descriptor::from(OwnedFd::from(open("/proc/self/stat")));
+        assert!(ours.is_ours());
+        let number = ours.as_fd().as_raw_fd();
+        // One that takes the number over, as a host does that closes everything and opens a file of its own.
+        let theirs = open("/dev/null");
+        // SAFETY: the number is open, and only its owner, which is told apart below, would still use it.
+        assert_eq!(unsafe { libc::dup2(theirs.as_raw_fd(), number) }, number);
+        assert!(!ours.is_ours());
+        drop(ours);
+        // SAFETY: the test owns what it has put there.
+        let theirs = unsafe { OwnedFd::from_raw_fd(number) };
+        assert!(identity(&theirs).is_some(), "it is still open");
+
+        let gone = crate::memfd::unsealed("swathe-test").expect("there is room");
+        // SAFETY: its owner finds it closed, which is what is tested.
+        unsafe { libc::close(gone.as_fd().as_raw_fd()) };
+        drop(gone);
+    }
 
     #[test]
     fn low_numbers_are_made_again_and_given_back() {

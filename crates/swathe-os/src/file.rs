@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::{Resource, geteuid, getrlimit};
 
-use crate::memfd::cannot_shrink;
+use crate::{descriptors::Descriptor, kernel_files, memfd::cannot_shrink};
 
 /// Why a file cannot have the length that it needs.
 #[derive(Debug, thiserror::Error)]
@@ -280,7 +280,7 @@ pub fn check_ours(file: &File) -> Result<(), NotOurs> {
 /// of this user, writable by nobody else and of one name, and no file that is there is replaced.
 #[derive(Clone, Debug)]
 pub struct Place {
-    directory: Arc<OwnedFd>,
+    directory: Arc<Descriptor>,
     name: OsString,
     path: PathBuf,
 }
@@ -467,7 +467,7 @@ impl Place {
 }
 
 /// Opens a directory, unless its name is a link that another user has made.
-fn open_directory(path: &Path) -> Result<OwnedFd, NotOurs> {
+fn open_directory(path: &Path) -> Result<Descriptor, NotOurs> {
     // A slash or a dot at the end would have the link followed.
     let plain: PathBuf = path.components().collect();
     let named = fs::symlink_metadata(&plain)?;
@@ -475,13 +475,13 @@ fn open_directory(path: &Path) -> Result<OwnedFd, NotOurs> {
         return Err(NotOurs::Directions { owner: named.uid() });
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
 /// Which run of the kernel this is: another one after every boot and on every machine. What lies in the page cache is
 /// exact within one. `None` if the kernel does not tell.
 pub fn boot_id() -> Option<[u8; 16]> {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let text = kernel_files::text("/proc/sys/kernel/random/boot_id").ok()?;
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     u128::from_str_radix(&digits, 16)
         .ok()

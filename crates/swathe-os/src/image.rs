@@ -25,6 +25,8 @@ use std::sync::{OnceLock, PoisonError, RwLock};
 
 use hash::Hash;
 
+use crate::kernel_files;
+
 mod hash;
 
 /// Length of a [`build_id`] in bytes: that of the SHA-1 that GNU linkers write.
@@ -509,7 +511,7 @@ impl Mapping {
 
 /// The mapping that an address lies in (proc(5), "maps").
 fn mapping_of(address: usize) -> Option<Mapping> {
-    let maps = std::fs::read("/proc/self/maps").ok()?;
+    let maps = kernel_files::read("/proc/self/maps").ok()?;
     maps.split(|byte| *byte == b'\n').find_map(|line| {
         let mut fields = line.splitn(6, |byte| *byte == b' ');
         let mut word = || std::str::from_utf8(fields.next()?).ok();

@@ -11,6 +11,7 @@ pub mod faults;
 pub mod file;
 pub mod futex;
 pub mod image;
+mod kernel_files;
 pub mod mapping;
 pub mod memfd;
 pub mod memory_limits;
@@ -25,3 +26,5 @@ pub mod text;
 pub mod thread_caps;
 
 pub use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+pub use descriptors::Descriptor;

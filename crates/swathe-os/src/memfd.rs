@@ -6,13 +6,13 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use crate::descriptors::{above_standard, make_room_for};
+use crate::descriptors::{Descriptor, above_standard, make_room_for};
 
 /// Why a memory file could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +88,7 @@ impl fmt::Display for Step {
 ///
 /// # Errors
 /// When `len` is above `RLIMIT_FSIZE`, or the kernel refuses one of the calls.
-pub fn create(name: &str, len: u64) -> Result<OwnedFd, MemfdError> {
+pub fn create(name: &str, len: u64) -> Result<Descriptor, MemfdError> {
     let failed = |step: Step, errno: Errno| MemfdError::System {
         name: name.to_owned(),
         len,
@@ -111,12 +111,13 @@ pub fn create(name: &str, len: u64) -> Result<OwnedFd, MemfdError> {
             other => Err(other),
         })
     };
-    let fd = above_standard(make)
+    let fd: Descriptor = above_standard(make)
         .or_else(|errno| match errno {
             Errno::MFILE if make_room_for(1).is_ok() => above_standard(make),
             other => Err(other),
         })
-        .map_err(|errno| failed(Step::Create, errno))?;
+        .map_err(|errno| failed(Step::Create, errno))?
+        .into();
     rustix::fs::ftruncate(&fd, len).map_err(|errno| failed(Step::Size, errno))?;
     rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
         .map_err(|errno| failed(Step::Seal, errno))?;
@@ -143,8 +144,8 @@ pub fn is_ordinary(fd: impl AsFd) -> bool {
 /// # Errors
 /// What the kernel says.
 #[doc(hidden)]
-pub fn unsealed(name: &str) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?)
+pub fn unsealed(name: &str) -> io::Result<Descriptor> {
+    Ok(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?.into())
 }
 
 #[cfg(test)]

@@ -5,13 +5,14 @@
 //! pages, the third about mappings.
 
 use std::fmt;
-use std::fs;
-use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::cores::cgroup::{self, Group, Version};
+use crate::{
+    cores::cgroup::{self, Group, Version},
+    kernel_files,
+};
 
 /// Bytes that can still be taken, and what bounds them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,8 +90,8 @@ impl fmt::Display for LimitedBy {
 /// Page cache that the kernel can drop counts as free, for the machine and for control groups alike. The number is a
 /// snapshot: other processes may take memory right after.
 pub fn page_headroom() -> Headroom {
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let strict = fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.trim() == "2");
+    let meminfo = kernel_files::text("/proc/meminfo").unwrap_or_default();
+    let strict = kernel_files::text("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.trim() == "2");
     let machine = machine_headrooms(&meminfo, strict);
     tightest(machine.into_iter().chain(cgroup_headrooms()))
 }
@@ -98,7 +99,7 @@ pub fn page_headroom() -> Headroom {
 /// Bytes of new address space that this process can map now; `None` without `RLIMIT_AS`.
 pub fn address_space_headroom() -> Option<Headroom> {
     let limit = getrlimit(Resource::As).current?;
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = kernel_files::text("/proc/self/status").unwrap_or_default();
     let used = kib_field(&status, "VmSize:").unwrap_or(0);
     Some(Headroom {
         bytes: limit.saturating_sub(used),
@@ -177,7 +178,7 @@ pub fn tightest_group() -> Option<(PathBuf, u64)> {
 }
 
 fn number(group: &Group, file: &str) -> Option<u64> {
-    let text = fs::read_to_string(group.directory.join(file)).ok()?;
+    let text = kernel_files::text(group.directory.join(file)).ok()?;
     text.trim().parse().ok()
 }
 
@@ -210,7 +211,7 @@ fn headroom_in(group: &Group) -> Option<Headroom> {
 
 /// A number of a file with a line for each, such as `memory.stat`.
 fn count_in(group: &Group, file: &str, name: &str) -> Option<u64> {
-    stat_field(&fs::read_to_string(group.directory.join(file)).ok()?, name)
+    stat_field(&kernel_files::text(group.directory.join(file)).ok()?, name)
 }
 
 /// Counts the processes that the kernel killed for want of memory, in the control groups of this process.
@@ -349,21 +350,12 @@ impl fmt::Display for OomKill {
 /// process is its memory in thousandths of what there is, so a thousand more than the parent's is always more. What goes
 /// wrong is ignored: nothing but the choice is lost.
 pub fn offer_to_oom_killer() {
-    let offer = || -> io::Result<()> {
-        let mut file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/proc/self/oom_score_adj")?;
-        let mut text = [0; 16];
-        let len = file.read(&mut text)?;
-        let now = str::from_utf8(&text[..len])
-            .ok()
-            .and_then(|text| text.trim().parse::<i32>().ok());
-        now.map_or(Ok(()), |now| {
-            file.write_all((now + 1000).min(1000).to_string().as_bytes())
-        })
-    };
-    let _ = offer();
+    const SCORE: &str = "/proc/self/oom_score_adj";
+    let now = kernel_files::text(SCORE).ok();
+    let now = now.and_then(|text| text.trim().parse::<i32>().ok());
+    if let Some(now) = now {
+        let _ = kernel_files::write(SCORE, (now + 1000).min(1000).to_string().as_bytes());
+    }
 }
 
 /// Value of a line such as `inactive_file 4096` of `memory.stat`.
@@ -375,6 +367,8 @@ fn stat_field(stat: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use std::fs;
 
     use super::*;
 

@@ -6,7 +6,7 @@
 use std::{
     ffi::CString,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     sync::{
         Once,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -20,7 +20,8 @@ use rustix::{
 };
 
 use crate::{
-    descriptors::{above_standard, identity},
+    descriptors::{Descriptor, above_standard},
+    kernel_files,
     signals::Mask,
 };
 
@@ -42,17 +43,12 @@ fn thread_count() -> Option<u64> {
 
 /// The names of the threads of this process, the main one first. Empty if the kernel does not tell.
 pub fn thread_names() -> Vec<String> {
-    let tasks = std::fs::read_dir("/proc/self/task")
-        .into_iter()
-        .flatten()
-        .flatten();
+    let tasks = kernel_files::names("/proc/self/task");
     let mut tasks: Vec<(u32, String)> = tasks
+        .iter()
         .filter_map(|task| {
-            let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
-            Some((
-                task.file_name().to_str()?.parse().ok()?,
-                name.trim_end().to_owned(),
-            ))
+            let name = kernel_files::text(format!("/proc/self/task/{task}/comm")).ok()?;
+            Some((task.parse().ok()?, name.trim_end().to_owned()))
         })
         .collect();
     tasks.sort_unstable();
@@ -186,7 +182,7 @@ pub fn limit_private_memory(bytes: u64) -> io::Result<()> {
 /// Bytes of private memory that are resident in this process. `None`: the kernel does not say.
 pub fn private_memory() -> Option<u64> {
     // Size, resident and shared, in pages.
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let statm = kernel_files::text("/proc/self/statm").ok()?;
     let mut pages = statm
         .split_ascii_whitespace()
         .skip(1)
@@ -197,14 +193,14 @@ pub fn private_memory() -> Option<u64> {
 
 /// A handle to a process that stays right after its id was given away again.
 #[derive(Debug)]
-pub struct Pidfd(OwnedFd);
+pub struct Pidfd(Descriptor);
 
 impl Pidfd {
     /// Opens a handle. Without a race only for a child that was not reaped, or for the parent.
     pub fn open(pid: u32) -> io::Result<Self> {
         let pid = Pid::from_raw(pid as i32).ok_or_else(|| io::Error::other("no such process id"))?;
         let open = || rustix::process::pidfd_open(pid, PidfdFlags::empty());
-        Ok(Self(above_standard(open)?))
+        Ok(Self(above_standard(open)?.into()))
     }
 
     /// Kills the process. `false` if this one may not, or a filter of system calls does not let it; one that is gone
@@ -240,8 +236,8 @@ impl Pidfd {
     }
 }
 
-impl From<OwnedFd> for Pidfd {
-    fn from(fd: OwnedFd) -> Self {
+impl From<Descriptor> for Pidfd {
+    fn from(fd: Descriptor) -> Self {
         Self(fd)
     }
 }
@@ -312,7 +308,7 @@ pub fn poll_or_signal(
 
 /// Several descriptors that are waited for again and again: the kernel keeps the list, of any length.
 #[derive(Debug)]
-pub struct Watch(OwnedFd);
+pub struct Watch(Descriptor);
 
 impl Watch {
     /// An empty one.
@@ -321,7 +317,7 @@ impl Watch {
     /// If no descriptor is left.
     pub fn new() -> io::Result<Self> {
         use rustix::event::epoll::{CreateFlags, create};
-        Ok(Self(above_standard(|| create(CreateFlags::CLOEXEC))?))
+        Ok(Self(above_standard(|| create(CreateFlags::CLOEXEC))?.into()))
     }
 
     /// From now on waits for this one too, until it is closed; `mark` is what [`Watch::wait`] says of it.
@@ -380,7 +376,7 @@ impl Watch {
         let ready = unsafe {
             libc::syscall(
                 libc::SYS_epoll_pwait2,
-                self.0.as_raw_fd(),
+                self.0.as_fd().as_raw_fd(),
                 events.as_mut_ptr(),
                 events.len() as libc::c_int,
                 timeout,
@@ -485,17 +481,16 @@ pub fn reap_named(is_ours: impl Fn(&str) -> bool) {
     if !proc_is_ours() {
         return;
     }
-    let tasks = std::fs::read_dir("/proc/self/task")
-        .into_iter()
-        .flatten()
-        .flatten();
-    let children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let tasks = kernel_files::names("/proc/self/task");
+    let children = tasks
+        .iter()
+        .filter_map(|task| kernel_files::text(format!("/proc/self/task/{task}/children")).ok());
     for pids in children {
         for pid in pids
             .split_ascii_whitespace()
             .filter_map(|pid| pid.parse::<u32>().ok())
         {
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let name = kernel_files::text(format!("/proc/{pid}/comm")).unwrap_or_default();
             if is_ours(name.trim_end()) && is_zombie(pid) {
                 let _ = reap(pid);
             }
@@ -514,7 +509,7 @@ fn is_zombie(pid: u32) -> bool {
     if !proc_is_ours() {
         return false;
     }
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = kernel_files::text(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name may contain anything, also brackets and spaces.
     stat.rsplit(')')
         .next()
@@ -531,7 +526,7 @@ pub fn maps_memory_file(pid: u32, name: &str) -> Option<bool> {
     if !proc_is_ours() {
         return None;
     }
-    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let maps = kernel_files::text(format!("/proc/{pid}/maps")).ok()?;
     let file = format!("/memfd:{name} ");
     // A process that is ending has no maps any more.
     (!maps.is_empty()).then(|| maps.lines().any(|line| line.contains(&file)))
@@ -551,39 +546,32 @@ pub fn flush_c_output() {
 
 /// An event that one thread raises and another polls for.
 #[derive(Debug)]
-pub struct Event {
-    fd: OwnedFd,
-    identity: Option<(u64, u64)>,
-}
+pub struct Event(Descriptor);
 
 impl Event {
     /// Makes one.
     pub fn new() -> io::Result<Self> {
         use rustix::event::{EventfdFlags, eventfd};
         let make = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let fd = above_standard(make)?;
-        Ok(Self {
-            identity: identity(&fd),
-            fd,
-        })
+        Ok(Self(above_standard(make)?.into()))
     }
 
     /// Raises it. A host may have closed it, and have a file of its own under its number: nothing is written to that.
     pub fn raise(&self) {
-        if identity(&self.fd) == self.identity {
-            let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+        if self.0.is_ours() {
+            let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
         }
     }
 
     /// Lowers it.
     pub fn lower(&self) {
-        let _ = rustix::io::read(&self.fd, &mut [0; 8]);
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
     }
 }
 
 impl AsFd for Event {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.0.as_fd()
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     io,
     io::{IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
 use rustix::net::{
@@ -12,7 +12,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
-use crate::descriptors::{Both, above_standard, moved_above_standard};
+use crate::descriptors::{Both, Descriptor, above_standard, moved_above_standard};
 
 /// The largest packet, bytes.
 pub const MAX_PACKET: usize = 8192;
@@ -22,7 +22,7 @@ pub const MAX_FDS: usize = 4;
 /// One end of a pair. Packets arrive whole and in order; end-of-file means that the last holder of the other end is
 /// gone.
 #[derive(Debug)]
-pub struct Socket(OwnedFd);
+pub struct Socket(Descriptor);
 
 /// A process at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub struct Packet {
     /// The bytes.
     pub bytes: Vec<u8>,
     /// The descriptors, close-on-exec.
-    pub fds: Vec<OwnedFd>,
+    pub fds: Vec<Descriptor>,
 }
 
 /// Who made the pair that this is an end of.
@@ -88,7 +88,7 @@ impl Socket {
             )
             .map(|(a, b)| Both(a, b))
         })?;
-        Ok((Self(a), Self(b)))
+        Ok((Self(a.into()), Self(b.into())))
     }
 
     /// Sends one packet, waiting for room. A peer that is gone is `BrokenPipe`.
@@ -172,13 +172,13 @@ impl AsFd for Socket {
     }
 }
 
-impl From<OwnedFd> for Socket {
-    fn from(fd: OwnedFd) -> Self {
+impl From<Descriptor> for Socket {
+    fn from(fd: Descriptor) -> Self {
         Self(fd)
     }
 }
 
-impl From<Socket> for OwnedFd {
+impl From<Socket> for Descriptor {
     fn from(socket: Socket) -> Self {
         socket.0
     }

@@ -15,6 +15,7 @@ use std::{
 
 use crate::{
     descriptors::is_inherited,
+    kernel_files,
     process::{Exit, ExitCause, Pidfd},
     signals::Mask,
 };
@@ -256,7 +257,7 @@ pub fn environment(drop: impl Fn(&str) -> bool, add: &[(String, String)]) -> Vec
 
 /// The arguments of this process, from the kernel: also in a library, and before `main`.
 pub fn own_arguments() -> Vec<CString> {
-    let bytes = std::fs::read("/proc/self/cmdline").unwrap_or_default();
+    let bytes = kernel_files::read("/proc/self/cmdline").unwrap_or_default();
     let texts = bytes.split_inclusive(|byte| *byte == 0);
     texts
         .filter_map(|text| CStr::from_bytes_with_nul(text).ok())
@@ -328,7 +329,7 @@ fn main_object_file() -> Option<(String, (u64, u64))> {
 
 fn find_main_object_file() -> Option<(String, (u64, u64))> {
     let address = crate::image::main_program_address()?;
-    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let maps = kernel_files::text("/proc/self/maps").ok()?;
     maps.lines().find_map(|line| {
         // start-end perms offset major:minor inode path (proc(5))
         let mut fields = line.splitn(6, ' ');

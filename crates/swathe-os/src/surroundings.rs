@@ -1,13 +1,17 @@
 //! What a process inherits besides its memory and its descriptors, recorded at one moment and restored in another process.
 
-use std::{fs, io, os::fd::OwnedFd};
+use std::io;
 
 use rustix::{
     fs::{Mode, OFlags},
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 
-use crate::{cores, descriptors::above_standard};
+use crate::{
+    cores,
+    descriptors::{Descriptor, above_standard},
+    kernel_files,
+};
 
 /// The limits that are recorded.
 const LIMITS: [Resource; 15] = [
@@ -160,7 +164,7 @@ fn restore_limit(resource: Resource, soft: Option<u64>, hard: Option<u64>) {
 
 /// Asking by `umask` would change it for the other threads of a moment.
 fn umask() -> Option<u32> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let status = kernel_files::text("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
     u32::from_str_radix(line.trim(), 8).ok()
 }
@@ -169,9 +173,9 @@ fn umask() -> Option<u32> {
 ///
 /// # Errors
 /// If it may not be opened, or no descriptor is left.
-pub fn current_directory() -> io::Result<OwnedFd> {
+pub fn current_directory() -> io::Result<Descriptor> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(above_standard(|| rustix::fs::open(".", flags, Mode::empty()))?)
+    Ok(above_standard(|| rustix::fs::open(".", flags, Mode::empty()))?.into())
 }
 
 #[cfg(test)]

@@ -6,14 +6,14 @@ use std::{
     any::Any,
     ffi::{CString, OsString},
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     path::PathBuf,
     sync::Arc,
 };
 
 use swathe_memory::{Block, arena::capacity};
 use swathe_os::{
-    image,
+    Descriptor, image,
     process::Pidfd,
     socket::Socket,
     spawn::{self, Program, Started},
@@ -41,7 +41,7 @@ const NO_FILES: i32 = 24;
 /// How a zygote is started, the first time and again.
 pub(crate) struct Recipe {
     program: Program,
-    directory: Option<OwnedFd>,
+    directory: Option<Descriptor>,
     surroundings: Surroundings,
     plan: Arc<Block>,
     plan_len: usize,

@@ -2,9 +2,9 @@
 //!
 //! They carry only what concerns processes and memory (start, death, "give me a block"). Work goes through the ring.
 
-use std::{io, os::fd::BorrowedFd, os::fd::OwnedFd};
+use std::{io, os::fd::BorrowedFd};
 
-use swathe_os::socket::Socket;
+use swathe_os::{Descriptor, socket::Socket};
 
 /// What a message is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ pub(crate) struct Message {
     pub(crate) kind: Kind,
     pub(crate) words: [u64; WORDS],
     pub(crate) text: Vec<u8>,
-    pub(crate) fds: Vec<OwnedFd>,
+    pub(crate) fds: Vec<Descriptor>,
 }
 
 impl Message {

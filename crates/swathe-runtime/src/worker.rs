@@ -3,7 +3,7 @@
 use std::{
     any::Any,
     ffi::OsString,
-    os::{fd::OwnedFd, unix::ffi::OsStringExt},
+    os::unix::ffi::OsStringExt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +13,7 @@ use std::{
 
 use swathe_memory::{Access, Segment, SegmentId, lease, registry};
 use swathe_os::{
-    cores, descriptors, futex,
+    Descriptor, cores, descriptors, futex,
     image::{self, CodeRef},
     process::{self, monotonic_ns},
     socket::Socket,
@@ -314,7 +314,7 @@ fn ask_parent_for_unknown_segments(line: &Arc<ParentLine>) {
 
 /// A descriptor that comes while no number is free is lost, and its message comes without: then room is made, and it is asked
 /// for once more.
-fn ask_for_segment(line: &ParentLine, id: SegmentId) -> Result<(OwnedFd, Message), String> {
+fn ask_for_segment(line: &ParentLine, id: SegmentId) -> Result<(Descriptor, Message), String> {
     /// What tasks hold open may be closed by another of their threads.
     const TRIES: u32 = 20;
     const APART: Duration = Duration::from_millis(10);

@@ -10,7 +10,6 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,7 +19,7 @@ use std::{
 
 use swathe_memory::{Access, Segment, SegmentId};
 use swathe_os::{
-    AsFd, constructors, cores, descriptors, futex, image, memory_limits,
+    AsFd, Descriptor, constructors, cores, descriptors, futex, image, memory_limits,
     process::{self, ExitCause, Forked, Pidfd, Reaped},
     signals::{self, Mask},
     socket::Socket,
@@ -279,7 +278,7 @@ fn own_program() -> Program {
 }
 
 /// Slot, incarnation and line of a worker that is started by exec.
-fn place(text: &[u8], line: Option<OwnedFd>) -> Option<Place> {
+fn place(text: &[u8], line: Option<Descriptor>) -> Option<Place> {
     let ([slot, incarnation], []) = text.as_chunks::<8>() else {
         return None;
     };

@@ -103,7 +103,7 @@ fn as_a_worker_sees_it(memory: &Memory, id: u64) -> Arc<Segment> {
     let fd = memory.segment().fd().try_clone_to_owned().unwrap();
     Segment::attach(
         SegmentId::from_bits(id),
-        fd,
+        fd.into(),
         memory.segment().len(),
         Access::ReadWrite,
     )

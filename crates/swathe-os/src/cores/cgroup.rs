@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
+use crate::kernel_files;
+
 /// The two interfaces of control groups, which a machine may mount side by side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -41,7 +43,7 @@ pub fn of_this_process(controller: &[u8]) -> Vec<Group> {
 /// A directory may be missing (a container sees groups by names that are not mounted in it). A mount that does not
 /// show this process's group (another container's, bind-mounted) is left out: nothing says that its limits are ours.
 pub(crate) fn groups(root: &Path, controller: &[u8]) -> Vec<Group> {
-    let read = |file: &str| std::fs::read(root.join(file)).unwrap_or_default();
+    let read = |file: &str| kernel_files::read(root.join(file)).unwrap_or_default();
     let (memberships, mounts) = (read("proc/self/cgroup"), read("proc/self/mountinfo"));
     let mounts: Vec<Mount> = lines(&mounts)
         .filter_map(|line| mount(line, controller))

@@ -20,10 +20,11 @@
 //! A value that is no positive number says nothing.
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::Path;
 
 use super::cpu_list;
+
+use crate::kernel_files;
 
 /// What the environment is asked by.
 pub(super) type Lookup<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
@@ -173,7 +174,7 @@ fn repeated(list: &str) -> Option<Vec<usize>> {
 pub(super) fn launcher_cpus(root: &Path, variable: &str) -> Option<Vec<usize>> {
     /// A rank is wrapped in so many shells at most.
     const DEEPEST: usize = 16;
-    let status = |process: &str| fs::read_to_string(root.join("proc").join(process).join("status")).ok();
+    let status = |process: &str| kernel_files::text(root.join("proc").join(process).join("status")).ok();
     let field = |status: &str, name: &str| -> Option<String> {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         Some(line.trim().to_owned())
@@ -182,7 +183,8 @@ pub(super) fn launcher_cpus(root: &Path, variable: &str) -> Option<Vec<usize>> {
     for _ in 0..DEEPEST {
         let above = status(&parent)?;
         // One of another user does not show its environment, and is no rank of ours.
-        let environment = fs::read(root.join("proc").join(&parent).join("environ")).unwrap_or_default();
+        let environment =
+            kernel_files::read(root.join("proc").join(&parent).join("environ")).unwrap_or_default();
         let prefix = format!("{variable}=");
         let is_rank = environment
             .split(|&byte| byte == 0)
