@@ -1,9 +1,10 @@
 //! The words through which a parent and its worker processes share work, and every transition on them.
 //!
-//! Nothing here blocks, allocates or calls the operating system: the crate holds atomics and the rules of who may
-//! change them, so that loom can run the same code that later lies in a shared segment. Each transition is one atomic
-//! operation; a process may die between any two of them, and what it leaves behind has a written recovery rule
-//! (see `README.md` beside this file, included below).
+//! Nothing here blocks or calls the operating system, and a worker's moves allocate nothing. The crate holds atomics, the
+//! rules of who may change them, and the moves that are made of them: a worker's ([`Member`]), the parent's ([`Parent`]) and
+//! those after a death ([`Reaped`]). Loom runs the same code that works on a shared segment. Each transition is one atomic
+//! operation; a process may die between any two of them, and what it leaves behind has a written recovery rule (see
+//! `README.md` beside this file, included below).
 //!
 //! All types are `#[repr(C)]`, valid for every bit pattern, and *all zero words are the empty state*: fresh shared
 //! memory is an empty ring, vacant job cells and idle worker slots.
@@ -15,12 +16,15 @@ pub mod header;
 pub mod job;
 pub mod lane;
 pub mod order;
+pub mod parent;
 pub mod queue;
+pub mod recovery;
 pub mod ring;
 pub mod slot;
 pub mod status;
 pub mod sync;
 pub mod tally;
+mod wakes;
 pub mod words;
 pub mod worker;
 
@@ -29,6 +33,8 @@ pub use header::Header;
 pub use job::{Gate, GateState, JobCell, JobKey, JobPhase, JobTerms};
 pub use lane::{Hand, Lane, Span};
 pub use order::{Order, OrderWord};
+pub use parent::{Epoch, Opening, Parent, Standing, Unoccupied, VacantCell};
+pub use recovery::{Claims, Closed, HandOn, Left, Reaped, Rebuild, Taken};
 pub use ring::{Descriptor, RingCell, RingEnds, RingView};
 pub use slot::{Copy, PanickedAt, SlotPhase, Strip, Unused, UnusedWords, WorkerSlot};
 pub use status::{ChunkStatus, StatusWord, Tag};

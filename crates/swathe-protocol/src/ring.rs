@@ -143,13 +143,14 @@ impl<'a> RingView<'a> {
         self.waiting().is_none()
     }
 
-    /// The producer makes a damaged ring an empty one. Runs were lost, or will have been delivered twice: the claims of all
-    /// jobs are made anew, and the gates were closed before.
-    pub fn repair(&self) {
+    /// The producer makes the ring an empty one, whatever it is, damaged or not. All runs that were there are void: the gates
+    /// were closed before, and the claims of all jobs are made anew. Gives whether it was damaged.
+    pub fn clear(&self) -> bool {
         let tail = self.ends.tail.0.load(Ordering::Relaxed);
         // No ticket that was ever claimed: a claim that is under way fails.
-        self.ends.head.0.swap(tail, Ordering::AcqRel);
+        let head = self.ends.head.0.swap(tail, Ordering::AcqRel);
         self.ends.tail.1.store(tail, Ordering::Relaxed);
+        tail.wrapping_sub(head) > self.cells.len() as u64
     }
 
     /// `None`: damaged.
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_whose_ends_were_overwritten_is_empty_until_it_is_repaired() {
+    fn a_ring_whose_ends_were_overwritten_is_empty_until_it_is_cleared() {
         for wild in [0, 7, 8, 9, 10, 11, u64::MAX] {
             for end in 0..2 {
                 let (ends, cells) = (RingEnds::default(), [RingCell::default(), RingCell::default()]);
@@ -238,7 +239,7 @@ mod tests {
                 assert_eq!(ring.is_damaged(), waiting > 2, "{wild}");
                 if ring.is_damaged() {
                     assert_eq!((ring.len(), ring.is_empty(), ring.pop()), (0, true, None));
-                    ring.repair();
+                    ring.clear();
                     assert!(!ring.is_damaged() && ring.is_empty());
                     ring.push(run(1)).unwrap();
                     ring.push(run(2)).unwrap();

@@ -4,6 +4,8 @@
 //! written, and under any other it says that nothing is final. So a small job does not pay for moving all its words to
 //! the parent's core and back.
 
+use core::ops::Range;
+
 use crate::sync::{AtomicU32, Ordering};
 
 /// A chunk's status word: whose it is, final or not, and how many of its positions are final.
@@ -102,6 +104,21 @@ impl StatusWord {
     pub fn reset(&self) {
         self.0.store(0, Ordering::Relaxed);
     }
+}
+
+/// The chunks that are not final, as ascending disjoint runs.
+pub fn unfinished(status: &[StatusWord], tag: Tag) -> Vec<Range<u32>> {
+    let mut runs: Vec<Range<u32>> = Vec::new();
+    for (chunk, word) in (0..).zip(status) {
+        if word.load(tag) == ChunkStatus::Final {
+            continue;
+        }
+        match runs.last_mut() {
+            Some(last) if last.end == chunk => last.end = chunk + 1,
+            _ => runs.push(chunk..chunk + 1),
+        }
+    }
+    runs
 }
 
 #[cfg(all(test, not(loom)))]

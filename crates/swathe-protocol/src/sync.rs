@@ -13,6 +13,10 @@ pub use core::sync::atomic::AtomicU32 as QuietU32;
 #[cfg(loom)]
 pub use loom::sync::atomic::AtomicU32 as QuietU32;
 
+/// Whether it is worth while to look before one goes to see: a look that decides nothing, and spares work where there is none.
+/// In a model the work shows all that the look could, and every value that the look may return would be one more execution.
+pub(crate) const LOOKS_FIRST: bool = cfg!(not(loom));
+
 #[cfg(loom)]
 pub use self::mortal::{AtomicU32, AtomicU64};
 #[cfg(loom)]

@@ -6,7 +6,7 @@ use crate::{
     job::{JobCell, JobKey},
     lane::Lane,
     ring::RingView,
-    slot::WorkerSlot,
+    slot::{SlotPhase, WorkerSlot},
     sync::{AtomicU32, Ordering},
 };
 
@@ -89,16 +89,16 @@ impl<'a> Words<'a> {
         slots.any(|slot| slot.inside() == Some(key))
     }
 
-    /// Makes those who wait for a job look at it: it is over, or nearly. The courier too, if the job is `attended`.
-    pub fn ring_bell(&self, outside: &impl Outside, cell: &JobCell, attended: bool) {
-        if cell.bell.ring() {
-            outside.wake(cell.bell.word(), u32::MAX);
-        }
-        if attended {
-            bell::publish_fence();
-            if self.header.courier.claim_wake() {
-                outside.wake(self.header.courier.word(), 1);
-            }
-        }
+    /// Whether anybody may hold something of a job, or be about to say that it is over. An onlooker may miss a theft that is
+    /// under way: ask twice.
+    pub fn anyone_at(&self, key: JobKey) -> bool {
+        bell::publish_fence();
+        let mut slots = self.slots.iter().take(self.used_slots());
+        slots.any(|slot| match slot.phase() {
+            SlotPhase::Popping | SlotPhase::Stealing => true,
+            // It has left a job, and has not yet compared the counts or rung.
+            SlotPhase::Working => slot.inside().is_none_or(|inside| inside == key),
+            _ => slot.inside() == Some(key),
+        })
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     lane::{Hand, Lane, Span},
     order::Order,
     slot::{SlotPhase, WorkerSlot},
-    sync::{Ordering, QuietU32},
+    sync::{LOOKS_FIRST, Ordering, QuietU32},
     words::{Outside, Place, Words},
 };
 
@@ -92,7 +92,7 @@ impl<'a, O: Outside> Member<'a, O> {
     /// Takes a run from the ring, and enters its job.
     pub fn take_run(&self) -> Found<'a, O> {
         // A death in `Popping` is dear.
-        if self.words.ring.is_empty() {
+        if LOOKS_FIRST && self.words.ring.is_empty() {
             return Found::Nothing;
         }
         self.outside.reached(Place::BeforeClaim);
@@ -121,7 +121,7 @@ impl<'a, O: Outside> Member<'a, O> {
         let key = self.words.slots[victim].inside()?;
         let cell = self.words.cell(key)?;
         let lane = self.words.lane(key, victim);
-        if lane.waiting().is_empty() {
+        if LOOKS_FIRST && lane.waiting().is_empty() {
             return None;
         }
         self.outside.reached(Place::BeforeClaim);
@@ -229,6 +229,14 @@ impl<'a, O: Outside> Inside<'a, O> {
     #[inline]
     fn lane(&self) -> &'a Lane {
         self.member.words.lane(self.key, self.member.me)
+    }
+
+    /// Stops the job, unless it is over or closed, and has those who wait for it look.
+    pub fn stop(&self, attended: bool) {
+        if self.cell.gate.advance(self.seen, JobPhase::Stopped) {
+            let Member { words, outside, .. } = self.member;
+            words.ring_bell(outside, self.cell, attended);
+        }
     }
 
     /// Leaves the job. `handles` is how many handles to shared arrays it has taken out of arguments and keeps; `attended`

@@ -2,12 +2,15 @@
 //! late the worker comes back to clear the order before, and wherever it dies.
 #![cfg(loom)]
 
+mod pool;
+
 use std::sync::{Arc, Mutex};
 
 use loom::thread;
+use pool::{KEY, Pool, opening};
 use swathe_protocol::{
-    ChunkStatus, GateState, Hand, Header, Inside, JobCell, JobKey, JobPhase, Lane, Member, Order, ParkWord,
-    RingCell, RingEnds, RingView, SlotPhase, Span, StatusWord, Tag, Words, WorkerSlot,
+    ChunkStatus, Epoch, HandOn, Inside, JobKey, Left, Order, Rebuild, SlotPhase, Span, Standing, StatusWord,
+    Tag, WorkerSlot,
     sync::{
         AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
@@ -15,19 +18,12 @@ use swathe_protocol::{
     },
 };
 
-const KEY: JobKey = JobKey::new(0, 1);
 const CHUNK: Span = Span::new(0, 1);
 
 /// One worker, and a job of one chunk in up to two rounds.
 #[derive(Default)]
-struct Pool {
-    header: Header,
-    ends: RingEnds,
-    cells: [RingCell; 2],
-    park: ParkWord,
-    cell: JobCell,
-    lanes: [Lane; 1],
-    slot: WorkerSlot,
+struct Scene {
+    pool: Pool<1>,
     /// Stands for the terms: which of the status words is this round's.
     round: AtomicU64,
     status: [StatusWord; 2],
@@ -37,137 +33,107 @@ struct Pool {
     runs: Mutex<[u32; 2]>,
 }
 
-impl Pool {
+impl Scene {
     fn opened() -> Arc<Self> {
-        let pool = Arc::new(Self::default());
-        pool.header.used_slots.store(1, Relaxed);
-        pool.open(
-            KEY,
-            0,
-            GateState {
-                generation: KEY.generation,
-                epoch: 0,
-                phase: JobPhase::Open,
-            },
-        );
-        pool
+        let (pool, cell) = Pool::new();
+        let scene = Arc::new(Self {
+            pool,
+            ..Self::default()
+        });
+        scene.order(&scene.pool.parent().open(cell, opening(1)));
+        scene
     }
 
     fn status(&self) -> &StatusWord {
         &self.status[self.round.load(Relaxed) as usize]
     }
 
+    fn slot(&self) -> &WorkerSlot {
+        &self.pool.slots[0]
+    }
+
     fn is_complete(&self) -> bool {
-        self.cell.gate.state().phase == JobPhase::Complete
+        matches!(self.pool.parent().look(KEY), Standing::Complete { .. })
     }
 
     // The parent.
 
-    fn open(&self, job: JobKey, round: u64, opened: GateState) {
-        self.lanes[0].reset();
-        self.round.store(round, Relaxed);
-        self.cell.target.store(1, Relaxed);
-        self.cell.gate.set(opened);
-        self.order(job, opened.epoch);
-    }
-
-    fn order(&self, job: JobKey, epoch: u32) {
-        self.lanes[0].fill(CHUNK);
-        self.slot.order.give(Order::Run { job, epoch });
+    fn order(&self, epoch: &Epoch<'_, ()>) {
+        epoch.order(0, CHUNK);
     }
 
     /// The second round, once the first is complete and nobody is inside. `false`: not yet.
     fn open_again(&self) -> bool {
-        let seen = self.cell.gate.state();
-        let may = seen.phase == JobPhase::Complete && self.slot.inside().is_none();
-        if may {
-            self.open(KEY, 1, seen.next_epoch(JobPhase::Open));
-        }
-        may
+        let parent = self.pool.parent();
+        let cell = self.is_complete().then(|| parent.unoccupied(KEY)).flatten();
+        let Some(cell) = cell else { return false };
+        self.round.store(1, Relaxed);
+        self.order(&cell.open_round(opening(1)));
+        true
     }
 
     /// All claims are void.
     fn rebuild(&self) {
-        let Some(closed) = self.cell.gate.close(self.cell.gate.state()) else {
+        let parent = self.pool.parent();
+        if !parent.close(KEY) {
             return;
+        }
+        let closed = loop {
+            match parent.rebuild(KEY) {
+                Rebuild::NotYet => thread::yield_now(),
+                Rebuild::Ready(closed) => break closed,
+                Rebuild::Void => panic!("nobody stops it"),
+            }
         };
-        while self.slot.inside().is_some() {
-            thread::yield_now();
+        let open = u32::from(self.status().load(Tag::NONE) != ChunkStatus::Final);
+        let epoch = closed.reopen(open).expect("nobody stops it");
+        if open == 1 {
+            self.order(&epoch);
         }
-        self.lanes[0].reset();
-        let is_final = self.status().load(Tag::NONE) == ChunkStatus::Final;
-        self.cell.target.store(u64::from(!is_final), Relaxed);
-        if is_final {
-            assert!(self.cell.gate.advance(closed, JobPhase::Complete));
-        } else {
-            assert!(self.cell.gate.advance(closed, JobPhase::Open));
-            self.order(KEY, closed.epoch);
-        }
+        epoch.complete_if_counted(false);
     }
 
     /// After the worker was reaped.
     fn recover(&self) {
-        let (slot, lane) = (&self.slot, &self.lanes[0]);
-        let seen = self.cell.gate.state();
-        match slot.phase() {
-            SlotPhase::Popping => {
-                slot.leave();
-                self.rebuild();
-            }
-            SlotPhase::Working if slot.inside().is_some() && seen.phase == JobPhase::Open => {
-                let hand = lane.hand();
-                let rest = lane.drain();
-                let is_final = self.status().load(Tag::NONE) == ChunkStatus::Final;
-                if hand != Hand::Empty {
-                    lane.settle(u32::from(is_final));
+        let parent = self.pool.parent();
+        let dead = parent.reaped(0);
+        match dead.left() {
+            Left::Nothing => {}
+            Left::Unwritten => self.rebuild(),
+            Left::Claims(claims) => {
+                if let HandOn::Taken(taken) = claims.hand_on(1) {
+                    let (begun, rest) = taken.settle(std::slice::from_ref(self.status()), Tag::NONE);
+                    let epoch = taken.epoch();
+                    if rest.is_some() || !begun.is_empty() {
+                        self.order(&epoch);
+                    }
+                    epoch.complete_if_counted(false);
                 }
-                if !rest.is_empty() || hand != Hand::Empty && !is_final {
-                    self.order(KEY, seen.epoch);
-                }
-                slot.leave();
             }
-            _ => slot.leave(),
         }
-        self.complete_if_counted(self.cell.gate.state());
-        slot.set_phase(SlotPhase::Idle);
+        dead.vacate();
+        parent.make_up_for_the_dead(KEY);
+        self.slot().renew();
     }
 
     // The worker.
 
-    fn complete_if_counted(&self, seen: GateState) {
-        if seen.phase == JobPhase::Open {
-            self.cell.complete_if_counted(seen, || &self.lanes);
-        }
-    }
-
     /// Does what the word says. `false`: nothing, or it left.
     fn serve(&self) -> bool {
-        let order = self.slot.order.read();
+        let order = self.slot().order.read();
         match order {
             Order::Run { .. } => {
-                if let Some(job) = self.member().follow(order) {
+                if let Some(job) = self.pool.member(0).follow(order) {
                     self.mow(job);
                 }
                 true
             }
             Order::None => false,
             Order::Retire => {
-                self.slot.set_phase(SlotPhase::Leaving);
+                self.slot().set_phase(SlotPhase::Leaving);
                 false
             }
         }
-    }
-
-    fn member(&self) -> Member<'_, ()> {
-        let words = Words {
-            header: &self.header,
-            ring: RingView::new(&self.ends, &self.cells),
-            slots: std::slice::from_ref(&self.slot),
-            parks: std::slice::from_ref(&self.park),
-            cells: std::slice::from_ref(&self.cell),
-            lanes: &self.lanes,
-        };
-        Member::new(words, &(), 0)
     }
 
     fn mow(&self, job: Inside<'_, ()>) {
@@ -184,9 +150,13 @@ impl Pool {
     }
 
     /// After everything: the worker, or its replacement, finds what is still asked.
-    fn finish(&self, rounds: usize) {
+    fn finish(&self, job: JobKey, rounds: usize) {
         while self.serve() {}
-        assert!(self.is_complete(), "the order is lost, and the job never ends");
+        let standing = self.pool.parent().look(job);
+        assert!(
+            matches!(standing, Standing::Complete { .. }),
+            "the order is lost, and the job never ends"
+        );
         for round in 0..rounds {
             assert_eq!(self.status[round].load(Tag::NONE), ChunkStatus::Final);
         }
@@ -194,11 +164,11 @@ impl Pool {
 }
 
 /// A worker's thread that looks at its word so often.
-fn worker(pool: &Arc<Pool>, looks: u32) -> thread::JoinHandle<()> {
-    let pool = Arc::clone(pool);
+fn worker(scene: &Arc<Scene>, looks: u32) -> thread::JoinHandle<()> {
+    let scene = Arc::clone(scene);
     thread::spawn(move || {
         for _ in 0..looks {
-            pool.serve();
+            scene.serve();
         }
     })
 }
@@ -206,64 +176,64 @@ fn worker(pool: &Arc<Pool>, looks: u32) -> thread::JoinHandle<()> {
 #[test]
 fn a_late_worker_does_not_clear_the_order_of_the_next_round() {
     explore(3, || {
-        let pool = Pool::opened();
-        let late = worker(&pool, 2);
-        while !pool.open_again() {
+        let scene = Scene::opened();
+        let late = worker(&scene, 2);
+        while !scene.open_again() {
             thread::yield_now();
         }
         late.join().unwrap();
-        pool.finish(2);
-        assert_eq!(*pool.runs.lock().unwrap(), [1, 1]);
+        scene.finish(KEY, 2);
+        assert_eq!(*scene.runs.lock().unwrap(), [1, 1]);
     });
 }
 
 #[test]
 fn a_late_worker_does_not_clear_the_order_that_a_rebuild_has_given() {
     explore(3, || {
-        let pool = Pool::opened();
-        let late = worker(&pool, 2);
-        pool.rebuild();
+        let scene = Scene::opened();
+        let late = worker(&scene, 2);
+        scene.rebuild();
         late.join().unwrap();
-        pool.finish(1);
-        assert_eq!(*pool.runs.lock().unwrap(), [1, 0]);
+        scene.finish(KEY, 1);
+        assert_eq!(*scene.runs.lock().unwrap(), [1, 0]);
     });
 }
 
 #[test]
 fn an_order_outlives_its_worker_and_is_done_in_both_rounds() {
     explore_deaths(2, |nth| {
-        let pool = Pool::opened();
+        let scene = Scene::opened();
         let mut mortal = Some(thread::spawn({
-            let pool = Arc::clone(&pool);
+            let scene = Arc::clone(&scene);
             move || {
                 let died = dies_before(nth, || {
-                    pool.serve();
-                    pool.serve();
+                    scene.serve();
+                    scene.serve();
                 });
-                pool.gone.store(1, Release);
+                scene.gone.store(1, Release);
                 died
             }
         }));
         let mut any_died = false;
-        while !pool.open_again() {
-            if pool.gone.load(Acquire) == 1
+        while !scene.open_again() {
+            if scene.gone.load(Acquire) == 1
                 && let Some(mortal) = mortal.take()
             {
                 any_died = mortal.join().unwrap();
                 if any_died {
-                    pool.recover();
+                    scene.recover();
                 }
-                while pool.serve() {}
+                while scene.serve() {}
             }
             thread::yield_now();
         }
         if let Some(mortal) = mortal {
             any_died = mortal.join().unwrap();
             if any_died {
-                pool.recover();
+                scene.recover();
             }
         }
-        pool.finish(2);
+        scene.finish(KEY, 2);
         any_died
     });
 }
@@ -272,27 +242,24 @@ fn an_order_outlives_its_worker_and_is_done_in_both_rounds() {
 #[test]
 fn an_order_to_leave_and_an_order_to_run_do_not_get_lost() {
     explore(3, || {
-        let pool = Pool::opened();
-        let life = worker(&pool, 2);
-        while !pool.is_complete() || pool.slot.inside().is_some() {
-            thread::yield_now();
-        }
-        pool.slot.order.give(Order::Retire);
-        let next = JobKey::new(0, 2);
-        pool.open(
-            next,
-            1,
-            GateState {
-                generation: next.generation,
-                epoch: 0,
-                phase: JobPhase::Open,
-            },
-        );
+        let scene = Scene::opened();
+        let life = worker(&scene, 2);
+        let parent = scene.pool.parent();
+        let cell = loop {
+            match scene.is_complete().then(|| parent.unoccupied(KEY)).flatten() {
+                Some(cell) => break cell.vacate(),
+                None => thread::yield_now(),
+            }
+        };
+        parent.retire(0);
+        scene.round.store(1, Relaxed);
+        let next = cell.next_key();
+        scene.order(&parent.open(cell, opening(1)));
         life.join().unwrap();
         // One that has left is replaced, because it is wanted.
-        pool.slot.set_phase(SlotPhase::Idle);
-        pool.slot.order.clear(Order::Retire);
-        pool.finish(2);
-        assert_eq!(*pool.runs.lock().unwrap(), [1, 1]);
+        scene.slot().set_phase(SlotPhase::Idle);
+        scene.slot().order.clear(Order::Retire);
+        scene.finish(next, 2);
+        assert_eq!(*scene.runs.lock().unwrap(), [1, 1]);
     });
 }

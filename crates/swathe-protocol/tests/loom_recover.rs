@@ -2,12 +2,13 @@
 //! supervisor follows the README. Every chunk becomes final exactly once, is never run by two at a time, and the bell rings.
 #![cfg(loom)]
 
+mod pool;
 mod recovery;
 
 use std::sync::Arc;
 
 use loom::thread;
-use recovery::{CHUNKS, Pool};
+use recovery::{CHUNKS, Scene};
 use swathe_protocol::{
     Span,
     sync::mortal::{dies_before, explore_deaths},
@@ -20,42 +21,43 @@ const SURVIVOR: usize = 1;
 /// Kills one of two workers before its `nth` change. With a `successor`, the dead worker's slot takes up work again while
 /// the survivor may still be running a chunk.
 fn a_death(nth: u32, chunk_len: u32, runs: &[Span], successor: bool) -> bool {
-    let pool = Pool::open(chunk_len, runs);
+    let scene = Scene::open(chunk_len, runs);
     let mortal = thread::spawn({
-        let pool = Arc::clone(&pool);
+        let scene = Arc::clone(&scene);
         move || {
             dies_before(nth, || {
-                pool.pop_and_mow(MORTAL);
-                pool.steal_and_mow(MORTAL);
+                scene.pop_and_mow(MORTAL);
+                scene.steal_and_mow(MORTAL);
             })
         }
     });
     let survivor = thread::spawn({
-        let pool = Arc::clone(&pool);
+        let scene = Arc::clone(&scene);
         move || {
             for _ in 0..2 {
-                let _ = pool.pop_and_mow(SURVIVOR) || pool.steal_and_mow(SURVIVOR);
+                let _ = scene.pop_and_mow(SURVIVOR) || scene.steal_and_mow(SURVIVOR);
             }
         }
     });
     let died = mortal.join().unwrap();
     if died {
-        pool.recover(MORTAL);
+        scene.recover(MORTAL);
         // Who is inside lives, and will leave.
-        while !pool.rebuild_if_ready() {
+        while !scene.rebuild_if_ready() {
             thread::yield_now();
         }
         if successor {
-            pool.pop_and_mow(MORTAL);
+            scene.replace(MORTAL);
+            scene.pop_and_mow(MORTAL);
         }
     }
     survivor.join().unwrap();
-    pool.finish(MORTAL);
+    scene.finish(MORTAL);
     let covered: Vec<u32> = (0..CHUNKS as u32)
         .map(|c| runs.iter().any(|r| (r.first..r.end).contains(&c)).into())
         .collect();
     assert_eq!(
-        pool.notes.lock().unwrap().finals.to_vec(),
+        scene.notes.lock().unwrap().finals.to_vec(),
         covered,
         "times each chunk became final"
     );

@@ -2,6 +2,7 @@
 //! has left, or both before it has begun, as when they die with their zygote. Each is killed before any one of its changes.
 #![cfg(loom)]
 
+mod pool;
 mod recovery;
 
 use std::sync::{
@@ -10,7 +11,7 @@ use std::sync::{
 };
 
 use loom::thread;
-use recovery::{CHUNKS, Pool};
+use recovery::{CHUNKS, Scene};
 use swathe_protocol::{
     Span,
     sync::{
@@ -54,20 +55,21 @@ fn explore_two_deaths(preemptions: usize, stride: usize, model: Model) {
     }
 }
 
-fn work(pool: &Pool, me: usize) {
+fn work(scene: &Scene, me: usize) {
     for _ in 0..2 {
-        let _ = pool.pop_and_mow(me) || pool.steal_and_mow(me);
+        let _ = scene.pop_and_mow(me) || scene.steal_and_mow(me);
     }
 }
 
-fn check(pool: &Pool, runs: &[Span]) {
-    assert!(pool.rebuild_if_ready(), "nobody lives, and somebody is inside");
-    pool.finish(FIRST);
+fn check(scene: &Scene, runs: &[Span]) {
+    assert!(scene.rebuild_if_ready(), "nobody lives, and somebody is inside");
+    scene.replace(FIRST);
+    scene.finish(FIRST);
     let covered: Vec<u32> = (0..CHUNKS as u32)
         .map(|c| runs.iter().any(|r| (r.first..r.end).contains(&c)).into())
         .collect();
     assert_eq!(
-        pool.notes.lock().unwrap().finals.to_vec(),
+        scene.notes.lock().unwrap().finals.to_vec(),
         covered,
         "times each chunk became final"
     );
@@ -75,38 +77,38 @@ fn check(pool: &Pool, runs: &[Span]) {
 
 /// The first dies alone. The second lives, and dies, while the supervisor closes, waits, hands on or rebuilds.
 fn one_after_the_other(a: u32, b: u32, chunk_len: u32, runs: &[Span]) -> [bool; 2] {
-    let pool = Pool::open(chunk_len, runs);
-    let first_died = dies_before(a, || work(&pool, FIRST));
+    let scene = Scene::open(chunk_len, runs);
+    let first_died = dies_before(a, || work(&scene, FIRST));
     let over = Arc::new(AtomicU32::new(0));
     let second = thread::spawn({
-        let (pool, over) = (Arc::clone(&pool), Arc::clone(&over));
+        let (scene, over) = (Arc::clone(&scene), Arc::clone(&over));
         move || {
-            let died = dies_before(b, || work(&pool, SECOND));
+            let died = dies_before(b, || work(&scene, SECOND));
             over.store(1, Ordering::Release);
             died
         }
     });
-    pool.recover(FIRST);
-    while !pool.rebuild_if_ready() && over.load(Ordering::Acquire) == 0 {
+    scene.recover(FIRST);
+    while !scene.rebuild_if_ready() && over.load(Ordering::Acquire) == 0 {
         thread::yield_now();
     }
     let second_died = second.join().unwrap();
-    pool.recover(SECOND);
-    check(&pool, runs);
+    scene.recover(SECOND);
+    check(&scene, runs);
     [first_died, second_died]
 }
 
 /// Both die, and then they are buried one after the other.
 fn both_at_once(a: u32, b: u32, runs: &[Span]) -> [bool; 2] {
-    let pool = Pool::open(1, runs);
+    let scene = Scene::open(1, runs);
     let workers = [(FIRST, a), (SECOND, b)].map(|(me, nth)| {
-        let pool = Arc::clone(&pool);
-        thread::spawn(move || dies_before(nth, || work(&pool, me)))
+        let scene = Arc::clone(&scene);
+        thread::spawn(move || dies_before(nth, || work(&scene, me)))
     });
     let died = workers.map(|worker| worker.join().unwrap());
-    pool.recover(FIRST);
-    pool.recover(SECOND);
-    check(&pool, runs);
+    scene.recover(FIRST);
+    scene.recover(SECOND);
+    check(&scene, runs);
     died
 }
 

@@ -2,27 +2,23 @@
 //! ring, and however late the worker that completed the round before comes back.
 #![cfg(loom)]
 
+mod pool;
+
 use std::sync::{Arc, Mutex};
 
 use loom::thread;
+use pool::{KEY, Pool, opening};
 use swathe_protocol::{
-    ChunkStatus, Descriptor, Found, GateState, Header, JobCell, JobKey, JobPhase, Lane, Member, ParkWord,
-    RingCell, RingEnds, RingView, StatusWord, Tag, Words, WorkerSlot,
+    ChunkStatus, Descriptor, Found, JobPhase, Rebuild, Span, Standing, StatusWord, Tag,
     sync::{AtomicU64, Ordering::Relaxed, mortal::explore},
 };
 
-const KEY: JobKey = JobKey::new(0, 1);
+const CHUNK: Span = Span::new(0, 1);
 
 /// Two workers, and a job of one chunk a round.
 #[derive(Default)]
-struct Pool {
-    header: Header,
-    ends: RingEnds,
-    cells: [RingCell; 4],
-    parks: [ParkWord; 2],
-    cell: JobCell,
-    lanes: [Lane; 2],
-    slots: [WorkerSlot; 2],
+struct Scene {
+    pool: Pool<2>,
     /// Stands for the terms.
     round: AtomicU64,
     /// Each round has words of its own.
@@ -31,74 +27,52 @@ struct Pool {
     runs: Mutex<[u32; 2]>,
 }
 
-impl Pool {
-    fn ring(&self) -> RingView<'_> {
-        RingView::new(&self.ends, &self.cells)
+impl Scene {
+    fn push(&self, run: Descriptor) {
+        self.pool.parent().push(run).unwrap();
     }
 
-    fn push(&self, epoch: u32) {
-        let run = Descriptor {
-            job: KEY,
-            epoch,
-            first: 0,
-            chunks: 1,
-            careful: false,
-        };
-        self.ring().push(run).unwrap();
-    }
-
-    /// In an epoch behind the first; the run of an older one is left over.
+    /// Rebuilt before anybody has come; the runs of the epoch before lie beside that of this one.
     fn opened() -> Arc<Self> {
-        let pool = Arc::new(Self::default());
-        pool.header.used_slots.store(2, Relaxed);
-        pool.push(0);
-        pool.open(
-            0,
-            GateState {
-                generation: KEY.generation,
-                epoch: 1,
-                phase: JobPhase::Open,
-            },
-        );
-        pool.push(0);
-        pool
-    }
-
-    fn open(&self, round: u64, opened: GateState) {
-        self.lanes.iter().for_each(Lane::reset);
-        self.round.store(round, Relaxed);
-        self.cell.target.store(1, Relaxed);
-        self.cell.gate.set(opened);
-        self.push(opened.epoch);
+        let (pool, cell) = Pool::new();
+        let scene = Arc::new(Self {
+            pool,
+            ..Self::default()
+        });
+        let parent = scene.pool.parent();
+        let void = parent.open(cell, opening(1)).run(CHUNK, false);
+        assert!(parent.close(KEY));
+        scene.push(void);
+        let Rebuild::Ready(closed) = parent.rebuild(KEY) else {
+            panic!("nobody is inside");
+        };
+        let epoch = closed.reopen(1).unwrap();
+        // As nothing has progress.
+        scene.pool.cell.disturbed.store(0, Relaxed);
+        scene.push(epoch.run(CHUNK, false));
+        scene.push(void);
+        scene
     }
 
     /// The second round, once the first is complete and nobody is inside. `false`: not yet.
     fn open_again(&self) -> bool {
-        let seen = self.cell.gate.state();
-        if seen.phase != JobPhase::Complete {
+        let parent = self.pool.parent();
+        let Standing::Complete { gate, .. } = parent.look(KEY) else {
             return false;
-        }
-        swathe_protocol::bell::publish_fence();
-        if self.slots.iter().any(|slot| slot.inside().is_some()) {
+        };
+        let Some(cell) = parent.unoccupied(KEY) else {
             return false;
-        }
-        assert!(self.cell.is_vouched(seen), "it was counted");
+        };
+        assert!(self.pool.cell.is_vouched(gate), "it was counted");
         assert_eq!(self.status[0].load(Tag::NONE), ChunkStatus::Final);
-        self.open(1, seen.next_epoch(JobPhase::Open));
+        self.round.store(1, Relaxed);
+        self.push(cell.open_round(opening(1)).run(CHUNK, false));
         true
     }
 
     /// Takes a run and runs it. `false`: there was none.
     fn work(&self, me: usize) -> bool {
-        let words = Words {
-            header: &self.header,
-            ring: self.ring(),
-            slots: &self.slots,
-            parks: &self.parks,
-            cells: std::slice::from_ref(&self.cell),
-            lanes: &self.lanes,
-        };
-        match Member::new(words, &(), me).take_run() {
+        match self.pool.member(me).take_run() {
             Found::Nothing => return false,
             Found::Void => {}
             Found::Run(job) => {
@@ -120,25 +94,25 @@ impl Pool {
 #[test]
 fn every_round_is_run_once() {
     explore(1, || {
-        let pool = Pool::opened();
+        let scene = Scene::opened();
         let workers = [0, 1].map(|me| {
-            let pool = Arc::clone(&pool);
+            let scene = Arc::clone(&scene);
             thread::spawn(move || {
-                pool.work(me);
-                pool.work(me);
+                scene.work(me);
+                scene.work(me);
             })
         });
-        while !pool.open_again() {
+        while !scene.open_again() {
             thread::yield_now();
         }
         for worker in workers {
             worker.join().unwrap();
         }
-        while pool.work(0) {}
-        assert_eq!(*pool.runs.lock().unwrap(), [1, 1]);
-        let seen = pool.cell.gate.state();
+        while scene.work(0) {}
+        assert_eq!(*scene.runs.lock().unwrap(), [1, 1]);
+        let seen = scene.pool.cell.gate.state();
         assert_eq!((seen.phase, seen.epoch), (JobPhase::Complete, 2));
-        assert!(pool.cell.is_vouched(seen), "it was counted");
-        assert_eq!(pool.status[1].load(Tag::NONE), ChunkStatus::Final);
+        assert!(scene.pool.cell.is_vouched(seen), "it was counted");
+        assert_eq!(scene.status[1].load(Tag::NONE), ChunkStatus::Final);
     });
 }

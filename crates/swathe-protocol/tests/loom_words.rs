@@ -2,14 +2,16 @@
 #![cfg(loom)]
 
 mod futex;
+mod pool;
 
 use std::sync::Arc;
 
 use futex::Futex;
 use loom::thread;
+use pool::{KEY, Pool, opening};
 use swathe_protocol::{
-    ChunkStatus, Descriptor, GateState, JobCell, JobKey, JobPhase, Lane, ParkWord, ParkWordState, RingCell,
-    RingEnds, RingView, SlotPhase, Span, StatusWord, Tag, WorkerSlot,
+    ChunkStatus, Descriptor, Found, GateState, JobCell, JobPhase, Lane, ParkWord, ParkWordState, RingCell,
+    RingEnds, RingView, SlotPhase, Span, Standing, StatusWord, Tag, WorkerSlot,
     bell::publish_fence,
     sync::{
         AtomicU32, AtomicU64,
@@ -18,7 +20,6 @@ use swathe_protocol::{
     },
 };
 
-const KEY: JobKey = JobKey::new(0, 1);
 const OPEN: GateState = GateState {
     generation: 1,
     epoch: 0,
@@ -33,6 +34,56 @@ fn run(first: u32) -> Descriptor {
         chunks: 1,
         careful: false,
     }
+}
+
+/// `failures` of a job that was stopped: what is final and has no value has a record that is seen.
+#[test]
+fn a_stopped_job_loses_no_failure() {
+    #[derive(Default)]
+    struct Scene {
+        pool: Pool<1>,
+        status: StatusWord,
+    }
+    impl Scene {
+        /// Its element fails.
+        fn work(&self) {
+            let Found::Run(job) = self.pool.member(0).take_run() else {
+                return;
+            };
+            if let Some(held) = job.may_go_on().then(|| job.take(1)).flatten() {
+                job.cell().push_failure(1, |_| ());
+                self.status.publish_final(Tag::NONE);
+                held.count();
+            }
+            job.leave(0, false);
+        }
+    }
+    explore(3, || {
+        let (pool, cell) = Pool::new();
+        let scene = Arc::new(Scene {
+            pool,
+            ..Scene::default()
+        });
+        let parent = scene.pool.parent();
+        let epoch = parent.open(cell, opening(1));
+        parent.push(epoch.run(Span::new(0, 1), false)).unwrap();
+        let worker = thread::spawn({
+            let scene = Arc::clone(&scene);
+            move || scene.work()
+        });
+        parent.stop(KEY);
+        let newest = loop {
+            match parent.look(KEY) {
+                Standing::Leaving { .. } => thread::yield_now(),
+                Standing::Complete { newest, .. } | Standing::Stopped { newest, .. } => break newest,
+                other => panic!("{other:?}"),
+            }
+        };
+        if scene.status.load(Tag::NONE) == ChunkStatus::Final {
+            assert_eq!(newest, 1, "a failure is lost");
+        }
+        worker.join().unwrap();
+    });
 }
 
 /// `failures`: a record that is seen is whole, and so are those behind it; a death loses its own at most.
@@ -109,26 +160,27 @@ fn every_piece_of_the_heap_is_given_to_one() {
 #[test]
 fn a_handle_that_a_worker_takes_along_is_seen() {
     explore(3, || {
-        let shared = Arc::new((JobCell::default(), WorkerSlot::default()));
-        shared.0.gate.set(OPEN);
+        let (pool, cell) = Pool::<1>::new();
+        let pool = Arc::new(pool);
+        let parent = pool.parent();
+        let epoch = parent.open(cell, opening(1));
+        parent.push(epoch.run(Span::new(0, 1), false)).unwrap();
         let worker = thread::spawn({
-            let shared = Arc::clone(&shared);
-            move || {
-                let (cell, slot) = &*shared;
-                let inside = cell.gate.enter(slot, KEY).is_some();
-                if inside {
-                    slot.held_handles.store(1, Release);
-                    slot.leave();
+            let pool = Arc::clone(&pool);
+            move || match pool.member(0).take_run() {
+                Found::Run(job) => {
+                    job.leave(1, false);
+                    true
                 }
-                inside
+                _ => false,
             }
         });
-        let (cell, slot) = &*shared;
-        assert!(cell.gate.advance(OPEN, JobPhase::Stopped));
-        while slot.inside().is_some() {
+        parent.stop(KEY);
+        while parent.unoccupied(KEY).is_none() {
             thread::yield_now();
         }
-        let held = slot.held_handles.load(Acquire);
+        // A worker that is outside by now may not have come yet; then it finds the job stopped.
+        let held = pool.slots[0].held_handles.load(Relaxed);
         let entered = worker.join().unwrap();
         assert_eq!(held, u32::from(entered));
     });

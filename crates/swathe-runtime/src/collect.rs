@@ -12,7 +12,7 @@ use std::{
 };
 
 use swathe_memory::{Block, SharedSlice};
-use swathe_protocol::{ChunkStatus, JobCell, JobTerms, StatusWord, Tag};
+use swathe_protocol::{ChunkStatus, JobCell, JobTerms, StatusWord};
 
 use crate::{
     bytes,
@@ -235,19 +235,4 @@ pub(crate) fn without(ranges: Vec<Range<u64>>, positions: &[u64]) -> Vec<Range<u
         }
     }
     left
-}
-
-/// The chunks that are not final, as ascending disjoint runs.
-pub(crate) fn unfinished(status: &[StatusWord], tag: Tag) -> Vec<Range<u32>> {
-    let mut runs: Vec<Range<u32>> = Vec::new();
-    for (chunk, word) in (0..).zip(status) {
-        if word.load(tag) == ChunkStatus::Final {
-            continue;
-        }
-        match runs.last_mut() {
-            Some(last) if last.end == chunk => last.end = chunk + 1,
-            _ => runs.push(chunk..chunk + 1),
-        }
-    }
-    runs
 }

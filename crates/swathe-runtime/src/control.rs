@@ -7,8 +7,8 @@ use std::sync::{
 
 use swathe_memory::{MemoryError, Segment, Shared, SharedSlice};
 use swathe_protocol::{
-    Descriptor, Header, JobCell, JobKey, Lane, Outside, ParkWord, ParkWordState, Place, RingCell, RingEnds,
-    RingView, SlotPhase, Words, WorkerSlot, bell, header::MAGIC,
+    Header, JobCell, JobKey, Lane, Outside, Parent, ParkWord, Place, RingCell, RingEnds, RingView, Words,
+    WorkerSlot, header::MAGIC,
 };
 
 use crate::fault::{self, Point};
@@ -120,27 +120,14 @@ impl Control {
         }
     }
 
+    /// The moves of whoever holds the state's lock.
+    pub(crate) fn parent(&self) -> Parent<'_, System> {
+        Parent::new(self.words(), &System)
+    }
+
     /// The ring.
     pub(crate) fn ring(&self) -> RingView<'_> {
         RingView::new(&self.ends, &self.cells)
-    }
-
-    /// Takes every run out of the ring that is there now. The gates of all jobs are closed.
-    pub(crate) fn empty_ring(&self) {
-        if self.ring().is_damaged() {
-            tracing::error!("the ends of the ring were overwritten; all claims are made anew");
-            self.ring().repair();
-        }
-        for _ in 0..RING {
-            if self.ring().pop().is_none() {
-                return;
-            }
-        }
-    }
-
-    /// All lanes of a job that a worker was ever inside of.
-    pub(crate) fn lanes(&self, job: JobKey) -> &[Lane] {
-        self.words().lanes_of(job)
     }
 
     /// One worker's lane in a job.
@@ -153,185 +140,27 @@ impl Control {
         self.words().cell(key)
     }
 
-    /// Whether any worker announces this job. Asked when its gate is not open any more, whoever has changed it.
-    pub(crate) fn anyone_inside(&self, key: JobKey) -> bool {
-        self.words().anyone_inside(key)
-    }
-
-    /// Whether anybody may hold something of a job, or be about to say that it is over. An onlooker may miss a theft that is
-    /// under way: ask twice.
-    pub(crate) fn anyone_at(&self, key: JobKey) -> bool {
-        bell::publish_fence();
-        self.slots
-            .iter()
-            .take(self.used_slots())
-            .any(|slot| match slot.phase() {
-                SlotPhase::Popping | SlotPhase::Stealing => true,
-                // It has left a job, and has not yet compared the counts or rung.
-                SlotPhase::Working => slot.inside().is_none_or(|inside| inside == key),
-                _ => slot.inside() == Some(key),
-            })
-    }
-
     /// Says how many idle workers may stay awake: see [`Header::lookouts`].
     pub(crate) fn set_lookouts(&self, processes: usize, cores: usize) {
         let seats = if processes > cores { 0 } else { cores - 1 };
         self.header.lookouts.store(seats as u32, Ordering::Relaxed);
     }
 
-    /// How many of the first `slots` workers are awake and have nothing to do: they find work by themselves.
-    pub(crate) fn lookouts(&self, slots: usize) -> usize {
-        let pairs = self.slots.iter().zip(self.parks.iter()).take(slots);
-        pairs
-            .filter(|(slot, park)| slot.phase() == SlotPhase::Idle && park.state() == ParkWordState::Awake)
-            .count()
-    }
-
-    /// How many workers do not sleep.
-    pub(crate) fn awake(&self) -> usize {
-        let parks = self.parks.iter().take(self.used_slots());
-        parks.filter(|park| park.state() == ParkWordState::Awake).count()
-    }
-
-    /// Whether there is a core that no worker needs at this moment.
-    pub(crate) fn spares_a_core(&self) -> bool {
-        self.awake() <= self.header.lookouts.load(Ordering::Relaxed) as usize
-    }
-
-    /// Slots that ever had a worker.
-    pub(crate) fn used_slots(&self) -> usize {
-        self.words().used_slots()
-    }
-
-    /// Wakes workers for the runs that wait in the ring: those that are awake and idle will each find one.
-    pub(crate) fn wake_for_runs(&self) {
-        bell::publish_fence();
-        // In this order: a worker says that it takes a run before it does, so one whose run is not counted here is not
-        // counted as idle there.
-        let waiting = self.ring().len() as usize;
-        self.wake_sleepers_for(waiting.saturating_sub(self.lookouts(self.used_slots())));
-    }
-
-    /// Wakes one worker who will steal, unless one is awake and idle.
-    pub(crate) fn call_for_help(&self) {
-        bell::publish_fence();
-        if self.lookouts(self.used_slots()) == 0 {
-            self.wake_sleepers_for(1);
-        }
-    }
-
-    /// Wakes workers for what nobody has begun of a job, and for runs that wait in the ring. A caller does so before it
-    /// sleeps: whoever began the job may be in its first element for long, and can call nobody. Gives whether anybody was
-    /// woken.
-    pub(crate) fn wake_for_rest(&self, job: JobKey) -> bool {
-        let in_lanes: u64 = self
-            .lanes(job)
-            .iter()
-            .map(|lane| u64::from(lane.waiting().len()))
-            .sum();
-        let rest = in_lanes + self.ring().len();
-        if rest == 0 {
-            return false;
-        }
-        bell::publish_fence();
-        self.wake_sleepers_for(usize::try_from(rest).unwrap_or(usize::MAX)) > 0
-    }
-
-    /// Wakes so many of those that sleep, if there are as many. Gives how many were woken.
-    fn wake_sleepers_for(&self, runs: usize) -> usize {
-        let sleepers = self.parks.iter().take(self.used_slots());
-        let woken = sleepers.filter(|park| park.claim_wake()).take(runs);
-        woken.map(|park| swathe_os::futex::wake(park.word(), 1)).count()
-    }
-
-    /// Wakes one worker, for what only it can do.
-    pub(crate) fn wake(&self, worker: usize) {
-        bell::publish_fence();
-        if self.parks[worker].claim_wake() {
-            swathe_os::futex::wake(self.parks[worker].word(), 1);
-        }
-    }
-
-    /// The worker of a slot is gone for good, or until another is started: nobody is awake there, or looks for work.
-    pub(crate) fn vacate(&self, worker: usize) {
-        self.slots[worker].vacate();
-        self.parks[worker].vacate();
-    }
-
     /// Wakes every sleeping worker, also one whose wake was lost by a death.
     pub(crate) fn wake_all(&self) {
-        bell::publish_fence();
-        let taken = |park: &&ParkWord| park.state() != ParkWordState::Vacant;
-        for park in self.parks.iter().filter(taken) {
-            park.wake_anyway();
-            swathe_os::futex::wake(park.word(), u32::MAX);
-        }
+        self.words().wake_all(&System);
     }
 
     /// Wakes the parent's courier.
     pub(crate) fn wake_courier(&self) {
-        bell::publish_fence();
-        if self.header.courier.claim_wake() {
-            swathe_os::futex::wake(self.header.courier.word(), 1);
+        self.words().wake_courier(&System);
+    }
+
+    /// Makes those who wait for a job look at it.
+    pub(crate) fn ring_bell(&self, key: JobKey) {
+        let words = self.words();
+        if let Some(cell) = words.cell(key) {
+            words.ring_bell(&System, cell, false);
         }
-    }
-
-    /// Wakes it even if somebody else claimed to: the one who claimed it may have died.
-    pub(crate) fn wake_courier_anyway(&self) {
-        self.header.courier.unpark_self();
-        swathe_os::futex::wake(self.header.courier.word(), 1);
-    }
-
-    /// Makes those who wait for a job look at it: it is over, or nearly. The courier too, if the job asks for it.
-    pub(crate) fn ring_bell(&self, cell: &JobCell, attended: bool) {
-        self.words().ring_bell(&System, cell, attended);
-    }
-
-    /// Wakes those who wait for a job whatever its bell says: a dead worker may have rung, and owe the wake.
-    pub(crate) fn wake_waiters(&self, cell: &JobCell) {
-        let _ = cell.bell.ring();
-        swathe_os::futex::wake(cell.bell.word(), u32::MAX);
-    }
-
-    /// Completes the job if all its chunks are counted. `true` for the one who did it.
-    pub(crate) fn complete_if_counted(
-        &self,
-        key: JobKey,
-        cell: &JobCell,
-        seen: swathe_protocol::GateState,
-    ) -> bool {
-        cell.complete_if_counted(seen, || self.lanes(key))
-    }
-
-    /// Puts a run into the ring.
-    pub(crate) fn push(&self, run: Descriptor) -> Result<(), Descriptor> {
-        self.ring().push(run)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_slots_with_a_worker_count_as_awake_or_looking_for_work() {
-        let control = Control::create(4).expect("a small segment can be made");
-        control.header.used_slots.store(4, Ordering::Relaxed);
-        control.set_lookouts(1, 2);
-        assert_eq!((control.awake(), control.lookouts(4)), (0, 0), "nobody has come");
-        for worker in 0..3 {
-            control.parks[worker].unpark_self();
-            control.slots[worker].set_phase(SlotPhase::Idle);
-        }
-        control.parks[2].prepare();
-        assert_eq!((control.awake(), control.lookouts(4)), (2, 2));
-        assert!(!control.spares_a_core());
-        // One dies looking for work, one asleep.
-        control.vacate(1);
-        control.vacate(2);
-        control.wake_all();
-        assert_eq!((control.awake(), control.lookouts(4)), (1, 1));
-        assert!(control.spares_a_core());
-        assert_eq!(control.wake_sleepers_for(4), 0, "nobody is left to be woken");
     }
 }

@@ -25,7 +25,7 @@ use crate::{
     account::Report,
     board::Boards,
     bytes,
-    control::{Control, JOBS, MAX_PROCESSES},
+    control::{Control, JOBS, MAX_PROCESSES, System},
     courier,
     deadlines::Patience,
     error::EngineError,
@@ -745,11 +745,11 @@ impl JobHandle {
         }
         if self.job.watched {
             // Those that were awake may have fallen asleep, or be busy.
-            self.core.control.wake_for_runs();
+            self.core.control.words().wake_for_runs(&System);
         }
         if a_core_is_mine {
             let start = Instant::now();
-            while self.core.control.spares_a_core() && !watch(64) && start.elapsed() < WATCH {}
+            while self.core.control.words().spares_a_core() && !watch(64) && start.elapsed() < WATCH {}
         }
     }
 
@@ -770,7 +770,8 @@ impl JobHandle {
         if self.try_end(reads) {
             return;
         }
-        let woke = !self.job.terms.has(JobTerms::PINNED) && self.core.control.wake_for_rest(key);
+        let woke =
+            !self.job.terms.has(JobTerms::PINNED) && self.core.control.words().wake_for_rest(&System, key);
         // Those that were woken may have looked just when a thief had its loot in hand.
         let patience = if woke { patience.min(LOOK_AGAIN) } else { patience };
         if naps::sleep(cell.bell.word(), waited, patience) && patience == NAP {

@@ -5,34 +5,23 @@
 
 use std::sync::Arc;
 
-use swathe_protocol::{JobKey, JobTerms, Order, Span};
+use swathe_protocol::{Epoch, JobTerms, Order, Span};
 
 use crate::{
-    control::{Control, JOBS},
+    control::{JOBS, System},
     round::Round,
     state::{Core, JobState, State},
 };
 
 const _: () = assert!(JOBS <= Order::CELLS, "an order can name every cell");
 
-impl Control {
-    /// Asks a worker to leave for good. What stood in its word is void: a job that is over.
-    pub(crate) fn retire(&self, worker: usize) {
-        self.slots[worker].order.give(Order::Retire);
-        self.wake(worker);
-    }
-}
-
 impl State {
     /// Gives a worker its own chunk of a pinned job: position `w` is worker `w`'s, in a round of retries too. It is woken
     /// by the caller.
-    pub(crate) fn send_errand(&mut self, core: &Core, key: JobKey, epoch: u32, round: &Round, chunk: u32) {
+    pub(crate) fn send_errand(&mut self, core: &Core, epoch: &Epoch<'_, System>, round: &Round, chunk: u32) {
         let position = round.positions(round.numbers(Span::new(chunk, chunk + 1))).first;
         let worker = (position as usize).min(core.control.slots.len() - 1);
-        core.control.lane(key, worker).fill(Span::new(chunk, chunk + 1));
-        core.control.slots[worker]
-            .order
-            .give(Order::Run { job: key, epoch });
+        epoch.order(worker, Span::new(chunk, chunk + 1));
         if self.pids[worker].is_none() {
             core.event.raise(); // It may have to be started for this.
         }

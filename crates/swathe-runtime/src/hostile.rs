@@ -506,6 +506,12 @@ mod tests {
                 .set(GateState { phase, ..seen });
         }
 
+        fn complete_if_counted(&self, key: swathe_protocol::JobKey) {
+            let control = &self.core.control;
+            let cell = &control.jobs[key.index as usize];
+            cell.complete_if_counted(self.gate(), || control.words().lanes_of(key));
+        }
+
         /// A worker runs all that lies in the ring, and completes the job if it finds it counted.
         fn run_all(&mut self) {
             while !self.core.control.ring().is_empty() {
@@ -520,8 +526,7 @@ mod tests {
                 self.core.control.slots[0].leave();
                 self.core.control.slots[0].set_phase(SlotPhase::Idle);
                 let key = self.jobs[0].key().expect("it has a cell");
-                let cell = &self.core.control.jobs[key.index as usize];
-                self.core.control.complete_if_counted(key, cell, self.gate());
+                self.complete_if_counted(key);
             }
         }
 
@@ -570,8 +575,7 @@ mod tests {
             scene.publish(0, 1000);
             scene.core.control.slots[0].leave();
             scene.core.control.slots[0].set_phase(SlotPhase::Idle);
-            let cell = &scene.core.control.jobs[key.index as usize];
-            scene.core.control.complete_if_counted(key, cell, scene.gate());
+            scene.complete_if_counted(key);
             scene.check_end();
         }
     }

@@ -11,9 +11,7 @@ use std::{
 
 use swathe_memory::{Segment, SegmentId, Shared, SharedSlice, registry};
 use swathe_os::image::{self, CodeRef};
-use swathe_protocol::{
-    ChunkStatus, Inside, JobPhase, JobTerms, Span, StatusWord, Strip, Tag, Tally, tally::Slow,
-};
+use swathe_protocol::{ChunkStatus, Inside, JobTerms, Span, StatusWord, Strip, Tag, Tally, tally::Slow};
 
 use crate::{
     bytes,
@@ -118,7 +116,7 @@ impl<'w> Mowing<'w> {
         let left = u64::from(self.job.waiting().len()).saturating_mul(self.terms.chunk_len);
         if self.pace.wants_help(left) {
             self.calls -= 1;
-            self.control.call_for_help();
+            self.control.words().call_for_help(&System);
         }
     }
 
@@ -176,7 +174,7 @@ impl<'w> Mowing<'w> {
         let complaint = Message::new(Kind::CannotRun, &[self.job.key().to_word()]).with_text(text.as_bytes());
         if self.worker.heap.line().ask(&complaint).is_err() {
             // Without a word, but without an end to all other jobs, too.
-            self.job.cell().gate.advance(self.job.seen(), JobPhase::Stopped);
+            self.job.stop(self.terms.has(JobTerms::ATTENDED));
         }
     }
 
@@ -305,7 +303,11 @@ impl<'w> Mowing<'w> {
                 len: step,
                 started,
             });
-            next += self.call(ground, next, step, started);
+            let settled = self.call(ground, next, step, started);
+            next += settled;
+            if settled < step {
+                break; // Its failure could not be written down: the job is being stopped.
+            }
             started = now();
         }
         next
@@ -367,10 +369,10 @@ impl<'w> Mowing<'w> {
             // The job is being stopped. What is not settled is not published.
             return if pick.is_some() { 0 } else { settled.min(within) };
         }
-        call.reporter.stop_if_fast().then(|| {
-            self.control
-                .ring_bell(self.job.cell(), self.terms.has(JobTerms::ATTENDED));
-        });
+        // Only now: all failures of the strip are written down.
+        if call.reporter.failed && self.terms.has(JobTerms::FAIL_FAST) {
+            self.job.stop(self.terms.has(JobTerms::ATTENDED));
+        }
         if let (Some(pick), Some(bits), false) = (pick, &ground.failed_bits, call.reporter.failed) {
             (pick.first..pick.first + pick.len).for_each(|i| report::mark_done(bits, i));
         }

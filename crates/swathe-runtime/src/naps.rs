@@ -66,7 +66,7 @@ pub(crate) fn of_worker(control: &Control, worker: usize) {
         control.slots[worker].order.read() != Order::None
             || control.header.shutdown.load(Ordering::Acquire) != 0
             // Whoever is awake finds what lies in the ring, be it stopped at this moment.
-            || (!control.ring().is_empty() && control.awake() == 0)
+            || (!control.ring().is_empty() && control.words().awake() == 0)
     });
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn of_courier(core: &Core) {
 fn is_to_be_ended(core: &Core, job: &JobState, key: JobKey) -> bool {
     let phase = core.control.jobs[key.index as usize].gate.state().phase;
     let is_over = matches!(phase, JobPhase::Complete | JobPhase::Stopped) && !job.is_in_hand();
-    job.is_over() || (is_over && !core.control.anyone_at(key))
+    job.is_over() || (is_over && !core.control.words().anyone_at(key))
 }
 
 #[cfg(all(test, feature = "chaos"))]
@@ -103,6 +103,7 @@ mod tests {
     use swathe_protocol::Descriptor;
 
     use super::*;
+    use crate::control::System;
 
     /// Two workers that sleep.
     fn asleep() -> Control {
@@ -123,7 +124,7 @@ mod tests {
         assert_eq!(rescued_by(&control), 0, "there is nothing to do");
         control.slots[0].order.give(Order::Retire);
         assert_eq!(rescued_by(&control), 1, "an order");
-        control.wake(0);
+        control.words().wake(&System, 0);
         assert_eq!(rescued_by(&control), 1, "it was rung for");
 
         let control = asleep();
@@ -134,11 +135,11 @@ mod tests {
             chunks: 1,
             careful: false,
         };
-        control.push(run).expect("there is room");
+        control.parent().push(run).expect("there is room");
         assert_eq!(rescued_by(&control), 1, "a run");
-        control.wake(1);
+        control.words().wake(&System, 1);
         assert_eq!(rescued_by(&control), 1, "the other one is awake");
-        control.vacate(1);
+        control.words().vacate(1);
         assert_eq!(rescued_by(&control), 2, "it is gone");
 
         let control = asleep();

@@ -361,7 +361,7 @@ fn job_view(control: &Control, index: u32) -> Option<JobView> {
     let terms = cell.terms();
     let key = JobKey::new(index, gate.generation);
     // Of this epoch's chunks; those of earlier ones are no target any more.
-    let counted = swathe_protocol::lane::counted(|| control.lanes(key));
+    let counted = swathe_protocol::lane::counted(|| control.words().lanes_of(key));
     let left = cell.target.load(Ordering::Relaxed).saturating_sub(counted);
     Some(JobView {
         id: index,

@@ -12,12 +12,13 @@ use std::{
 
 use swathe_os::process::{ExitCause, monotonic_ns};
 use swathe_protocol::{
-    ChunkStatus, Hand, JobCell, JobKey, JobPhase, JobTerms, Order, PanickedAt, SlotPhase, Span, Strip,
-    WorkerSlot, slot::LAST_WORDS,
+    ChunkStatus, Claims, Closed, Epoch, HandOn, JobKey, JobPhase, JobTerms, Left, PanickedAt, Rebuild,
+    SlotPhase, Span, Strip, WorkerSlot, slot::LAST_WORDS, status,
 };
 
 use crate::{
-    collect::{self, Rerun},
+    collect::Rerun,
+    control::System,
     deadlines::Doom,
     job::{End, Failure, FailureKind},
     round::{Pick, Round},
@@ -70,8 +71,10 @@ fn keep_unused(core: &Core, state: &State, slot: &WorkerSlot) {
 
 /// Hands on what the dead worker held. Its slot is free afterwards.
 pub(crate) fn bury(core: &Core, state: &mut State, death: Death) -> Verdict {
+    let parent = core.control.parent();
     let slot = &core.control.slots[death.worker];
-    let phase = slot.phase();
+    let dead = parent.reaped(death.worker);
+    let phase = dead.phase();
     if phase != SlotPhase::Leaving {
         core.boards.renounce();
     }
@@ -79,46 +82,24 @@ pub(crate) fn bury(core: &Core, state: &mut State, death: Death) -> Verdict {
     let panicked = phase == SlotPhase::Working
         && slot.strip_len.load(Ordering::Acquire) != 0
         && slot.panicked().is_some();
-    match phase {
-        SlotPhase::Working | SlotPhase::Leaving => {
-            if let Some(key) = slot.inside() {
-                hand_on(core, state, death, key, phase == SlotPhase::Leaving);
-            }
-        }
-        SlotPhase::Popping | SlotPhase::Stealing => {
-            slot.leave();
-            rebuild_all(core, state);
-        }
-        SlotPhase::Starting | SlotPhase::Initializing | SlotPhase::Idle => {}
+    match dead.left() {
+        Left::Claims(claims) => hand_on(core, state, death, claims, phase == SlotPhase::Leaving),
+        Left::Unwritten => rebuild_all(core, state),
+        Left::Nothing => {}
     }
     keep_unused(core, state, slot);
-    core.control.vacate(death.worker);
-    // A wake may have been meant for the dead, or owed by it: everybody looks again.
-    core.control.wake_all();
+    dead.vacate();
     for job in state.unfinished() {
-        let place = job.key().map(|key| (key, &core.control.jobs[key.index as usize]));
-        if let Some((key, cell)) = place {
-            complete_for_the_dead(core, key, cell);
-        }
+        job.key()
+            .into_iter()
+            .for_each(|key| parent.make_up_for_the_dead(key));
         state.finalize(core, &job);
-        if let Some((_, cell)) = place {
-            core.control.wake_waiters(cell);
-        }
     }
-    core.control.wake_courier_anyway();
     match phase {
         SlotPhase::Leaving => Verdict::Left,
         SlotPhase::Starting | SlotPhase::Initializing => Verdict::NeverWorked(last_words(slot)),
         _ if panicked => Verdict::Panicked,
         _ => Verdict::Died,
-    }
-}
-
-/// A worker leaves a job before it looks whether it was the last to count: which one it has left is not to be known.
-fn complete_for_the_dead(core: &Core, key: JobKey, cell: &JobCell) {
-    let seen = cell.gate.state();
-    if seen.generation == key.generation && seen.phase == JobPhase::Open {
-        core.control.complete_if_counted(key, cell, seen);
     }
 }
 
@@ -130,61 +111,34 @@ pub(crate) fn last_words(slot: &WorkerSlot) -> String {
 }
 
 /// The exact path: hand and lane say what the worker held.
-fn hand_on(core: &Core, state: &mut State, death: Death, key: JobKey, left: bool) {
+fn hand_on(core: &Core, state: &mut State, death: Death, claims: Claims<'_, System>, left: bool) {
+    let key = claims.key();
     let Some(job) = state.job(key) else { return };
-    let cell = &core.control.jobs[key.index as usize];
-    let seen = cell.gate.state();
-    if seen.generation != key.generation {
-        return;
-    }
     let round = job.round();
-    let lane = core.control.lane(key, death.worker);
-    let chunks = round.terms.chunks as u32;
+    let (chunks, tag) = (round.terms.chunks as u32, round.terms.tag());
     note_loss(&job, slot_of(core, death), left);
-    let mut overwritten = lane.waiting().end > chunks;
-    let hand = match lane.hand() {
-        Hand::Held(held) => {
-            overwritten |= held.end > chunks;
-            let held = Span::new(held.first.min(chunks), held.end.min(chunks));
-            finish_copy(core, &job, &round, death, held);
-            Some(held)
-        }
+    if let Some(held) = claims.held(chunks) {
+        finish_copy(core, &job, &round, death, held);
+    }
+    let taken = match claims.hand_on(chunks) {
+        HandOn::Void => return,
+        HandOn::Rebuild => return state.rebuilding.push(key),
+        HandOn::Taken(taken) => taken,
+    };
+    let suspects = match taken.held() {
+        Some(held) if !left => blame(core, &job, &round, death, held),
         _ => None,
     };
-    if seen.phase != JobPhase::Open {
-        return; // Stopped, or about to be rebuilt anyway.
+    let (begun, rest) = taken.settle(round.status(), tag);
+    let epoch = taken.epoch();
+    for run in begun {
+        note_rerun(core, &job, &round, key, run.first..run.end);
+        give(core, state, &epoch, &round, run, suspects.is_some());
     }
-    if overwritten {
-        // Chunks that there are not: what the worker held is not to be known from its words.
-        if cell.gate.close(seen).is_some() {
-            state.rebuilding.push(key);
-        }
-        return;
+    if let Some(rest) = rest {
+        give(core, state, &epoch, &round, rest, false);
     }
-    let rest = lane.drain();
-    if let Some(held) = hand {
-        let suspects = if left {
-            None
-        } else {
-            blame(core, &job, &round, death, held)
-        };
-        let words = &round.status()[held.first as usize..held.end as usize];
-        let runs = collect::unfinished(words, round.terms.tag());
-        let open: u32 = runs.iter().map(|run| run.end - run.start).sum();
-        lane.settle(held.len() - open);
-        cell.disturbed.store(1, Ordering::Relaxed);
-        for run in runs {
-            let run = held.first + run.start..held.first + run.end;
-            note_rerun(core, &job, &round, key, run.clone());
-            give(core, state, &round, key, seen.epoch, run, suspects.is_some());
-        }
-    }
-    if !rest.is_empty() {
-        give(core, state, &round, key, seen.epoch, rest.first..rest.end, false);
-    }
-    if core.control.complete_if_counted(key, cell, seen) {
-        core.control.ring_bell(cell, job.terms.has(JobTerms::ATTENDED));
-    }
+    epoch.complete_if_counted(job.terms.has(JobTerms::ATTENDED));
     if round.terms.has(JobTerms::FAIL_FAST) && !job.inner.lock().lost.is_empty() {
         state.stop(core, &job, End::FailedFast, STOP_GRACE);
     }
@@ -207,19 +161,19 @@ fn note_loss(job: &JobState, (slot, worker): (&WorkerSlot, usize), left: bool) {
     }
 }
 
+/// Has chunks claimed anew.
 fn give(
     core: &Core,
     state: &mut State,
+    epoch: &Epoch<'_, System>,
     round: &Round,
-    key: JobKey,
-    epoch: u32,
-    chunks: Range<u32>,
+    chunks: Span,
     careful: bool,
 ) {
     if round.terms.has(JobTerms::PINNED) {
-        chunks.for_each(|chunk| state.send_errand(core, key, epoch, round, chunk));
+        (chunks.first..chunks.end).for_each(|chunk| state.send_errand(core, epoch, round, chunk));
     } else {
-        state.push_run(core, key, epoch, chunks, careful);
+        state.push_run(core, epoch.run(chunks, careful));
     }
 }
 
@@ -429,18 +383,14 @@ fn pass_over(round: &Round, held: Span, end: u64) {
 
 /// The safe path: all claims of all open jobs are void, and are made anew once nobody is inside.
 fn rebuild_all(core: &Core, state: &mut State) {
-    for job in state.unfinished() {
-        let Some(key) = job.key() else { continue };
-        let gate = &core.control.jobs[key.index as usize].gate;
-        // A worker may complete the job at this very moment: then there is nothing to rebuild.
-        if gate.close(gate.state()).is_some() {
-            state.rebuilding.push(key);
-        }
-    }
-    // What is left in the ring is void. Left to the workers, each such run would cost a claim, and lie in the way of the
-    // new ones: with many open jobs, workers that die claiming would add more than they take.
+    let parent = core.control.parent();
+    let open = state.unfinished().into_iter().filter_map(|job| job.key());
+    state.rebuilding.extend(open.filter(|key| parent.close(*key)));
+    // With many open jobs, workers that die claiming what is void would add more than they take.
     state.overflow.clear();
-    core.control.empty_ring();
+    if parent.clear_ring() {
+        tracing::error!("the ends of the ring were overwritten; all claims are made anew");
+    }
     rebuild_ready(core, state);
 }
 
@@ -449,14 +399,14 @@ pub(crate) fn rebuild_ready(core: &Core, state: &mut State) {
     if core.control.ring().is_damaged() {
         return rebuild_all(core, state);
     }
-    let (ready, waiting): (Vec<_>, Vec<_>) = state
-        .rebuilding
-        .iter()
-        .partition(|key| !core.control.anyone_inside(**key));
-    state.rebuilding = waiting;
-    for key in ready {
-        if let Some(job) = state.job(key).filter(|job| !job.is_over()) {
-            rebuild(core, state, &job, key);
+    for key in std::mem::take(&mut state.rebuilding) {
+        let Some(job) = state.job(key).filter(|job| !job.is_over()) else {
+            continue;
+        };
+        match core.control.parent().rebuild(key) {
+            Rebuild::Void => {}
+            Rebuild::NotYet => state.rebuilding.push(key),
+            Rebuild::Ready(closed) => rebuild(core, state, &job, key, closed),
         }
     }
 }
@@ -467,18 +417,14 @@ pub(crate) fn look_for_strays(core: &Core, state: &mut State, job: &JobState) {
     let Some(key) = job.key().filter(|_| !job.is_over()) else {
         return;
     };
-    let gate = &core.control.jobs[key.index as usize].gate;
-    let seen = gate.state();
     if core.control.ring().is_damaged() {
         return core.event.raise();
     }
+    let seen = core.control.jobs[key.index as usize].gate.state();
     let stray = match seen.phase {
         _ if seen.generation != key.generation || state.rebuilding.contains(&key) => false,
         JobPhase::Closed => true,
-        JobPhase::Open => {
-            (0..2).all(|_| nothing_waits(core, state, key, seen.epoch) && !core.control.anyone_at(key))
-                && gate.close(seen).is_some()
-        }
+        JobPhase::Open => state.overflow.is_empty() && core.control.parent().close_stray(key),
         _ => false,
     };
     if stray {
@@ -491,50 +437,27 @@ pub(crate) fn look_for_strays(core: &Core, state: &mut State, job: &JobState) {
     }
 }
 
-/// Whether nothing of a job lies where a worker will find it.
-fn nothing_waits(core: &Core, state: &State, key: JobKey, epoch: u32) -> bool {
-    let order = Order::Run { job: key, epoch };
-    core.control.ring().is_empty()
-        && state.overflow.is_empty()
-        && core.control.slots.iter().all(|slot| slot.order.read() != order)
-}
-
-fn rebuild(core: &Core, state: &mut State, job: &Arc<JobState>, key: JobKey) {
-    let cell = &core.control.jobs[key.index as usize];
-    let seen = cell.gate.state();
-    if seen.phase != JobPhase::Closed {
-        return; // Stopped meanwhile.
-    }
+fn rebuild(core: &Core, state: &mut State, job: &Arc<JobState>, key: JobKey, closed: Closed<'_, System>) {
     let round = job.round();
-    let runs = collect::unfinished(round.status(), round.terms.tag());
-    core.control
-        .lanes(key)
-        .iter()
-        .for_each(swathe_protocol::Lane::reset);
-    cell.target.store(
-        runs.iter().map(|run| u64::from(run.end - run.start)).sum(),
-        Ordering::Relaxed,
-    );
+    let runs = status::unfinished(round.status(), round.terms.tag());
     for run in &runs {
         note_rerun(core, job, &round, key, run.clone());
     }
-    cell.disturbed.store(1, Ordering::Relaxed);
-    let opened = swathe_protocol::GateState {
-        phase: JobPhase::Open,
-        ..seen
+    let Some(epoch) = closed.reopen(runs.iter().map(|run| run.end - run.start).sum()) else {
+        return; // Stopped meanwhile.
     };
-    if !cell.gate.advance(seen, JobPhase::Open) {
-        return;
-    }
     for run in runs {
-        give(core, state, &round, key, seen.epoch, run, false);
+        give(core, state, &epoch, &round, Span::new(run.start, run.end), false);
     }
-    if core.control.complete_if_counted(key, cell, opened) {
-        core.control.ring_bell(cell, job.terms.has(JobTerms::ATTENDED));
+    if epoch.complete_if_counted(job.terms.has(JobTerms::ATTENDED)) {
         state.finalize(core, job);
     }
     core.control.wake_all();
-    if round.terms.has(JobTerms::FAIL_FAST) && cell.failures.load(Ordering::Acquire) != 0 {
+    let failed = core.control.jobs[key.index as usize]
+        .failures
+        .load(Ordering::Acquire)
+        != 0;
+    if round.terms.has(JobTerms::FAIL_FAST) && failed {
         state.stop(core, job, End::FailedFast, STOP_GRACE);
     }
 }

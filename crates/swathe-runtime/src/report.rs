@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use swathe_memory::SharedSlice;
-use swathe_protocol::{Copy, GateState, JobCell, JobPhase, JobTerms, WorkerSlot};
+use swathe_protocol::{Copy, GateState, JobCell, JobTerms, WorkerSlot};
 
 use crate::{
     collect::{self, RecordKind},
@@ -79,13 +79,6 @@ impl Reporter<'_> {
             return;
         }
         self.cell.failed.fetch_add(span, Ordering::Relaxed);
-    }
-
-    /// Stops the job after a failure if it wants that. Only once the strip's failures are all written down.
-    pub(crate) fn stop_if_fast(&self) -> bool {
-        self.failed
-            && self.terms.has(JobTerms::FAIL_FAST)
-            && self.cell.gate.advance(self.seen, JobPhase::Stopped)
     }
 }
 

@@ -19,13 +19,16 @@ use std::{
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use swathe_memory::{Block, Memory, SharedSlice};
 use swathe_os::process::{self, Event};
-use swathe_protocol::{Descriptor, GateState, JobKey, JobPhase, JobTerms, Tally, Unused};
+use swathe_protocol::{
+    Descriptor, Epoch, GateState, JobKey, JobPhase, JobTerms, Opening, Span, Standing, Tally, Unoccupied,
+    Unused, VacantCell, status,
+};
 
 use crate::{
     account::Report,
     board::{Board, Boards},
     collect::{self, Rerun},
-    control::Control,
+    control::{Control, System},
     error::EngineError,
     heap::{Purpose, Spares},
     job::{End, Failure, Job, OnDone, Outcome, Region, Retries},
@@ -258,8 +261,7 @@ pub(crate) struct State {
     pub(crate) pids: Vec<Option<u32>>,
     /// The job of each cell, until no worker can be inside of it any more.
     pub(crate) jobs: Vec<Option<Arc<JobState>>>,
-    generations: Vec<u32>,
-    free: Vec<u32>,
+    free: Vec<VacantCell>,
     /// Jobs that have no cell yet.
     pub(crate) waiting: VecDeque<Arc<JobState>>,
     /// Runs that found the ring full.
@@ -753,8 +755,7 @@ impl State {
             target,
             pids: vec![None; slots],
             jobs: vec![None; jobs as usize],
-            generations: vec![0; jobs as usize],
-            free: (0..jobs).rev().collect(),
+            free: VacantCell::all(jobs),
             waiting: VecDeque::new(),
             overflow: VecDeque::new(),
             rebuilding: Vec::new(),
@@ -823,16 +824,19 @@ impl State {
                 .rest
                 .as_ref()
                 .is_none_or(|rest| rest.until <= now);
-            if !due || core.control.anyone_inside(key) {
+            let cell = due.then(|| core.control.parent().unoccupied(key)).flatten();
+            let Some(cell) = cell else {
                 self.resting.push(key);
                 continue;
-            }
+            };
             let Some(rest) = job.inner.lock().rest.take() else {
                 continue;
             };
             let before = std::mem::replace(&mut job.inner.lock().round, rest.round.clone());
             self.leave(&job, Some(Box::new(before)), false);
-            self.open(core, key, &job, &rest.round, true);
+            let (opening, runs) = opening_of(&rest.round);
+            let epoch = cell.open_round(opening);
+            self.hand_out(core, epoch, &job, &rest.round, &runs, 0);
         }
     }
 
@@ -853,19 +857,19 @@ impl State {
     /// Moves what waits onwards: runs into the ring, jobs into cells.
     pub(crate) fn pump(&mut self, core: &Core) {
         while let Some(run) = self.overflow.pop_front() {
-            if let Err(run) = core.control.push(run) {
+            if let Err(run) = core.control.parent().push(run) {
                 self.overflow.push_front(run);
                 break;
             }
-            core.control.wake_for_runs();
+            core.control.words().wake_for_runs(&System);
         }
         while !self.waiting.is_empty() {
-            let Some(index) = self.free.pop() else { break };
+            let Some(cell) = self.free.pop() else { break };
             let Some(job) = self.next_waiting() else {
-                self.free.push(index);
+                self.free.push(cell);
                 break;
             };
-            self.place(core, index, job);
+            self.place(core, cell, job);
         }
     }
 
@@ -873,11 +877,12 @@ impl State {
     pub(crate) fn look_at_limbo(&mut self, core: &Core) {
         let mut next = 0;
         while let Some(key) = self.limbo.get(next).copied() {
-            if core.control.anyone_inside(key) {
-                next += 1;
-            } else {
-                self.limbo.swap_remove(next);
-                self.vacate(core, key);
+            match core.control.parent().unoccupied(key) {
+                None => next += 1,
+                Some(cell) => {
+                    self.limbo.swap_remove(next);
+                    self.vacate(core, key, cell);
+                }
             }
         }
     }
@@ -928,80 +933,55 @@ impl State {
         self.quarantine.push(Quarantined { holders, left });
     }
 
-    fn vacate(&mut self, core: &Core, key: JobKey) {
+    fn vacate(&mut self, core: &Core, key: JobKey, cell: Unoccupied<'_, System>) {
         let held = |lent: &mut Quarantined| !lent.holders.iter().any(|holder| still_holds(core, *holder));
         let free: Vec<_> = self.quarantine.extract_if(.., held).collect();
         free.into_iter().for_each(|lent| self.put_aside(lent.left));
         if let Some(job) = self.jobs[key.index as usize].take() {
             self.let_go(core, &job);
         }
-        core.control.jobs[key.index as usize].gate.set(GateState {
-            generation: key.generation,
-            epoch: 0,
-            phase: JobPhase::Vacant,
-        });
-        self.free.push(key.index);
+        self.free.push(cell.vacate());
     }
 
     /// Opens a cell for a job and hands out its runs: one a worker at most, of equal length.
-    fn place(&mut self, core: &Core, index: u32, job: Arc<JobState>) {
-        let generation = &mut self.generations[index as usize];
-        *generation = generation.wrapping_add(1).max(1);
-        let key = JobKey::new(index, *generation);
+    fn place(&mut self, core: &Core, cell: VacantCell, job: Arc<JobState>) {
+        let key = cell.next_key();
         let _ = job.key.set(key);
-        self.jobs[index as usize] = Some(job.clone());
-        self.open(core, key, &job, &job.round(), false);
+        self.jobs[key.index as usize] = Some(job.clone());
+        let round = job.round();
+        let (opening, runs) = opening_of(&round);
+        let epoch = core.control.parent().open(cell, opening);
+        // A caller who waits looks a moment later whether they have begun, and wakes workers if not: whoever is awake most
+        // likely has, and would be disturbed by a look at its slot now. Otherwise all are told at once.
+        let awake = match job.watched {
+            true => core.control.words().awake(),
+            false => 0,
+        };
+        self.hand_out(core, epoch, &job, &round, &runs, awake);
         job.signal.notify_all();
     }
 
-    /// Opens the gate to a round, of a cell that nobody is inside of, and hands out its runs.
-    fn open(&mut self, core: &Core, key: JobKey, job: &Arc<JobState>, round: &Round, again: bool) {
-        let cell = &core.control.jobs[key.index as usize];
-        core.control
-            .lanes(key)
-            .iter()
-            .for_each(swathe_protocol::Lane::reset);
-        cell.failures.store(0, Ordering::Relaxed);
-        if !again {
-            cell.failed.store(0, Ordering::Relaxed);
-            cell.heap_used.store(0, Ordering::Relaxed);
-        }
-        // A job that goes on where a file says has chunks that are final already.
-        let durable = round.terms.has(JobTerms::DURABLE);
-        cell.disturbed.store(u32::from(durable), Ordering::Relaxed);
-        let runs = match durable {
-            true => collect::unfinished(round.status(), round.terms.tag()),
-            false => std::iter::once(0..round.terms.chunks as u32).collect(),
-        };
+    /// Has the runs of a round claimed. Workers are woken for them, unless some are `awake`.
+    fn hand_out(
+        &mut self,
+        core: &Core,
+        epoch: Epoch<'_, System>,
+        job: &Arc<JobState>,
+        round: &Round,
+        runs: &[Range<u32>],
+        awake: usize,
+    ) {
         let chunks: u32 = runs.iter().map(|run| run.end - run.start).sum();
-        cell.target.store(u64::from(chunks), Ordering::Relaxed);
-        cell.write_terms(round.terms);
-        let opened = match again {
-            // Runs of the last round that still lie in the ring are of another epoch, and are dropped.
-            true => cell.gate.state().next_epoch(JobPhase::Open),
-            false => GateState {
-                generation: key.generation,
-                epoch: 0,
-                phase: JobPhase::Open,
-            },
-        };
-        cell.gate.set(opened);
         if job.terms.has(JobTerms::PINNED) {
-            (0..chunks).for_each(|chunk| self.send_errand(core, key, opened.epoch, round, chunk));
+            (0..chunks).for_each(|chunk| self.send_errand(core, &epoch, round, chunk));
             return core.control.wake_all();
         }
-        // A caller who waits looks a moment later whether they have begun, and wakes workers if not: whoever is awake most
-        // likely has, and would be disturbed by a look at its slot now. Otherwise all are told at once.
-        let awake = match job.watched && !again {
-            true => core.control.awake(),
-            false => 0,
-        };
-        self.push_runs(core, key, opened.epoch, &runs, chunks, awake);
-        if chunks == 0 && core.control.complete_if_counted(key, cell, opened) {
-            core.control.ring_bell(cell, job.terms.has(JobTerms::ATTENDED));
+        self.push_runs(core, &epoch, runs, chunks, awake);
+        if chunks == 0 {
+            epoch.complete_if_counted(job.terms.has(JobTerms::ATTENDED));
         }
         if awake == 0 {
-            core.control.wake_for_runs();
+            core.control.words().wake_for_runs(&System);
         }
     }
 
@@ -1009,8 +989,7 @@ impl State {
     fn push_runs(
         &mut self,
         core: &Core,
-        key: JobKey,
-        epoch: u32,
+        epoch: &Epoch<'_, System>,
         runs: &[Range<u32>],
         chunks: u32,
         awake: usize,
@@ -1026,30 +1005,17 @@ impl State {
                 .clamp(1, len.max(1));
             let cut = |part: u64| run.start + (len * part / parts) as u32;
             for part in 0..parts {
-                self.push_run(core, key, epoch, cut(part)..cut(part + 1), false);
+                let chunks = Span::new(cut(part), cut(part + 1));
+                self.push_run(core, epoch.run(chunks, false));
             }
         }
     }
 
     /// Puts a run into the ring, or aside until there is room.
-    pub(crate) fn push_run(
-        &mut self,
-        core: &Core,
-        job: JobKey,
-        epoch: u32,
-        chunks: Range<u32>,
-        careful: bool,
-    ) {
-        let run = Descriptor {
-            job,
-            epoch,
-            first: chunks.start,
-            chunks: chunks.end - chunks.start,
-            careful,
-        };
+    pub(crate) fn push_run(&mut self, core: &Core, run: Descriptor) {
         if !self.overflow.is_empty() {
             self.overflow.push_back(run);
-        } else if let Err(run) = core.control.push(run) {
+        } else if let Err(run) = core.control.parent().push(run) {
             self.overflow.push_back(run);
             core.event.raise();
         }
@@ -1076,15 +1042,11 @@ impl State {
         if reading {
             return false;
         }
-        let cell = &core.control.jobs[key.index as usize];
-        let seen = cell.gate.state();
-        // No gate of a job that is not over ever says that: somebody wrote where it should not.
-        let overwritten = seen.generation != key.generation || seen.phase == JobPhase::Vacant;
+        let standing = core.control.parent().look(key);
         let ending = || job.inner.lock().ending.clone();
-        let newest = Some(cell.failures.load(Ordering::Acquire));
-        let (end, newest) = match seen.phase {
-            _ if overwritten && core.control.anyone_inside(key) => return false,
-            _ if overwritten => (
+        let (end, newest) = match standing {
+            Standing::Overwritten { inside: true } => return false,
+            Standing::Overwritten { inside: false } => (
                 End::Broken(
                     "a worker has overwritten the words by which the others find this job".to_owned(),
                 ),
@@ -1094,9 +1056,14 @@ impl State {
                 Some(ending) => (ending, None),
                 None => return false,
             },
-            _ if self.doubts(core, job, key, seen) => return false,
-            JobPhase::Complete => (End::Complete, newest),
-            JobPhase::Stopped if core.control.anyone_inside(key) => {
+            Standing::Complete { gate, .. } | Standing::Leaving { gate } | Standing::Stopped { gate, .. }
+                if self.doubts(core, job, key, gate) =>
+            {
+                return false;
+            }
+            Standing::Complete { newest, .. } => (End::Complete, Some(newest)),
+            Standing::Stopped { newest, .. } => (ending().unwrap_or(End::FailedFast), Some(newest)),
+            Standing::Leaving { .. } => {
                 let mut inner = job.inner.lock();
                 if inner.kill_at.is_none() {
                     inner.kill_at = Some(Instant::now() + STOP_GRACE);
@@ -1104,11 +1071,12 @@ impl State {
                 }
                 return false;
             }
-            JobPhase::Stopped => (ending().unwrap_or(End::FailedFast), newest),
-            _ => return false,
+            Standing::Open => return false,
         };
         let reading = Reading { end, newest };
-        let failed = cell.failed.load(Ordering::Relaxed);
+        let failed = core.control.jobs[key.index as usize]
+            .failed
+            .load(Ordering::Relaxed);
         job.inner.lock().reading = true;
         if job.is_quick(failed) {
             let read = job.read_somehow(core, reading);
@@ -1129,11 +1097,11 @@ impl State {
         let round = job.round();
         let is_over = match seen.phase {
             // After a death it usually is as it says.
-            JobPhase::Complete => collect::unfinished(round.status(), round.terms.tag()).is_empty(),
+            JobPhase::Complete => status::unfinished(round.status(), round.terms.tag()).is_empty(),
             JobPhase::Stopped => round.terms.has(JobTerms::FAIL_FAST) || job.inner.lock().ending.is_some(),
             _ => return false,
         };
-        if !is_over && cell.gate.recall(seen).is_some() {
+        if !is_over && core.control.parent().recall(key, seen) {
             tracing::error!(
                 ?seen,
                 "the words of a job were overwritten; it is rebuilt from what is final"
@@ -1185,8 +1153,7 @@ impl State {
         self.something_left = true;
         if let Some(key) = job.key() {
             // Those that sleep on the bell look at the job, not at the cell, when they wake.
-            core.control
-                .ring_bell(&core.control.jobs[key.index as usize], false);
+            core.control.ring_bell(key);
         }
         let surplus_may_leave = job.terms.has(JobTerms::PINNED);
         if surplus_may_leave || (self.phase == PoolPhase::Closed && !self.has_unfinished()) {
@@ -1208,15 +1175,8 @@ impl State {
             inner.kill_at = inner.kill_at.into_iter().chain(at).min();
         }
         if let Some(key) = job.key() {
-            let gate = &core.control.jobs[key.index as usize].gate;
             self.rebuilding.retain(|other| *other != key);
-            loop {
-                let seen = gate.state();
-                let may_stop = matches!(seen.phase, JobPhase::Open | JobPhase::Closed);
-                if !may_stop || gate.advance(seen, JobPhase::Stopped) {
-                    break;
-                }
-            }
+            core.control.parent().stop(key);
         }
         if !self.finalize(core, job) {
             core.event.raise();
@@ -1247,10 +1207,7 @@ impl State {
         for job in self.unfinished() {
             let end = End::Broken("the pool is broken".to_owned());
             job.finish(job.nothing(end, core), &core.state.sides);
-            job.key().into_iter().for_each(|key| {
-                core.control
-                    .ring_bell(&core.control.jobs[key.index as usize], false);
-            });
+            job.key().into_iter().for_each(|key| core.control.ring_bell(key));
         }
         let waiting = std::mem::take(&mut self.waiting);
         waiting.iter().for_each(|job| self.let_go(core, job));
@@ -1289,6 +1246,22 @@ impl State {
             .cloned()
             .collect()
     }
+}
+
+/// What a round is opened with, and the chunks that are to be run in it.
+fn opening_of(round: &Round) -> (Opening, Vec<Range<u32>>) {
+    // A job that goes on where a file says has chunks that are final already.
+    let durable = round.terms.has(JobTerms::DURABLE);
+    let runs = match durable {
+        true => status::unfinished(round.status(), round.terms.tag()),
+        false => std::iter::once(0..round.terms.chunks as u32).collect(),
+    };
+    let opening = Opening {
+        terms: round.terms,
+        chunks: runs.iter().map(|run| run.end - run.start).sum(),
+        disturbed: durable,
+    };
+    (opening, runs)
 }
 
 /// The workers that hold handles which they took out of task arguments.

@@ -297,11 +297,7 @@ impl Supervisor {
             self.stop(&core, &mut state);
         } else if state.phase == PoolPhase::Closed && !state.has_unfinished() && !self.draining {
             self.draining = true;
-            core.control
-                .header
-                .shutdown
-                .store(Header::DRAIN, Ordering::Release);
-            core.control.wake_all();
+            core.control.parent().shut_down(Header::DRAIN);
         }
         if self.stopping.is_none() && !self.draining {
             self.staff(&core, &mut state);
@@ -360,15 +356,11 @@ impl Supervisor {
             return;
         }
         self.stopping = Some(Instant::now());
-        core.control
-            .header
-            .shutdown
-            .store(Header::STOP, Ordering::Release);
         let ending = ending_of(&state.phase);
         for job in state.unfinished() {
             state.stop(core, &job, ending.clone(), NEVER);
         }
-        core.control.wake_all();
+        core.control.parent().shut_down(Header::STOP);
     }
 
     fn tell_to_stop(&mut self) {
@@ -393,7 +385,7 @@ impl Supervisor {
                 (None, true) if orders < ORDERS => {
                     orders += usize::from(self.start_worker(core, slot));
                 }
-                (Some(_), false) => core.control.retire(slot),
+                (Some(_), false) => core.control.parent().retire(slot),
                 _ => {}
             }
         }
@@ -478,7 +470,7 @@ impl Supervisor {
                 true
             }
             Err(e) => {
-                core.control.vacate(slot);
+                core.control.words().vacate(slot);
                 // A zygote that is gone is heard of soon, and replaced.
                 if e.kind() != io::ErrorKind::BrokenPipe {
                     self.fall_short(format!("a worker could not be started: {e}"));
@@ -535,7 +527,7 @@ impl Supervisor {
             Kind::ForkFailed => {
                 let text = String::from_utf8_lossy(&message.text).into_owned();
                 self.forget(slot);
-                self.core.control.vacate(slot);
+                self.core.control.words().vacate(slot);
                 self.fall_short(text);
             }
             Kind::Died => {

@@ -534,7 +534,7 @@ impl Worker {
     fn may_look_out(&self) -> bool {
         let control = &self.plan.control;
         let seats = control.header.lookouts.load(Ordering::Relaxed) as usize;
-        seats > 0 && control.lookouts(self.index) < seats
+        seats > 0 && control.words().lookouts(self.index) < seats
     }
 
     fn somebody_has_spare_chunks(&self) -> bool {

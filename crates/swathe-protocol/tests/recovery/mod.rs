@@ -1,18 +1,18 @@
-//! A pool for models in which workers die: they make the moves that workers make, and the supervisor does what the protocol's
-//! README says.
+//! What happens in a pool whose workers die. Workers, parent and supervisor make the moves that they make everywhere; what is
+//! here is what the runtime adds: the task, the place for runs that find the ring full, the note that a rebuild is due.
 
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},
 };
 
+use super::pool::{KEY, Pool, opening};
 use swathe_protocol::{
-    ChunkStatus, Descriptor, Found, GateState, Hand, Header, Inside, JobCell, JobKey, JobPhase, Lane, Member,
-    ParkWord, RingCell, RingEnds, RingView, SlotPhase, Span, StatusWord, Tag, Words, WorkerSlot,
+    ChunkStatus, Descriptor, Found, GateState, HandOn, Inside, JobPhase, Left, Rebuild, Span, StatusWord,
+    Tag, status,
     sync::{AtomicU64, Ordering::Relaxed},
 };
 
-const KEY: JobKey = JobKey::new(0, 1);
 pub(crate) const CHUNKS: usize = 2;
 
 /// What an onlooker outside of the model notes down. Nobody in the model reads it.
@@ -23,18 +23,12 @@ pub(crate) struct Notes {
 }
 
 #[derive(Default)]
-pub(crate) struct Pool {
-    header: Header,
-    ends: RingEnds,
-    cells: [RingCell; 4],
-    parks: [ParkWord; 2],
-    cell: JobCell,
-    lanes: [Lane; 2],
-    slots: [WorkerSlot; 2],
+pub(crate) struct Scene {
+    pool: Pool<2>,
     status: [StatusWord; CHUNKS],
     slab: [[AtomicU64; 2]; CHUNKS],
-    /// The supervisor's own: the job is closed, and its claims are made anew when nobody is inside.
-    rebuilding: Mutex<Option<GateState>>,
+    /// The supervisor's own: the job is closed, and its claims are to be made anew when nobody is inside.
+    rebuilding: Mutex<bool>,
     /// Likewise: runs that found the ring full.
     overflow: Mutex<VecDeque<Descriptor>>,
     /// Positions a chunk, at most 2.
@@ -48,75 +42,41 @@ fn value(chunk: usize, position: usize) -> u64 {
     (chunk * 2 + position + 100) as u64
 }
 
-impl Pool {
-    fn runs(&self) -> RingView<'_> {
-        RingView::new(&self.ends, &self.cells)
-    }
-
-    fn words(&self) -> Words<'_> {
-        Words {
-            header: &self.header,
-            ring: self.runs(),
-            slots: &self.slots,
-            parks: &self.parks,
-            cells: std::slice::from_ref(&self.cell),
-            lanes: &self.lanes,
+impl Scene {
+    /// Full of runs of an old epoch, say: they wait until there is room.
+    fn push(&self, run: Descriptor) {
+        if let Err(run) = self.pool.parent().push(run) {
+            self.overflow.lock().unwrap().push_back(run);
         }
     }
 
-    fn member(&self, me: usize) -> Member<'_, ()> {
-        Member::new(self.words(), &(), me)
-    }
-
-    fn push(&self, epoch: u32, run: Span, careful: bool) {
-        if !run.is_empty() {
-            let run = Descriptor {
-                job: KEY,
-                epoch,
-                first: run.first,
-                chunks: run.len(),
-                careful,
-            };
-            // Full of runs of an old epoch, say: they wait until there is room.
-            if let Err(run) = self.runs().push(run) {
-                self.overflow.lock().unwrap().push_back(run);
-            }
-        }
-    }
-
-    /// The parent opens the job. The gate comes before the runs: a run found behind a gate that is not open is dropped.
+    /// The parent opens the job.
     pub(crate) fn open(chunk_len: u32, runs: &[Span]) -> Arc<Self> {
-        let mut pool = Self {
+        let (pool, cell) = Pool::new();
+        let scene = Self {
             chunk_len,
+            waited: pool.cell.bell.prepare(),
+            pool,
             ..Self::default()
         };
-        pool.header.used_slots.store(2, Relaxed);
-        pool.waited = pool.cell.bell.prepare();
-        pool.cell
-            .target
-            .store(runs.iter().map(|run| u64::from(run.len())).sum(), Relaxed);
         // What no run covers is no part of the scenario.
-        let all = runs.iter().map(|run| run.end as usize).max().unwrap();
-        pool.status
+        let all = runs.iter().map(|run| run.end).max().unwrap();
+        scene
+            .status
             .iter()
-            .skip(all)
+            .skip(all as usize)
             .for_each(|word| word.publish_final(Tag::NONE));
-        pool.cell.gate.set(GateState {
-            generation: KEY.generation,
-            epoch: 0,
-            phase: JobPhase::Open,
-        });
-        for &run in runs {
-            pool.push(0, run, false);
-        }
-        Arc::new(pool)
+        let chunks = runs.iter().map(|run| run.len()).sum();
+        let epoch = scene.pool.parent().open(cell, opening(chunks));
+        runs.iter().for_each(|run| scene.push(epoch.run(*run, false)));
+        Arc::new(scene)
     }
 
     // The worker.
 
     /// Takes a run from the ring and mows it. `false`: there was none.
     pub(crate) fn pop_and_mow(&self, me: usize) -> bool {
-        match self.member(me).take_run() {
+        match self.pool.member(me).take_run() {
             Found::Nothing => return false,
             Found::Void => {}
             Found::Run(job) => self.mow(me, job),
@@ -126,7 +86,7 @@ impl Pool {
 
     /// Takes half of the other worker's lane and mows it. `false`: there was nothing.
     pub(crate) fn steal_and_mow(&self, me: usize) -> bool {
-        let loot = self.member(me).steal();
+        let loot = self.pool.member(me).steal();
         loot.map(|job| self.mow(me, job)).is_some()
     }
 
@@ -154,7 +114,7 @@ impl Pool {
             self.slab[chunk][position as usize].store(value(chunk, position as usize), Relaxed);
             if position + 1 < self.chunk_len {
                 self.status[chunk].publish_progress(Tag::NONE, position + 1);
-                if !self.cell.gate.still(seen) {
+                if !self.pool.cell.gate.still(seen) {
                     self.note_end(chunk);
                     return false;
                 }
@@ -164,16 +124,6 @@ impl Pool {
         self.notes.lock().unwrap().finals[chunk] += 1;
         self.note_end(chunk);
         true
-    }
-
-    fn complete_if_counted(&self, seen: GateState) {
-        if self.cell.complete_if_counted(seen, || &self.lanes) {
-            self.ring();
-        }
-    }
-
-    fn ring(&self) {
-        let _ = self.cell.bell.ring();
     }
 
     fn note_start(&self, me: usize, chunk: usize) {
@@ -199,87 +149,60 @@ impl Pool {
         {
             *running = None;
         }
-        let slot = &self.slots[dead];
-        let inside = slot.inside().is_some();
-        match slot.phase() {
-            SlotPhase::Starting | SlotPhase::Initializing | SlotPhase::Idle => slot.leave(),
-            SlotPhase::Working | SlotPhase::Leaving => {
-                let seen = self.cell.gate.state();
-                if inside && seen.phase == JobPhase::Open {
-                    self.hand_on(dead, seen);
+        let parent = self.pool.parent();
+        let dead = parent.reaped(dead);
+        match dead.left() {
+            Left::Nothing => {}
+            Left::Claims(claims) => match claims.hand_on(CHUNKS as u32) {
+                HandOn::Void => {}
+                HandOn::Rebuild => panic!("no word was overwritten"),
+                HandOn::Taken(taken) => {
+                    let (begun, rest) = taken.settle(&self.status, Tag::NONE);
+                    let epoch = taken.epoch();
+                    begun.into_iter().for_each(|run| self.push(epoch.run(run, true)));
+                    rest.into_iter().for_each(|run| self.push(epoch.run(run, false)));
+                    epoch.complete_if_counted(false);
                 }
-                slot.leave();
-            }
-            SlotPhase::Popping | SlotPhase::Stealing => {
-                slot.leave();
-                self.rebuild();
-            }
-        }
-        // It leaves a job before it looks whether that is complete.
-        let seen = self.cell.gate.state();
-        if seen.phase == JobPhase::Open {
-            self.complete_if_counted(seen);
-        }
-        if seen.phase == JobPhase::Complete {
-            self.ring();
-        }
-        slot.renew();
-    }
-
-    /// The precise path.
-    fn hand_on(&self, dead: usize, seen: GateState) {
-        let lane = &self.lanes[dead];
-        let hand = lane.hand();
-        let rest = lane.drain();
-        if let Hand::Held(hand) = hand {
-            let (finals, others): (Vec<u32>, Vec<u32>) = (hand.first..hand.end)
-                .partition(|&c| self.status[c as usize].load(Tag::NONE) == ChunkStatus::Final);
-            lane.settle(finals.len() as u32);
-            for chunk in others {
-                self.push(seen.epoch, Span::new(chunk, chunk + 1), true);
+            },
+            Left::Unwritten => {
+                if parent.close(KEY) {
+                    *self.rebuilding.lock().unwrap() = true;
+                }
+                self.overflow.lock().unwrap().clear();
+                parent.clear_ring();
+                self.rebuild_if_ready();
             }
         }
-        self.push(seen.epoch, rest, false);
-        self.complete_if_counted(seen);
-    }
-
-    /// The path for the windows that are not written down: all claims are void.
-    fn rebuild(&self) {
-        if let Some(closed) = self.cell.gate.close(self.cell.gate.state()) {
-            *self.rebuilding.lock().unwrap() = Some(closed);
-        }
-        self.rebuild_if_ready();
+        dead.vacate();
+        parent.make_up_for_the_dead(KEY);
     }
 
     /// Once nobody is inside, claims are made anew from the status words. `false`: somebody is. Who is may be dead as
     /// well, and buried next: so this is asked again and again, and does not wait.
     pub(crate) fn rebuild_if_ready(&self) -> bool {
-        let Some(closed) = *self.rebuilding.lock().unwrap() else {
+        if !*self.rebuilding.lock().unwrap() {
             return true;
-        };
-        if self.slots.iter().any(|slot| slot.inside() == Some(KEY)) {
-            return false;
         }
-        *self.rebuilding.lock().unwrap() = None;
-        self.lanes.iter().for_each(Lane::reset);
-        let open: Vec<u32> = (0..CHUNKS as u32)
-            .filter(|&c| self.status[c as usize].load(Tag::NONE) != ChunkStatus::Final)
-            .collect();
-        self.cell.target.store(open.len() as u64, Relaxed);
-        let phase = if open.is_empty() {
-            JobPhase::Complete
-        } else {
-            JobPhase::Open
-        };
-        if self.cell.gate.advance(closed, phase) {
-            for &chunk in &open {
-                self.push(closed.epoch, Span::new(chunk, chunk + 1), true);
-            }
-            if open.is_empty() {
-                self.ring();
+        match self.pool.parent().rebuild(KEY) {
+            Rebuild::NotYet => return false,
+            Rebuild::Void => {}
+            Rebuild::Ready(closed) => {
+                let open = status::unfinished(&self.status, Tag::NONE);
+                if let Some(epoch) = closed.reopen(open.iter().map(|run| run.end - run.start).sum()) {
+                    for run in open {
+                        self.push(epoch.run(Span::new(run.start, run.end), false));
+                    }
+                    epoch.complete_if_counted(false);
+                }
             }
         }
+        *self.rebuilding.lock().unwrap() = false;
         true
+    }
+
+    /// Another process is started in the slot.
+    pub(crate) fn replace(&self, dead: usize) {
+        self.pool.slots[dead].renew();
     }
 
     /// After everything: one worker alone must be able to finish.
@@ -289,14 +212,14 @@ impl Pool {
             let Some(run) = self.overflow.lock().unwrap().pop_front() else {
                 break;
             };
-            self.runs().push(run).unwrap();
+            self.pool.parent().push(run).unwrap();
         }
         assert_eq!(
-            self.cell.gate.state().phase,
+            self.pool.cell.gate.state().phase,
             JobPhase::Complete,
             "the job is not complete"
         );
-        let word = self.cell.bell.word().load(Relaxed);
+        let word = self.pool.cell.bell.word().load(Relaxed);
         assert_ne!(word, self.waited, "nobody rang");
         let notes = self.notes.lock().unwrap();
         for (chunk, values) in self
