@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| swathe_runtime::hostile::message(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| swathe_runtime::untrusted::message(data));

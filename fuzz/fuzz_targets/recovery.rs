@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| swathe_runtime::hostile::recovery(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| swathe_runtime::untrusted::recovery(data));

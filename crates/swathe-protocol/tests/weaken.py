@@ -25,14 +25,14 @@ COPY_OF_CRATE = COPY / "crates" / "swathe-protocol"
 # Model, weakening, report, file, then pairs of what stands there and what is put in its place. What stands there must be
 # found exactly once, or behind the text that precedes " ... ".
 WEAKENINGS = [
-    ("loom_ring", "`tail` stored relaxed", "delivered twice", "src/ring.rs",
+    ("loom_ring", "`tail` stored relaxed", "left == right", "src/ring.rs",
      ("store(tail.wrapping_add(1), Ordering::Release)", "store(tail.wrapping_add(1), Ordering::Relaxed)")),
-    ("loom_ring", "`tail` loaded relaxed", "delivered twice", "src/ring.rs",
+    ("loom_ring", "`tail` loaded relaxed", "left == right", "src/ring.rs",
      ("pub fn pop ... tail.0.load(Ordering::Acquire)", "tail.0.load(Ordering::Relaxed)")),
     ("loom_ring", "cell copied after the claim", "left == right", "src/ring.rs",
      ("            let run = self.cell(head).read();\n", ""),
      ("Ok(_) => return Some(run),", "Ok(_) => return Some(self.cell(head).read()),")),
-    ("loom_lane", "`fill` does not clear the hand", "both", "src/lane.rs",
+    ("loom_lane", "`fill` does not clear the hand", "counted, held, left and stolen", "src/lane.rs",
      ("pub fn fill ... self.hand.store(0, Ordering::Relaxed);", "")),
     ("loom_lane", "`fill` stores relaxed", "left == right", "src/lane.rs",
      ("self.range.store(run.to_word(), Ordering::Release)", "self.range.store(run.to_word(), Ordering::Relaxed)")),
@@ -42,7 +42,7 @@ WEAKENINGS = [
     ("loom_lane", "constant parity", "left == right", "src/lane.rs",
      ("let parity = (self.done.load(Ordering::Relaxed) & PARITY) ^ PARITY;", "let parity = PARITY;"),
      ("pub fn count ... | ((done & PARITY) ^ PARITY)", "| (done & PARITY)")),
-    ("loom_lane", "`hand` does not look at the front", "both", "src/lane.rs",
+    ("loom_lane", "`hand` does not look at the front", "counted, held, left and stolen", "src/lane.rs",
      ("|| never_taken {", "|| (never_taken && span.is_empty()) {")),
     ("loom_publish", "progress stored relaxed", "of 1 published", "src/status.rs",
      ("store(tag.bits() | (n & PROGRESS), Ordering::Release)", "store(tag.bits() | (n & PROGRESS), Ordering::Relaxed)")),

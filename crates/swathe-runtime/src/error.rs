@@ -5,7 +5,7 @@ use std::sync::Arc;
 use swathe_memory::MemoryError;
 use swathe_os::text::shown;
 
-use crate::control::MAX_PROCESSES;
+use crate::shared::control::MAX_PROCESSES;
 
 /// Why the engine refused, or cannot go on.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -24,7 +24,7 @@ use swathe_os::{
 };
 use swathe_protocol::{JobKey, JobPhase, SlotPhase, header::MAGIC};
 
-use crate::control::{Control, JOBS, MAX_PROCESSES, NAME, RING};
+use crate::shared::control::{Control, JOBS, MAX_PROCESSES, NAME, RING};
 
 /// Why a process's pools cannot be seen.
 #[derive(Debug, thiserror::Error)]

@@ -27,10 +27,12 @@ use swathe_os::{
 };
 
 use crate::{
-    control::Control,
     host::{self, Host, host},
-    recipe::Greeting,
-    wire::{Kind, Message},
+    shared::{
+        control::Control,
+        messages::{Kind, Message},
+    },
+    supervisor::recipe::Greeting,
     worker,
 };
 

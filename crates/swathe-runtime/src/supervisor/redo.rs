@@ -11,7 +11,7 @@ use swathe_protocol::Copy;
 
 use crate::{
     job::Region,
-    state::{Core, JobState},
+    parent::jobs::{Core, JobState},
 };
 
 impl Region {

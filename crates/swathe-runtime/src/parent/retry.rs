@@ -13,8 +13,8 @@ use swathe_memory::{Block, Memory, MemoryError, Segment, SharedSlice};
 use swathe_protocol::{ChunkStatus, JobTerms, Span, StatusWord, Tag};
 
 use crate::{
-    board::{Board, DEATHS, DEATHS_WORDS},
     job::{Durable, Failure, FailureKind, Retries},
+    shared::scratch::{Board, DEATHS, DEATHS_WORDS},
 };
 
 /// Positions of the job that one position of a round of retries stands for: one, or a chunk of a task that takes whole

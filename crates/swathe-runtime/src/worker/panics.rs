@@ -19,7 +19,7 @@ use std::{
 use swathe_os::ending;
 use swathe_protocol::{PanickedAt, SlotPhase, WorkerSlot};
 
-use crate::control::Control;
+use crate::shared::control::Control;
 
 /// How far into its strip the running element is. Where panics unwind it is up to date when the trampoline has returned;
 /// where they abort there is no later moment, and it is so while the trampoline runs.

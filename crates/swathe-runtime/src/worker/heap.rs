@@ -19,9 +19,11 @@ use swathe_os::{descriptors, socket::Socket};
 use swathe_protocol::{JobCell, JobKey, JobTerms, Unused, UnusedWords};
 
 use crate::{
-    control::Control,
-    task::HeapSpan,
-    wire::{Kind, Message},
+    job::task::HeapSpan,
+    shared::{
+        control::Control,
+        messages::{Kind, Message},
+    },
     worker::Plan,
 };
 

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use swathe_memory::{Memory, MemoryError, SharedSlice};
 use swathe_protocol::{StatusWord, Tag, Tally};
 
-use crate::bytes;
+use crate::shared::bytes;
 
 /// How many positions that cost workers are remembered for tasks that ask which try this is.
 pub(crate) const DEATHS: u64 = 32;

@@ -8,7 +8,7 @@ use std::{any::Any, fmt, ptr::NonNull, sync::atomic::Ordering};
 use swathe_memory::SegmentId;
 use swathe_os::image::{self, CodeRef};
 
-use crate::{panics::CURSOR, report::Reporter};
+use crate::worker::{panics::CURSOR, reporter::Reporter};
 
 /// Runs the positions of one strip. It may panic: the position is then `call.first() + call.cursor()`.
 pub type Trampoline = fn(&mut Call<'_>);

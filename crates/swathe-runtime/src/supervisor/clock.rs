@@ -15,9 +15,9 @@ use swathe_protocol::{JobPhase, Order, SlotPhase, Strip, WorkerSlot};
 
 use crate::{
     job::End,
-    state::{Core, State},
+    parent::jobs::{Core, State},
+    shared::messages::{Kind, Message},
     supervisor::Supervisor,
-    wire::{Kind, Message},
 };
 
 /// How long those that are at work may go on when their job's time is over: enough for the end of a strip.
@@ -306,7 +306,7 @@ impl Supervisor {
         if !process.watch.looks_at_program(now)? {
             return process.watch.program;
         }
-        if process::maps_memory_file(process.pid, crate::control::NAME) == Some(false) {
+        if process::maps_memory_file(process.pid, crate::shared::control::NAME) == Some(false) {
             self.doom(index, Doom::Exec);
             return None;
         }

@@ -18,18 +18,22 @@ use swathe_os::{
 use swathe_protocol::{Copy, JobTerms, SlotPhase, Span};
 
 use crate::{
-    bytes,
-    collect::{self, Rerun},
-    control::{Control, JOBS},
-    deadlines::Doom,
-    engine,
-    heap::Purpose,
-    job::{Chunking, End, Failure, Job, JobTraits, Outcome, Region, Retries},
-    recovery::{self, Death},
-    state::{Core, JobState, STOP_GRACE, State, StateLock},
-    task::TaskRef,
-    wire::{Kind, Message},
-    worker::Plan,
+    job::{Chunking, End, Failure, Job, JobTraits, Outcome, Region, Retries, task::TaskRef},
+    parent::{
+        engine,
+        jobs::{Core, JobState, STOP_GRACE, State, StateLock},
+    },
+    shared::{
+        bytes,
+        control::{Control, JOBS},
+        failures::{self, Rerun},
+        messages::{Kind, Message},
+    },
+    supervisor::{
+        clock::Doom,
+        recovery::{self, Death},
+    },
+    worker::{Plan, heap::Purpose},
 };
 
 #[path = "../../../fuzz/harness.rs"]
@@ -104,7 +108,7 @@ pub fn failure_records(data: &[u8]) {
             word.store(value + here, Relaxed);
         }
     }
-    let records = collect::read_records(
+    let records = failures::read_records(
         head.wrapping_add(here),
         std::slice::from_ref(&block),
         &terms,
@@ -122,7 +126,7 @@ pub fn failure_records(data: &[u8]) {
         records.len(),
         block.len()
     );
-    let failures = collect::merge(Vec::new(), records, |_| 1);
+    let failures = failures::merge(Vec::new(), records, |_| 1);
     check_failures(&failures, terms.positions);
 }
 

@@ -25,16 +25,21 @@ use swathe_protocol::{
 };
 
 use crate::{
-    account::Report,
-    board::{Board, Boards},
-    collect::{self, Rerun},
-    control::{Control, System},
     error::EngineError,
-    heap::{Purpose, Spares},
-    job::{End, Failure, Job, OnDone, Outcome, Region, Retries},
-    report,
-    round::{Failures, Pick, Round},
-    user_code::{Callbacks, SideThread, contain},
+    job::{End, Failure, Job, OnDone, Outcome, Region, Retries, report::Report},
+    parent::{
+        retry::{Failures, Pick, Round},
+        user_code::{Callbacks, SideThread, contain},
+    },
+    shared::{
+        control::{Control, System},
+        failures::{self, Rerun},
+        scratch::{Board, Boards},
+    },
+    worker::{
+        heap::{Purpose, Spares},
+        reporter,
+    },
 };
 
 /// How often `clear_limbo` looks before it leaves a job to the supervisor.
@@ -401,9 +406,9 @@ impl Unread {
         // After the first round every position has a value or a failure.
         let first_is_over = !self.round.picks.is_empty() || self.waiting.is_some() || *end == End::Complete;
         match first_is_over {
-            true => collect::without(std::iter::once(0..terms.positions).collect(), &self.holes()),
-            false => collect::without(
-                collect::finals(self.round.status(), &self.round.terms),
+            true => failures::without(std::iter::once(0..terms.positions).collect(), &self.holes()),
+            false => failures::without(
+                failures::finals(self.round.status(), &self.round.terms),
                 &self.redo,
             ),
         }
@@ -512,14 +517,14 @@ impl JobState {
     /// Failures that the parent knows of are noted where they outlive the job.
     pub(crate) fn mark_failed(&self, positions: Range<u64>) {
         if let Some(bits) = &self.failed_bits {
-            positions.for_each(|position| report::mark_failed(bits, position));
+            positions.for_each(|position| reporter::mark_failed(bits, position));
         }
     }
 
     /// These positions are run again: what a file says of them is void.
     pub(crate) fn unmark_failed(&self, positions: Range<u64>) {
         if let Some(bits) = &self.failed_bits {
-            positions.for_each(|position| report::mark_done(bits, position));
+            positions.for_each(|position| reporter::mark_done(bits, position));
         }
     }
 
@@ -528,7 +533,7 @@ impl JobState {
         let inner = self.inner.lock();
         // What a job that is over had to say is in its outcome; its status words may be another job's.
         if !self.is_over() && inner.round.picks.is_empty() && inner.rest.is_none() {
-            let finals = collect::finals(inner.round.status(), &inner.round.terms);
+            let finals = failures::finals(inner.round.status(), &inner.round.terms);
             let done: u64 = finals.iter().map(|range| range.end - range.start).sum();
             return (done.saturating_sub(inner.redo.len() as u64), failed);
         }
@@ -614,12 +619,12 @@ impl JobState {
         let (notes, deaths) = (std::mem::take(&mut inner.notes), inner.deaths.clone());
         inner.spares.drop_notes();
         drop(inner);
-        let records = collect::read_records(newest, &notes, &self.terms, &reruns);
+        let records = failures::read_records(newest, &notes, &self.terms, &reruns);
         // From here on there is one copy of each text.
         drop(notes);
         let tries = unread.round.terms.attempt as u32;
         let attempts = |position| tries + deaths.get(&position).copied().unwrap_or(0);
-        let found = collect::merge(lost, records, attempts);
+        let found = failures::merge(lost, records, attempts);
         unread.failures.settle(&unread.round, found);
         unread
     }

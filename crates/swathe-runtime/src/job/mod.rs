@@ -1,11 +1,14 @@
 //! Jobs as the engine sees them, and how they end.
 
+pub(crate) mod report;
+pub(crate) mod task;
+
 use std::{any::Any, fmt, sync::Arc, time::Duration};
 
 use swathe_memory::{Block, Segment, SegmentId};
 use swathe_os::process::ExitCause;
 
-use crate::{account::Report, task::TaskRef};
+use crate::job::{report::Report, task::TaskRef};
 
 /// How positions are grouped into chunks: the unit that is claimed, published, and counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -22,8 +22,8 @@ use swathe_os::{
 };
 
 use crate::{
-    state::Core,
-    wire::{Kind, Message},
+    parent::jobs::Core,
+    shared::messages::{Kind, Message},
     zygote::{MARKER, NAME},
 };
 

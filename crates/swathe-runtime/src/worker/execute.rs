@@ -14,17 +14,22 @@ use swathe_os::image::{self, CodeRef};
 use swathe_protocol::{ChunkStatus, Inside, JobTerms, Span, StatusWord, Strip, Tag, Tally, tally::Slow};
 
 use crate::{
-    bytes,
-    collect::RecordKind,
-    control::{Control, System},
     fault::{self, Point},
-    panics::{self, CURSOR},
-    report::{self, Reporter},
-    round::{self, Pick},
-    strip::Pace,
-    task::{Call, Trampoline},
-    wire::{Kind, Message},
-    worker::{Worker, now, task_code},
+    job::task::{Call, Trampoline},
+    parent::retry::{self, Pick},
+    shared::{
+        bytes,
+        control::{Control, System},
+        failures::RecordKind,
+        messages::{Kind, Message},
+    },
+    worker::{
+        Worker, now,
+        pace::Pace,
+        panics::{self, CURSOR},
+        reporter::{self, Reporter},
+        task_code,
+    },
 };
 
 /// A worker inside one job.
@@ -146,7 +151,7 @@ impl<'w> Mowing<'w> {
             .map_err(text)?;
         let picks = terms
             .has(JobTerms::PICKS)
-            .then(|| round::read_picks(data, terms))
+            .then(|| retry::read_picks(data, terms))
             .transpose()
             .map_err(text)?;
         Ok(Ground {
@@ -374,7 +379,7 @@ impl<'w> Mowing<'w> {
             self.job.stop(self.terms.has(JobTerms::ATTENDED));
         }
         if let (Some(pick), Some(bits), false) = (pick, &ground.failed_bits, call.reporter.failed) {
-            (pick.first..pick.first + pick.len).for_each(|i| report::mark_done(bits, i));
+            (pick.first..pick.first + pick.len).for_each(|i| reporter::mark_done(bits, i));
         }
         if pick.is_some() { 1 } else { settled }
     }
@@ -382,7 +387,7 @@ impl<'w> Mowing<'w> {
     /// How many workers have died of this position, for tasks that ask which try this is.
     fn deaths_of(&self, position: u64) -> u32 {
         if self.job.is_careful() {
-            round::read_deaths(&self.worker.plan.data, &self.terms, position)
+            retry::read_deaths(&self.worker.plan.data, &self.terms, position)
         } else {
             0
         }

@@ -11,9 +11,9 @@ use swathe_os::futex;
 use swathe_protocol::{JobKey, JobPhase, Order, ParkWord};
 
 use crate::{
-    control::Control,
-    recovery,
-    state::{Core, JobState},
+    parent::jobs::{Core, JobState},
+    shared::control::Control,
+    supervisor::recovery,
 };
 
 /// How long whoever has made something to do may take to ring for it.
@@ -103,7 +103,7 @@ mod tests {
     use swathe_protocol::Descriptor;
 
     use super::*;
-    use crate::control::System;
+    use crate::shared::control::System;
 
     /// Two workers that sleep.
     fn asleep() -> Control {

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use swathe_protocol::{Epoch, JobTerms, Order, Span};
 
 use crate::{
-    control::{JOBS, System},
-    round::Round,
-    state::{Core, JobState, State},
+    parent::{
+        jobs::{Core, JobState, State},
+        retry::Round,
+    },
+    shared::control::{JOBS, System},
 };
 
 const _: () = assert!(JOBS <= Order::CELLS, "an order can name every cell");

@@ -15,9 +15,9 @@ use swathe_memory::{Block, SharedSlice};
 use swathe_protocol::{ChunkStatus, JobCell, JobTerms, StatusWord};
 
 use crate::{
-    bytes,
-    heap::{Shortage, WorkerHeap},
     job::{Failure, FailureKind},
+    shared::bytes,
+    worker::heap::{Shortage, WorkerHeap},
 };
 
 /// What a worker reports about a position.

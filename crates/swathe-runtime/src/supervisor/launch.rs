@@ -13,9 +13,9 @@ use swathe_os::{
 };
 
 use crate::{
-    recipe::{NAME_IT, Recipe},
-    state::Core,
-    wire::{Kind, Message},
+    parent::jobs::Core,
+    shared::messages::{Kind, Message},
+    supervisor::recipe::{NAME_IT, Recipe},
 };
 
 /// How often in a row a zygote may crash.

@@ -9,10 +9,10 @@ use swathe_memory::SharedSlice;
 use swathe_protocol::{Copy, GateState, JobCell, JobTerms, WorkerSlot};
 
 use crate::{
-    collect::{self, RecordKind},
     fault::{self, Point},
-    heap::{Shortage, WorkerHeap},
-    task::{HeapSpan, Report, WriteBack},
+    job::task::{HeapSpan, Report, WriteBack},
+    shared::failures::{self, RecordKind},
+    worker::heap::{Shortage, WorkerHeap},
 };
 
 /// The worker, as far as a trampoline may speak to it.
@@ -59,15 +59,15 @@ impl Reporter<'_> {
         if let Some(bits) = self.failed_bits {
             (position..position + span).for_each(|i| mark_failed(bits, i));
         }
-        let record = collect::Record {
+        let record = failures::Record {
             position,
             span,
             kind,
             worker: self.worker,
             pid: std::process::id(),
-            text: collect::cut(text).into(),
+            text: failures::cut(text).into(),
         };
-        if let Err(Shortage(why)) = collect::push_record(&record, self.heap, self.cell) {
+        if let Err(Shortage(why)) = failures::push_record(&record, self.heap, self.cell) {
             self.unwritten = Some(within);
             if self.cell.gate.still(self.seen) {
                 // The parent stops a job whose failures it has no room for. It has not, so it could not be asked: this

@@ -22,23 +22,22 @@ use swathe_os::{
 use swathe_protocol::{JobPhase, JobTerms, status::MAX_CHUNK_LEN};
 
 use crate::{
-    account::Report,
-    board::Boards,
-    bytes,
-    control::{Control, JOBS, MAX_PROCESSES, System},
-    courier,
-    deadlines::Patience,
     error::EngineError,
     fault::Chaos,
-    job::{Chunking, End, Job, Outcome},
-    launch::Zygote,
-    naps,
-    recipe::Recipe,
-    round::Round,
-    state::{Arrival, Core, JobState, PoolPhase, State, StateLock},
-    supervisor::{Limits, Supervisor},
-    task::TaskRef,
-    user_code::Callbacks,
+    job::{Chunking, End, Job, Outcome, report::Report, task::TaskRef},
+    parent::{
+        courier,
+        jobs::{Arrival, Core, JobState, PoolPhase, State, StateLock},
+        naps,
+        retry::Round,
+        user_code::Callbacks,
+    },
+    shared::{
+        bytes,
+        control::{Control, JOBS, MAX_PROCESSES, System},
+        scratch::Boards,
+    },
+    supervisor::{Limits, Supervisor, clock::Patience, launch::Zygote, recipe::Recipe},
     worker::PlanWords,
     zygote,
 };

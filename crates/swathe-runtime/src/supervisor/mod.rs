@@ -1,6 +1,13 @@
 //! The supervisor: one thread of the parent that starts processes, learns of their deaths, and has the dead's work
 //! handed on. It answers workers that ask for memory. It waits for no worker, and for no callback.
 
+mod chaos;
+pub(crate) mod clock;
+pub(crate) mod launch;
+pub(crate) mod recipe;
+pub(crate) mod recovery;
+mod redo;
+
 use std::{
     any::Any,
     collections::VecDeque,
@@ -21,17 +28,21 @@ use swathe_os::{
 use swathe_protocol::{Header, JobKey, Order};
 
 use crate::{
-    chaos::Strikes,
-    deadlines::{Doom, Patience, Pauses, Watch},
     fault::Chaos,
-    heap::Purpose,
     job::End,
-    launch::{Backoff, Loss, Zygote, is_shortage},
-    recipe::Recipe,
-    recovery::{self, Death, Verdict},
-    state::{Core, PoolPhase, STOP_GRACE, State},
-    user_code::{contain, discard, panic_text},
-    wire::{Kind, Message, WORDS},
+    parent::{
+        jobs::{Core, PoolPhase, STOP_GRACE, State},
+        user_code::{contain, discard, panic_text},
+    },
+    shared::messages::{Kind, Message, WORDS},
+    supervisor::{
+        chaos::Strikes,
+        clock::{Doom, Patience, Pauses, Watch},
+        launch::{Backoff, Loss, Zygote, is_shortage},
+        recipe::Recipe,
+        recovery::{Death, Verdict},
+    },
+    worker::heap::Purpose,
 };
 
 /// How often in a row one slot's process may fail to come to work.
@@ -341,7 +352,7 @@ impl Supervisor {
     fn look_for_orphans(&mut self) {
         let Some(until) = self.orphanage else { return };
         let now = Instant::now();
-        process::reap_named(|name| name == crate::zygote::NAME || crate::task::is_worker_name(name));
+        process::reap_named(|name| name == crate::zygote::NAME || crate::job::task::is_worker_name(name));
         let next = now + Duration::from_millis(50);
         if until <= now {
             self.orphanage = None;

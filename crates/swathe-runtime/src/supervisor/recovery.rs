@@ -17,12 +17,13 @@ use swathe_protocol::{
 };
 
 use crate::{
-    collect::Rerun,
-    control::System,
-    deadlines::Doom,
     job::{End, Failure, FailureKind},
-    round::{Pick, Round},
-    state::{Core, JobState, STOP_GRACE, State},
+    parent::{
+        jobs::{Core, JobState, STOP_GRACE, State},
+        retry::{Pick, Round},
+    },
+    shared::{control::System, failures::Rerun},
+    supervisor::clock::Doom,
 };
 
 /// A worker that is gone, and was reaped.

@@ -1,7 +1,7 @@
 //! The courier: one thread that ends jobs nobody waits for.
 //!
 //! It runs nothing that a user wrote: callbacks, wakers and destructors have threads of their own
-//! ([`user_code`](crate::user_code)). So streams, futures and `join` wait for none of these, and not for each other.
+//! ([`user_code`](crate::parent::user_code)). So streams, futures and `join` wait for none of these, and not for each other.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -12,9 +12,9 @@ use std::{
 
 use swathe_protocol::ParkWord;
 
-use crate::{
+use crate::parent::{
+    jobs::{Core, State},
     naps,
-    state::{Core, State},
     user_code::discard,
 };
 

@@ -1,5 +1,11 @@
 //! A worker's life: set up, mow until told to leave, clean up.
 
+pub(crate) mod execute;
+pub(crate) mod heap;
+mod pace;
+pub(crate) mod panics;
+pub(crate) mod reporter;
+
 use std::{
     any::Any,
     ffi::OsString,
@@ -22,15 +28,19 @@ use swathe_os::{
 use swathe_protocol::{Found, Header, Inside, JobPhase, JobTerms, Member, Order, SlotPhase, WorkerSlot};
 
 use crate::{
-    bytes,
-    control::{Control, System},
     fault::{self, Chaos, Injection, Point},
-    heap::{ParentLine, WorkerHeap},
     host::host,
-    mow::Mowing,
-    naps, panics,
-    task::{ExitHook, Setup, SetupCall, WorkerFacts},
-    wire::{Kind, Message},
+    job::task::{ExitHook, Setup, SetupCall, WorkerFacts},
+    parent::naps,
+    shared::{
+        bytes,
+        control::{Control, System},
+        messages::{Kind, Message},
+    },
+    worker::{
+        execute::Mowing,
+        heap::{ParentLine, WorkerHeap},
+    },
 };
 
 /// What every worker of a pool must know; written once by the parent into the data segment.
@@ -389,7 +399,7 @@ pub(crate) mod task_code {
     )]
 
     use super::{ExitHook, Setup};
-    use crate::task::Trampoline;
+    use crate::job::task::Trampoline;
 
     /// The trampoline at an address that `image::find` gave.
     pub(crate) fn trampoline(address: usize) -> Trampoline {

@@ -1,0 +1,7 @@
+//! What both sides know: the layout of the memory they share, the messages between them, the formats of what lies there.
+
+pub(crate) mod bytes;
+pub(crate) mod control;
+pub(crate) mod failures;
+pub(crate) mod messages;
+pub(crate) mod scratch;
