@@ -145,6 +145,21 @@ impl<'a, O: Outside> Member<'a, O> {
         None
     }
 
+    /// Whether another worker has something to spare, at this instant: then it is worth while to [`steal`](Self::steal).
+    pub fn sees_spare_chunks(&self) -> bool {
+        let mut others = (0..self.words.used_slots()).filter(|victim| *victim != self.me);
+        others.any(|victim| {
+            let Some(key) = self.words.slots[victim].inside() else {
+                return false;
+            };
+            self.words.cell(key).is_some_and(|cell| {
+                !self.words.lane(key, victim).waiting().is_empty()
+                    && cell.gate.state().phase == JobPhase::Open
+                    && !cell.has(JobTerms::PINNED)
+            })
+        })
+    }
+
     /// Enters a job for what was claimed in this epoch of it.
     fn enter(&self, job: JobKey, epoch: u32) -> Option<(&'a JobCell, GateState)> {
         let cell = self.words.cell(job)?;

@@ -24,13 +24,13 @@ pub use job::{
     report::{Report, SlowStrip, WorkerReport},
     task::{Call, ExitHook, HeapSpan, Rest, Setup, SetupCall, TaskRef, Trampoline, WorkerFacts, WriteBack},
 };
-#[cfg(feature = "chaos")]
-pub use parent::naps::rescued as rescued_naps;
 pub use parent::{
+    arrival::Arrival,
     engine::{Engine, EngineConfig, JobHandle, WorkerInfo},
-    jobs::Arrival,
     user_code,
 };
 pub use shared::control::MAX_PROCESSES;
+#[cfg(feature = "chaos")]
+pub use shared::naps::rescued as rescued_naps;
 pub use swathe_os::process::ExitCause;
 pub use zygote::{init, init_with, is_initialized};

@@ -20,20 +20,22 @@ use swathe_protocol::{Copy, JobTerms, SlotPhase, Span};
 use crate::{
     job::{Chunking, End, Failure, Job, JobTraits, Outcome, Region, Retries, task::TaskRef},
     parent::{
+        core::{Core, StateLock},
         engine,
-        jobs::{Core, JobState, STOP_GRACE, State, StateLock},
+        failures::{self, Rerun},
+        job::JobState,
+        jobs::{STOP_GRACE, State},
     },
     shared::{
         bytes,
         control::{Control, JOBS},
-        failures::{self, Rerun},
-        messages::{Kind, Message},
+        messages::{Kind, Message, Purpose},
+        plan::Plan,
     },
     supervisor::{
         clock::Doom,
         recovery::{self, Death},
     },
-    worker::{Plan, heap::Purpose},
 };
 
 #[path = "../../../fuzz/harness.rs"]

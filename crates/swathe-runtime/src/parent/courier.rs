@@ -12,11 +12,8 @@ use std::{
 
 use swathe_protocol::ParkWord;
 
-use crate::parent::{
-    jobs::{Core, State},
-    naps,
-    user_code::discard,
-};
+use crate::parent::{core::Core, jobs::State, look_around, user_code::discard};
+use crate::shared::naps;
 
 /// The longest sleep without a look around.
 const NAP: Duration = Duration::from_millis(500);
@@ -47,7 +44,7 @@ fn attend(core: &Arc<Core>) {
         // A thread that could not be started may be had now.
         core.state.sides.kick();
         if !park.is_awake() && naps::sleep(park.word(), ParkWord::PARKED, NAP) {
-            naps::of_courier(core);
+            look_around::of_courier(core);
         }
         park.unpark_self();
     }

@@ -26,19 +26,23 @@ use crate::{
     fault::Chaos,
     job::{Chunking, End, Job, Outcome, report::Report, task::TaskRef},
     parent::{
+        arrival::Arrival,
+        core::{Core, PoolPhase, StateLock},
         courier,
-        jobs::{Arrival, Core, JobState, PoolPhase, State, StateLock},
-        naps,
+        job::JobState,
+        jobs::State,
+        look_around,
         retry::Round,
         user_code::Callbacks,
     },
     shared::{
         bytes,
         control::{Control, JOBS, MAX_PROCESSES, System},
+        naps,
+        plan::PlanWords,
         scratch::Boards,
     },
     supervisor::{Limits, Supervisor, clock::Patience, launch::Zygote, recipe::Recipe},
-    worker::PlanWords,
     zygote,
 };
 
@@ -774,7 +778,7 @@ impl JobHandle {
         // Those that were woken may have looked just when a thief had its loot in hand.
         let patience = if woke { patience.min(LOOK_AGAIN) } else { patience };
         if naps::sleep(cell.bell.word(), waited, patience) && patience == NAP {
-            naps::of_caller(&self.core, &self.job, key, waited);
+            look_around::of_caller(&self.core, &self.job, key, waited);
         }
     }
 }

@@ -8,10 +8,7 @@ use std::sync::Arc;
 use swathe_protocol::{Epoch, JobTerms, Order, Span};
 
 use crate::{
-    parent::{
-        jobs::{Core, JobState, State},
-        retry::Round,
-    },
+    parent::{core::Core, job::JobState, jobs::State, retry::Round},
     shared::control::{JOBS, System},
 };
 

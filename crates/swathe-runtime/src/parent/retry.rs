@@ -9,21 +9,16 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use swathe_memory::{Block, Memory, MemoryError, Segment, SharedSlice};
+use swathe_memory::{Block, Memory, MemoryError, SharedSlice};
 use swathe_protocol::{ChunkStatus, JobTerms, Span, StatusWord, Tag};
 
 use crate::{
-    job::{Durable, Failure, FailureKind, Retries},
-    shared::scratch::{Board, DEATHS, DEATHS_WORDS},
+    job::Durable,
+    shared::{
+        picks::Pick,
+        scratch::{Board, DEATHS},
+    },
 };
-
-/// Positions of the job that one position of a round of retries stands for: one, or a chunk of a task that takes whole
-/// chunks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pick {
-    pub(crate) first: u64,
-    pub(crate) len: u64,
-}
 
 /// The claims of one pass.
 pub(crate) struct Round {
@@ -172,101 +167,5 @@ fn slow(terms: JobTerms) -> JobTerms {
     JobTerms {
         flags: terms.flags & !JobTerms::FAIL_FAST,
         ..terms
-    }
-}
-
-/// Worker side: the spans of a round of retries.
-pub(crate) fn read_picks(data: &Arc<Segment>, terms: &JobTerms) -> Result<Vec<Pick>, MemoryError> {
-    let words: SharedSlice<AtomicU64> =
-        SharedSlice::at(data, terms.picks_offset as usize, terms.chunks as usize * 2)?;
-    let pick = |pair: &[AtomicU64]| Pick {
-        first: pair[0].load(Ordering::Relaxed),
-        len: pair[1].load(Ordering::Relaxed),
-    };
-    Ok(words.chunks_exact(2).map(pick).collect())
-}
-
-/// Worker side: how many workers a position has cost, as far as is remembered.
-pub(crate) fn read_deaths(data: &Arc<Segment>, terms: &JobTerms, position: u64) -> u32 {
-    let Ok(words) = SharedSlice::<AtomicU64>::at(data, terms.deaths_offset as usize, DEATHS_WORDS) else {
-        return 0;
-    };
-    let count = words[0].load(Ordering::Acquire).min(DEATHS) as usize;
-    let mut entries = words[1..].chunks_exact(2).take(count);
-    let entry = entries.find(|entry| entry[0].load(Ordering::Relaxed) == position);
-    entry.map_or(0, |entry| entry[1].load(Ordering::Relaxed) as u32)
-}
-
-/// What a job knows about its failed positions after the rounds so far: ascending, each once.
-#[derive(Debug, Default)]
-pub(crate) struct Failures(Vec<Failure>);
-
-impl Failures {
-    /// What a round brought, complete or not.
-    pub(crate) fn settle(&mut self, round: &Round, found: Vec<Failure>) {
-        if round.picks.is_empty() {
-            self.0 = found;
-            return;
-        }
-        let picked = |failure: &Failure| {
-            round
-                .picks
-                .binary_search_by_key(&failure.position, |pick| pick.first)
-        };
-        let mut found = found;
-        found.retain(|failure| picked(failure).is_ok());
-        let before = std::mem::take(&mut self.0);
-        let mut found = found.into_iter().peekable();
-        let mut numbers = round.picks.iter().enumerate().peekable();
-        // Everything ascends. What was not run again has failed as it had.
-        for old in before {
-            while found.peek().is_some_and(|new| new.position < old.position) {
-                self.0.extend(found.next());
-            }
-            while numbers.next_if(|(_, pick)| pick.first < old.position).is_some() {}
-            let again = numbers.next_if(|(_, pick)| pick.first == old.position);
-            let new = found.next_if(|new| new.position == old.position);
-            let done = again.is_some_and(|(number, _)| round.is_final(number));
-            match new {
-                Some(new) => self.0.push(new),
-                None if done => {}
-                None => self.0.push(old),
-            }
-        }
-        self.0.extend(found);
-    }
-
-    /// What may be tried again after a complete round. Lost positions have had their tries.
-    pub(crate) fn retryable(&self, retries: Retries, attempt: u32) -> Vec<Pick> {
-        if attempt > retries.more {
-            return Vec::new();
-        }
-        let again = |kind: &FailureKind| !matches!(kind, FailureKind::Lost(_));
-        let failures = self.0.iter().filter(|failure| again(&failure.kind));
-        let pick = |failure: &Failure| Pick {
-            first: failure.position,
-            len: failure.span,
-        };
-        failures.map(pick).collect()
-    }
-
-    pub(crate) fn contains(&self, position: u64) -> bool {
-        self.0
-            .binary_search_by_key(&position, |failure| failure.position)
-            .is_ok()
-    }
-
-    pub(crate) fn into_vec(self) -> Vec<Failure> {
-        self.0
-    }
-
-    /// How many entries there are.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// How many positions have failed.
-    pub(crate) fn count(&self) -> u64 {
-        self.0.iter().map(|failure| failure.span).sum()
     }
 }

@@ -168,6 +168,28 @@ impl Message {
     }
 }
 
+/// What lies in a block begins at a multiple of so many bytes.
+pub(crate) const ALIGN: u64 = 16;
+
+/// What a worker wants a block for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub(crate) enum Purpose {
+    Results = 0,
+    /// Records of failures with their texts.
+    Texts = 1,
+    /// Records of failures without texts: without room for them the job cannot go on.
+    Records = 2,
+}
+
+impl Purpose {
+    pub(crate) fn from_word(word: u64) -> Option<Self> {
+        [Self::Results, Self::Texts, Self::Records]
+            .into_iter()
+            .find(|purpose| *purpose as u64 == word)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,9 @@
 
 pub(crate) mod bytes;
 pub(crate) mod control;
-pub(crate) mod failures;
 pub(crate) mod messages;
+pub(crate) mod naps;
+pub(crate) mod picks;
+pub(crate) mod plan;
+pub(crate) mod records;
 pub(crate) mod scratch;

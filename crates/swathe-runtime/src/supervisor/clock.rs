@@ -15,7 +15,7 @@ use swathe_protocol::{JobPhase, Order, SlotPhase, Strip, WorkerSlot};
 
 use crate::{
     job::End,
-    parent::jobs::{Core, State},
+    parent::{core::Core, jobs::State},
     shared::messages::{Kind, Message},
     supervisor::Supervisor,
 };

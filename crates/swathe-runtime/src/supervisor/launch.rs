@@ -13,7 +13,7 @@ use swathe_os::{
 };
 
 use crate::{
-    parent::jobs::Core,
+    parent::core::Core,
     shared::messages::{Kind, Message},
     supervisor::recipe::{NAME_IT, Recipe},
 };

@@ -31,10 +31,11 @@ use crate::{
     fault::Chaos,
     job::End,
     parent::{
-        jobs::{Core, PoolPhase, STOP_GRACE, State},
+        core::{Core, PoolPhase},
+        jobs::{STOP_GRACE, State},
         user_code::{contain, discard, panic_text},
     },
-    shared::messages::{Kind, Message, WORDS},
+    shared::messages::{Kind, Message, Purpose, WORDS},
     supervisor::{
         chaos::Strikes,
         clock::{Doom, Patience, Pauses, Watch},
@@ -42,7 +43,6 @@ use crate::{
         recipe::Recipe,
         recovery::{Death, Verdict},
     },
-    worker::heap::Purpose,
 };
 
 /// How often in a row one slot's process may fail to come to work.

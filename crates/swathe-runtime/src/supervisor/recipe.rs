@@ -22,7 +22,7 @@ use swathe_os::{
 };
 
 use crate::{
-    parent::jobs::Core,
+    parent::core::Core,
     shared::messages::{Kind, Message},
     zygote::{MARKER, NAME},
 };

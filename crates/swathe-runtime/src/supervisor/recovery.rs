@@ -19,10 +19,13 @@ use swathe_protocol::{
 use crate::{
     job::{End, Failure, FailureKind},
     parent::{
-        jobs::{Core, JobState, STOP_GRACE, State},
-        retry::{Pick, Round},
+        core::Core,
+        failures::Rerun,
+        job::JobState,
+        jobs::{STOP_GRACE, State},
+        retry::Round,
     },
-    shared::{control::System, failures::Rerun},
+    shared::{control::System, picks::Pick},
     supervisor::clock::Doom,
 };
 

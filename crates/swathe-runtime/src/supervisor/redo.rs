@@ -11,7 +11,7 @@ use swathe_protocol::Copy;
 
 use crate::{
     job::Region,
-    parent::jobs::{Core, JobState},
+    parent::{core::Core, job::JobState},
 };
 
 impl Region {

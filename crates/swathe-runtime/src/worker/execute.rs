@@ -10,25 +10,27 @@ use std::{
 };
 
 use swathe_memory::{Segment, SegmentId, Shared, SharedSlice, registry};
-use swathe_os::image::{self, CodeRef};
+use swathe_os::{
+    image::{self, CodeRef},
+    process::monotonic_ns,
+};
 use swathe_protocol::{ChunkStatus, Inside, JobTerms, Span, StatusWord, Strip, Tag, Tally, tally::Slow};
 
 use crate::{
     fault::{self, Point},
     job::task::{Call, Trampoline},
-    parent::retry::{self, Pick},
     shared::{
         bytes,
         control::{Control, System},
-        failures::RecordKind,
         messages::{Kind, Message},
+        picks::{self, Pick},
+        records::{self, RecordKind},
     },
     worker::{
-        Worker, now,
+        Worker, code,
         pace::Pace,
         panics::{self, CURSOR},
-        reporter::{self, Reporter},
-        task_code,
+        reporter::Reporter,
     },
 };
 
@@ -151,11 +153,11 @@ impl<'w> Mowing<'w> {
             .map_err(text)?;
         let picks = terms
             .has(JobTerms::PICKS)
-            .then(|| retry::read_picks(data, terms))
+            .then(|| picks::read_picks(data, terms))
             .transpose()
             .map_err(text)?;
         Ok(Ground {
-            task: task_code::trampoline(address),
+            task: code::trampoline(address),
             // A round of retries has status words of its own, not in the file.
             status: SharedSlice::at(
                 if picks.is_some() { data } else { &home },
@@ -270,7 +272,7 @@ impl<'w> Mowing<'w> {
     /// record: a panic ends a strip, because what it leaves unfinished must not be run twice.
     fn run_strip(&mut self, ground: &Ground, first: u64, len: u64) -> u64 {
         let slot = &self.control.slots[self.worker.index];
-        let started = now();
+        let started = monotonic_ns();
         slot.settled.store(first, Ordering::Relaxed);
         let end = if self.terms.element_ns == 0 {
             slot.announce_strip(Strip { first, len, started });
@@ -278,7 +280,7 @@ impl<'w> Mowing<'w> {
         } else {
             self.run_timed(ground, first, len, started)
         };
-        let (done, spent) = (end - first, now() - started);
+        let (done, spent) = (end - first, monotonic_ns() - started);
         self.pace.learn(done, spent);
         let strip = Slow {
             first,
@@ -313,7 +315,7 @@ impl<'w> Mowing<'w> {
             if settled < step {
                 break; // Its failure could not be written down: the job is being stopped.
             }
-            started = now();
+            started = monotonic_ns();
         }
         next
     }
@@ -379,7 +381,7 @@ impl<'w> Mowing<'w> {
             self.job.stop(self.terms.has(JobTerms::ATTENDED));
         }
         if let (Some(pick), Some(bits), false) = (pick, &ground.failed_bits, call.reporter.failed) {
-            (pick.first..pick.first + pick.len).for_each(|i| reporter::mark_done(bits, i));
+            (pick.first..pick.first + pick.len).for_each(|i| records::mark_done(bits, i));
         }
         if pick.is_some() { 1 } else { settled }
     }
@@ -387,7 +389,7 @@ impl<'w> Mowing<'w> {
     /// How many workers have died of this position, for tasks that ask which try this is.
     fn deaths_of(&self, position: u64) -> u32 {
         if self.job.is_careful() {
-            retry::read_deaths(&self.worker.plan.data, &self.terms, position)
+            picks::read_deaths(&self.worker.plan.data, &self.terms, position)
         } else {
             0
         }

@@ -5,7 +5,6 @@
 //! had not used yet is given to the next who asks: workers that live for one element do not take a block each.
 
 use std::{
-    io,
     ptr::NonNull,
     sync::{
         Arc,
@@ -13,18 +12,17 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
-use swathe_memory::{Block, Segment};
-use swathe_os::{descriptors, socket::Socket};
-use swathe_protocol::{JobCell, JobKey, JobTerms, Unused, UnusedWords};
+use swathe_memory::Segment;
+use swathe_protocol::{JobCell, JobKey, JobTerms, UnusedWords};
 
 use crate::{
     job::task::HeapSpan,
     shared::{
         control::Control,
-        messages::{Kind, Message},
+        messages::{ALIGN, Kind, Message, Purpose},
+        plan::Plan,
     },
-    worker::Plan,
+    worker::line::ParentLine,
 };
 
 /// The first block a worker asks for, bytes; each further one of the same job is twice as large.
@@ -33,63 +31,6 @@ const FIRST_ASK: u64 = 64 << 10;
 const LARGEST_ASK: u64 = 8 << 20;
 /// The pieces a worker takes from the job's first block, bytes.
 const PIECE: u64 = 4 << 10;
-const ALIGN: u64 = 16;
-
-/// A worker's line to the parent, for the few things that are not in shared memory. Shared with user threads of the
-/// worker, hence the lock; one question, one answer.
-///
-/// A task may close descriptors that it does not own. Then the number may stand for something of the task's by now, which
-/// must not be written to: so it is looked at before it is used.
-#[derive(Debug)]
-pub(crate) struct ParentLine {
-    socket: Mutex<Socket>,
-    identity: Option<(u64, u64)>,
-}
-
-impl ParentLine {
-    pub(crate) fn new(socket: Socket) -> Self {
-        Self {
-            identity: descriptors::identity(&socket),
-            socket: Mutex::new(socket),
-        }
-    }
-
-    fn is_still(&self, socket: &Socket) -> bool {
-        self.identity.is_some() && descriptors::identity(socket) == self.identity
-    }
-
-    /// Says something that needs no answer. A parent that is gone need not know it.
-    pub(crate) fn tell(&self, message: &Message) {
-        let socket = self.socket.lock();
-        if self.is_still(&socket) {
-            let _ = message.send(&socket, &[]);
-        }
-    }
-
-    /// Asks, and waits for the answer. A parent that is gone ends this process.
-    pub(crate) fn ask(&self, question: &Message) -> Result<Message, String> {
-        let socket = self.socket.lock();
-        if !self.is_still(&socket) {
-            return Err(
-                "a task or an initializer has closed the descriptor by which this worker speaks to its pool"
-                    .to_owned(),
-            );
-        }
-        let answer = question
-            .send(&socket, &[])
-            .and_then(|()| Message::receive(&socket));
-        match answer {
-            Ok(Some(answer)) if answer.kind == Kind::Refused => {
-                Err(String::from_utf8_lossy(&answer.text).into())
-            }
-            Ok(Some(answer)) => Ok(answer),
-            // There is nobody left to work for.
-            Ok(None) => std::process::exit(1),
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(1),
-            Err(e) => Err(format!("the worker could not talk to its parent: {e}")),
-        }
-    }
-}
 
 /// The block that a worker fills at present.
 #[derive(Debug)]
@@ -127,78 +68,6 @@ impl Piece {
 
     fn left(&self) -> u64 {
         self.end - self.next
-    }
-}
-
-/// What a worker wants a block for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u64)]
-pub(crate) enum Purpose {
-    Results = 0,
-    /// Records of failures with their texts.
-    Texts = 1,
-    /// Records of failures without texts: without room for them the job cannot go on.
-    Records = 2,
-}
-
-impl Purpose {
-    pub(crate) fn from_word(word: u64) -> Option<Self> {
-        [Self::Results, Self::Texts, Self::Records]
-            .into_iter()
-            .find(|purpose| *purpose as u64 == word)
-    }
-}
-
-/// What dead workers have left of the blocks that they had for a job.
-#[derive(Debug, Default)]
-pub(crate) struct Spares {
-    results: Vec<[u64; 2]>,
-    /// Of blocks that are let go at the end of the round.
-    notes: Vec<[u64; 2]>,
-    /// The epoch of `notes`.
-    epoch: u32,
-}
-
-impl Spares {
-    /// Less is not worth keeping.
-    const LEAST: u64 = 1 << 10;
-
-    /// Keeps what a worker has left, of these blocks and this epoch. A worker that went wild may have written anything.
-    pub(crate) fn keep(&mut self, left: Unused, results: &[Arc<Block>], notes: &[Arc<Block>], epoch: u32) {
-        let lies_in = |blocks: &[Arc<Block>], [first, end]: [u64; 2]| {
-            let within = |block: &Arc<Block>| {
-                let start = block.offset() as u64;
-                start <= first && end <= start + block.len() as u64
-            };
-            let is_worth_it = first.saturating_add(Self::LEAST) <= end && first.is_multiple_of(ALIGN);
-            is_worth_it && blocks.iter().any(within)
-        };
-        if lies_in(results, left.results) {
-            self.results.push(left.results);
-        }
-        if left.epoch == epoch && lies_in(notes, left.notes) {
-            if self.epoch != epoch {
-                (self.notes, self.epoch) = (Vec::new(), epoch);
-            }
-            self.notes.push(left.notes);
-        }
-    }
-
-    /// The largest, if it has room for so much.
-    pub(crate) fn take(&mut self, purpose: Purpose, least: u64, epoch: u32) -> Option<[u64; 2]> {
-        let list = match purpose {
-            Purpose::Results => &mut self.results,
-            _ if self.epoch != epoch => return None,
-            Purpose::Texts | Purpose::Records => &mut self.notes,
-        };
-        let len = |range: &[u64; 2]| range[1] - range[0];
-        let (at, largest) = list.iter().enumerate().max_by_key(|(_, range)| len(range))?;
-        (len(largest) >= least).then(|| list.swap_remove(at))
-    }
-
-    /// The blocks of failures are let go.
-    pub(crate) fn drop_notes(&mut self) {
-        self.notes.clear();
     }
 }
 
@@ -338,55 +207,4 @@ impl WorkerHeap {
 
 fn first_block_has(used: &AtomicU64, terms: &JobTerms, piece: u64) -> bool {
     used.load(Ordering::Relaxed).saturating_add(piece) <= terms.heap_len
-}
-
-#[cfg(test)]
-mod tests {
-    use swathe_memory::Memory;
-
-    use super::*;
-
-    #[test]
-    fn only_what_lies_in_a_block_of_the_round_is_kept() {
-        let memory = Memory::with_capacity(1 << 20).expect("there is memory");
-        let block = || Arc::new(memory.alloc(64 << 10, 64).expect("it fits"));
-        let (results, notes) = ([block()], [block()]);
-        let of = |block: &Arc<Block>, from: u64| {
-            let start = block.offset() as u64;
-            [start + from, start + block.len() as u64]
-        };
-        let left = Unused {
-            job: JobKey::new(0, 1),
-            epoch: 4,
-            results: of(&results[0], 1008),
-            notes: of(&notes[0], 0),
-        };
-        let mut spares = Spares::default();
-        spares.keep(left, &results, &notes, 4);
-        assert_eq!(spares.take(Purpose::Results, 64 << 10, 4), None);
-        assert_eq!(spares.take(Purpose::Results, 60 << 10, 4), Some(left.results));
-        assert_eq!(spares.take(Purpose::Results, 1, 4), None);
-        // Of an earlier epoch.
-        assert_eq!(spares.take(Purpose::Texts, 1, 5), None);
-        spares.drop_notes();
-        assert_eq!(spares.take(Purpose::Texts, 1, 4), None);
-        spares.keep(left, &results, &notes, 5);
-        assert_eq!(spares.take(Purpose::Texts, 1, 5), None);
-        spares.results.clear();
-        // Too little, or nonsense.
-        for results_left in [
-            of(&results[0], 64 << 10),
-            of(&results[0], 1),
-            [u64::MAX, 0],
-            [0, u64::MAX],
-            of(&notes[0], 0),
-        ] {
-            let wild = Unused {
-                results: results_left,
-                ..left
-            };
-            spares.keep(wild, &results, &notes, 4);
-        }
-        assert!(spares.results.is_empty(), "{spares:?}");
-    }
 }

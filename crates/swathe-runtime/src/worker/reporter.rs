@@ -11,7 +11,10 @@ use swathe_protocol::{Copy, GateState, JobCell, JobTerms, WorkerSlot};
 use crate::{
     fault::{self, Point},
     job::task::{HeapSpan, Report, WriteBack},
-    shared::failures::{self, RecordKind},
+    shared::{
+        bytes,
+        records::{DROPPED, HEAD, Record, RecordKind, cut, link_to, mark_failed},
+    },
     worker::heap::{Shortage, WorkerHeap},
 };
 
@@ -59,15 +62,15 @@ impl Reporter<'_> {
         if let Some(bits) = self.failed_bits {
             (position..position + span).for_each(|i| mark_failed(bits, i));
         }
-        let record = failures::Record {
+        let record = Record {
             position,
             span,
             kind,
             worker: self.worker,
             pid: std::process::id(),
-            text: failures::cut(text).into(),
+            text: cut(text).into(),
         };
-        if let Err(Shortage(why)) = failures::push_record(&record, self.heap, self.cell) {
+        if let Err(Shortage(why)) = push_record(&record, self.heap, self.cell) {
             self.unwritten = Some(within);
             if self.cell.gate.still(self.seen) {
                 // The parent stops a job whose failures it has no room for. It has not, so it could not be asked: this
@@ -117,19 +120,32 @@ impl Report for Reporter<'_> {
     }
 }
 
-/// In a file that outlives the job: this position is final and has no value.
-pub(crate) fn mark_failed(bits: &[AtomicU64], position: u64) {
-    if let Some(word) = bits.get((position / 64) as usize) {
-        word.fetch_or(1 << (position % 64), Ordering::Release);
-    }
-}
-
-/// It has one now.
-pub(crate) fn mark_done(bits: &[AtomicU64], position: u64) {
-    if let Some(word) = bits.get((position / 64) as usize) {
-        // A look first: most words have no bit set, and lie in a file whose pages need not be dirtied.
-        if word.load(Ordering::Acquire) & 1 << (position % 64) != 0 {
-            word.fetch_and(!(1 << (position % 64)), Ordering::Release);
+/// Worker side: writes a record and publishes it; without its text if there is no room for that.
+fn push_record(record: &Record, heap: &mut WorkerHeap, cell: &JobCell) -> Result<(), Shortage> {
+    let mut text = cut(&record.text).as_bytes();
+    let mut len = text.len() as u64;
+    let room = 8 * (HEAD + bytes::words_for(text.len()));
+    let span = match heap.allocate_note(room, true) {
+        Ok(span) => span,
+        Err(_) => {
+            (text, len) = (&[], DROPPED);
+            heap.allocate_note(8 * HEAD, false)?
         }
+    };
+    let words: SharedSlice<AtomicU64> = SharedSlice::at(
+        heap.data(),
+        span.offset as usize,
+        HEAD + bytes::words_for(text.len()),
+    )
+    .map_err(|e| Shortage(e.to_string()))?;
+    let who = u64::from(record.worker) << 32 | u64::from(record.pid);
+    let fixed = [record.position, record.span, record.kind as u64, who, len];
+    for (word, value) in words[1..].iter().zip(fixed) {
+        word.store(value, Ordering::Relaxed);
     }
+    bytes::write(&words[HEAD..], text);
+    cell.push_failure(link_to(span.offset), |next| {
+        words[0].store(next, Ordering::Relaxed);
+    });
+    Ok(())
 }

@@ -8,13 +8,9 @@ use std::{
 };
 
 use swathe_os::futex;
-use swathe_protocol::{JobKey, JobPhase, Order, ParkWord};
+use swathe_protocol::{Order, ParkWord};
 
-use crate::{
-    parent::jobs::{Core, JobState},
-    shared::control::Control,
-    supervisor::recovery,
-};
+use crate::shared::control::Control;
 
 /// How long whoever has made something to do may take to ring for it.
 #[cfg(feature = "chaos")]
@@ -30,12 +26,11 @@ pub fn rescued() -> u64 {
     RESCUED.load(Ordering::Relaxed)
 }
 
+/// A pool has ended.
 #[cfg(feature = "chaos")]
-impl Drop for Core {
-    fn drop(&mut self) {
-        let rescued = self.control.header.rescued.load(Ordering::Relaxed);
-        RESCUED.fetch_add(rescued.into(), Ordering::Relaxed);
-    }
+pub(crate) fn add(control: &Control) {
+    let rescued = control.header.rescued.load(Ordering::Relaxed);
+    RESCUED.fetch_add(rescued.into(), Ordering::Relaxed);
 }
 
 /// Sleeps while the word holds this value. Gives whether the whole nap was slept.
@@ -44,21 +39,6 @@ pub(crate) fn sleep(word: &AtomicU32, value: u32, nap: Duration) -> bool {
     futex::wait(word, value, nap);
     before.elapsed() >= nap
 }
-
-/// Somebody has slept on a word for a whole nap, and there is something to do. If it is still there after a while, and
-/// nobody has rung, nobody would have.
-#[cfg(feature = "chaos")]
-fn count(control: &Control, (word, value): (&AtomicU32, u32), there: impl Fn() -> bool) {
-    if there() {
-        futex::wait(word, value, GRACE);
-        if word.load(Ordering::Acquire) == value && there() {
-            control.header.rescued.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-#[cfg(not(feature = "chaos"))]
-fn count(_: &Control, _: (&AtomicU32, u32), _: impl Fn() -> bool) {}
 
 /// A worker's nap is over.
 pub(crate) fn of_worker(control: &Control, worker: usize) {
@@ -70,37 +50,24 @@ pub(crate) fn of_worker(control: &Control, worker: usize) {
     });
 }
 
-/// The nap of a caller is over that waited for a job.
-pub(crate) fn of_caller(core: &Core, job: &JobState, key: JobKey, waited: u32) {
-    let bell = core.control.jobs[key.index as usize].bell.word();
-    count(&core.control, (bell, waited), || is_to_be_ended(core, job, key));
-    recovery::look_for_strays(core, &mut core.state.lock(), job);
-}
-
-/// The courier's nap is over.
-pub(crate) fn of_courier(core: &Core) {
-    let park = &core.control.header.courier;
-    count(&core.control, (park.word(), ParkWord::PARKED), || {
-        let state = core.state.lock();
-        let ended = |job: &JobState| job.key().is_some_and(|key| is_to_be_ended(core, job, key));
-        state.attended(core).iter().any(|job| ended(job))
-    });
-    let mut state = core.state.lock();
-    for job in state.attended(core) {
-        recovery::look_for_strays(core, &mut state, &job);
+/// Somebody has slept on a word for a whole nap, and there is something to do. If it is still there after a while, and
+/// nobody has rung, nobody would have.
+#[cfg(feature = "chaos")]
+pub(crate) fn count(control: &Control, (word, value): (&AtomicU32, u32), there: impl Fn() -> bool) {
+    if there() {
+        futex::wait(word, value, GRACE);
+        if word.load(Ordering::Acquire) == value && there() {
+            control.header.rescued.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
-/// Whether everybody has done with a job, and has said so.
-fn is_to_be_ended(core: &Core, job: &JobState, key: JobKey) -> bool {
-    let phase = core.control.jobs[key.index as usize].gate.state().phase;
-    let is_over = matches!(phase, JobPhase::Complete | JobPhase::Stopped) && !job.is_in_hand();
-    job.is_over() || (is_over && !core.control.words().anyone_at(key))
-}
+#[cfg(not(feature = "chaos"))]
+pub(crate) fn count(_: &Control, _: (&AtomicU32, u32), _: impl Fn() -> bool) {}
 
 #[cfg(all(test, feature = "chaos"))]
 mod tests {
-    use swathe_protocol::Descriptor;
+    use swathe_protocol::{Descriptor, JobKey};
 
     use super::*;
     use crate::shared::control::System;
