@@ -189,8 +189,9 @@ impl Scene {
             Rebuild::Ready(closed) => {
                 let open = status::unfinished(&self.status, Tag::NONE);
                 if let Some(epoch) = closed.reopen(open.iter().map(|run| run.end - run.start).sum()) {
-                    for run in open {
-                        self.push(epoch.run(Span::new(run.start, run.end), false));
+                    // One by one, so that more than one worker finds some.
+                    for chunk in open.into_iter().flatten() {
+                        self.push(epoch.run(Span::new(chunk, chunk + 1), false));
                     }
                     epoch.complete_if_counted(false);
                 }

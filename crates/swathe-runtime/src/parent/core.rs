@@ -7,7 +7,7 @@ use std::{
     any::Any,
     fmt,
     ops::{Deref, DerefMut},
-    sync::{Arc, Weak, atomic::AtomicBool},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -58,7 +58,7 @@ pub(crate) struct Core {
     pub(crate) forks: u64,
     /// Whether the supervisor is to panic.
     #[cfg(feature = "chaos")]
-    pub(crate) supervisor_panics: AtomicBool,
+    pub(crate) supervisor_panics: std::sync::atomic::AtomicBool,
 }
 
 #[cfg(feature = "chaos")]

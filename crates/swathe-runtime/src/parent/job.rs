@@ -305,7 +305,7 @@ impl JobState {
         })
     }
 
-    pub(super) fn settle_round(&self, newest_record: Option<u64>) -> Unread {
+    fn settle_round(&self, newest_record: Option<u64>) -> Unread {
         let mut inner = self.inner.lock();
         let mut unread = Unread {
             failures: std::mem::take(&mut inner.failures),
@@ -332,7 +332,7 @@ impl JobState {
     }
 
     /// After a complete round: whether there is another.
-    pub(super) fn plan_round(&self, core: &Core, unread: &mut Unread) -> Option<Rest> {
+    fn plan_round(&self, core: &Core, unread: &mut Unread) -> Option<Rest> {
         let tries = unread.round.terms.attempt as u32;
         let redo = std::mem::take(&mut unread.redo);
         let (picks, attempt, wait) = if redo.is_empty() {

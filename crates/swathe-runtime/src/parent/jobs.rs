@@ -51,7 +51,7 @@ pub(crate) struct State {
     /// Jobs that are over, and whose cells somebody may still be inside of.
     pub(super) limbo: Vec<JobKey>,
     /// What jobs that are over have lent to workers that may still hold it.
-    pub(super) quarantine: Vec<Quarantined>,
+    quarantine: Vec<Quarantined>,
     pub(super) left: Vec<Left>,
     /// Jobs that are to be read without the lock.
     pub(super) unread: Vec<Arc<JobState>>,
