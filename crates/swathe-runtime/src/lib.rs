@@ -26,7 +26,8 @@ pub use job::{
 };
 pub use parent::{
     arrival::Arrival,
-    engine::{Engine, EngineConfig, JobHandle, WorkerInfo},
+    engine::{Engine, EngineConfig, WorkerInfo},
+    handle::JobHandle,
     user_code,
 };
 pub use shared::control::MAX_PROCESSES;

@@ -21,10 +21,10 @@ use crate::{
     job::{Chunking, End, Failure, Job, JobTraits, Outcome, Region, Retries, task::TaskRef},
     parent::{
         core::{Core, StateLock},
-        engine,
         failures::{self, Rerun},
         job::JobState,
         jobs::{STOP_GRACE, State},
+        prepare,
     },
     shared::{
         bytes,
@@ -207,7 +207,7 @@ impl Scene {
         let core = Core {
             control,
             memory: MEMORY.clone(),
-            boards: engine::boards(WORKERS),
+            boards: prepare::boards(WORKERS),
             state: StateLock::new(State::new(WORKERS, WORKERS, JOBS), Weak::new()),
             changed: Condvar::new(),
             event: Event::new().ok()?,
@@ -225,7 +225,7 @@ impl Scene {
         };
         for _ in 0..=reader.below(3) {
             let job = scene.job(reader)?;
-            let job = Arc::new(engine::prepare(&scene.core, job, WORKERS).ok()?);
+            let job = Arc::new(prepare::prepare(&scene.core, job, WORKERS).ok()?);
             job.keep_block(MEMORY.alloc(1024, 64).ok()?, Purpose::Texts);
             scene.state.admit(&scene.core, job.clone());
             scene.jobs.push(job);

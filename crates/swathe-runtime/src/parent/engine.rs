@@ -4,12 +4,8 @@ use std::{
     any::Any,
     fmt,
     path::PathBuf,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
-    task::Waker,
-    time::{Duration, Instant},
+    sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
 };
 
 use parking_lot::Condvar;
@@ -19,28 +15,24 @@ use swathe_os::{
     process::{self, Event},
     surroundings::Surroundings,
 };
-use swathe_protocol::{JobPhase, JobTerms, status::MAX_CHUNK_LEN};
+use swathe_protocol::JobTerms;
 
 use crate::{
     error::EngineError,
     fault::Chaos,
-    job::{Chunking, End, Job, Outcome, report::Report, task::TaskRef},
+    job::{End, Job, task::TaskRef},
     parent::{
-        arrival::Arrival,
         core::{Core, PoolPhase, StateLock},
         courier,
-        job::JobState,
+        handle::JobHandle,
         jobs::State,
-        look_around,
-        retry::Round,
+        prepare::{self, prepare},
         user_code::Callbacks,
     },
     shared::{
         bytes,
-        control::{Control, JOBS, MAX_PROCESSES, System},
-        naps,
+        control::{Control, JOBS, MAX_PROCESSES},
         plan::PlanWords,
-        scratch::Boards,
     },
     supervisor::{Limits, Supervisor, clock::Patience, launch::Zygote, recipe::Recipe},
     zygote,
@@ -102,9 +94,6 @@ const DESCRIPTORS: u64 = 8;
 const LOOK_AROUND: Duration = Duration::from_millis(200);
 /// How often `join` looks whether a job is over that nobody waits for.
 const LOOK_FOR_JOBS: Duration = Duration::from_millis(10);
-/// Bytes of texts that the failures of one job may have, and the part of its memory that they may take.
-const TEXTS: (u64, u64) = (64 << 20, 8);
-
 /// A pool of processes for untyped jobs. A cheap clone; the pool is terminated when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Engine(Arc<Owner>);
@@ -201,7 +190,7 @@ impl Engine {
         let core = Arc::new_cyclic(|core: &Weak<Core>| Core {
             control,
             memory,
-            boards: boards(slots),
+            boards: prepare::boards(slots),
             state: StateLock::new(state, core.clone()),
             changed: Condvar::new(),
             event,
@@ -485,300 +474,5 @@ fn check_running(phase: &PoolPhase) -> Result<(), EngineError> {
         PoolPhase::Closed => Err(EngineError::Closed),
         PoolPhase::Terminated => Err(EngineError::Terminated),
         PoolPhase::Broken(text) => Err(EngineError::Broken(text.clone())),
-    }
-}
-
-/// Decides the chunks, and lays parameters and status words out in one block.
-pub(crate) fn prepare(core: &Core, job: Job, processes: usize) -> Result<JobState, EngineError> {
-    let chunk_len = chunk_len(&job, processes as u64)?;
-    let chunks = job.positions.div_ceil(chunk_len);
-    if chunks > u64::from(u32::MAX - 1) {
-        return Err(EngineError::TooManyChunks {
-            chunks,
-            max: u64::from(u32::MAX - 1),
-        });
-    }
-    let heap = match job.heap_hint {
-        0 => None,
-        bytes => Some(Arc::new(core.memory.alloc(bytes.next_multiple_of(64), 64)?)),
-    };
-    let flag = |on: bool, flag: u64| if on { flag } else { 0 };
-    let nanoseconds =
-        |time: Option<Duration>| time.map_or(0, |t| (t.as_nanos().min(u64::MAX.into()) as u64).max(1));
-    let mut terms = JobTerms {
-        task_object: job.task.0.object,
-        task_offset: job.task.0.offset,
-        positions: job.positions,
-        chunk_len,
-        chunks,
-        flags: flag(job.traits.pinned, JobTerms::PINNED)
-            | flag(job.in_place.is_some(), JobTerms::IN_PLACE)
-            | flag(job.traits.whole_chunks, JobTerms::WHOLE_CHUNKS)
-            // With retries it is the last round whose failures stop the job.
-            | flag(job.traits.fail_fast, JobTerms::FAIL_FAST)
-            | flag(job.traits.attended || job.on_done.is_some(), JobTerms::ATTENDED)
-            | flag(job.durable.is_some(), JobTerms::DURABLE),
-        seed: job.seed,
-        base: job.base,
-        heap_offset: heap.as_ref().map_or(0, |block| block.offset() as u64),
-        heap_len: heap.as_ref().map_or(0, |block| block.len() as u64),
-        params_len: job.params.len() as u64,
-        attempt: 1,
-        serial: serial(),
-        element_ns: nanoseconds(job.element_timeout),
-        deadline_ns: job.timeout.map_or(0, |time| {
-            process::monotonic_ns().saturating_add(nanoseconds(Some(time)))
-        }),
-        ..JobTerms::default()
-    };
-    let last = job.retries.more == 0;
-    let words = if job.durable.is_some() { 0 } else { chunks as usize };
-    let board = core.boards.take(&core.memory, &job.params, words)?;
-    let round = Round::first(&mut terms, board.clone(), job.durable.as_ref(), last)?;
-    let (most, part) = TEXTS;
-    let texts = most.min(core.memory.segment().len() as u64 / part);
-    Ok(JobState::new(job, terms, round, board, heap, texts)?)
-}
-
-/// A number that no other job has, and that memory which was used for something else hardly holds.
-fn serial() -> u64 {
-    static JOBS: AtomicU64 = AtomicU64::new(1);
-    let job = JOBS.fetch_add(1, Ordering::Relaxed);
-    job.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
-/// Chunks a worker should find under automatic chunking: enough that the last ones even out.
-const CHUNKS_A_WORKER: u64 = 256;
-
-/// Boards for jobs that are cut automatically.
-pub(crate) fn boards(slots: usize) -> Boards {
-    Boards::new(CHUNKS_A_WORKER as usize * slots, slots)
-}
-
-fn chunk_len(job: &Job, processes: u64) -> Result<u64, EngineError> {
-    if job.traits.pinned {
-        return Ok(1);
-    }
-    let wanted = match job.chunking {
-        Chunking::Size(0) => return Err(EngineError::ZeroChunk),
-        Chunking::Size(n) if n > MAX_CHUNK_LEN && job.positions > MAX_CHUNK_LEN => {
-            return Err(EngineError::ChunkTooLong {
-                asked: n,
-                max: MAX_CHUNK_LEN,
-            });
-        }
-        Chunking::Size(n) => return Ok(n.min(MAX_CHUNK_LEN)),
-        Chunking::Pool => return Ok(job.positions.div_ceil(4 * processes).clamp(1, MAX_CHUNK_LEN)),
-        Chunking::Auto if job.traits.whole_chunks => job.positions.div_ceil(16 * processes),
-        Chunking::Auto => job.positions.div_ceil(CHUNKS_A_WORKER * processes),
-    };
-    let align = job.chunk_align.max(1);
-    let aligned = if wanted > align {
-        wanted.next_multiple_of(align)
-    } else {
-        wanted
-    };
-    Ok(aligned.clamp(1, MAX_CHUNK_LEN))
-}
-
-/// A job that was submitted. A cheap clone; the job goes on when all are dropped.
-#[derive(Clone)]
-pub struct JobHandle {
-    core: Arc<Core>,
-    job: Arc<JobState>,
-}
-
-impl fmt::Debug for JobHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JobHandle")
-            .field("over", &self.is_over())
-            .finish_non_exhaustive()
-    }
-}
-
-/// How long a waiter watches the gate before it sleeps: about what two wakes take, the worker's and its own, which it
-/// spares itself so. It stops at once when the workers need its core.
-const WATCH: Duration = Duration::from_micros(100);
-/// The longest sleep without a look around.
-const NAP: Duration = Duration::from_millis(100);
-/// The longest sleep of a caller who has just woken workers for what nobody had begun.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
-
-impl JobHandle {
-    /// Whether this process may do something with the job but look at its outcome.
-    ///
-    /// # Errors
-    /// If the process was forked from the one that submitted it: its parent's locks and threads are not here.
-    pub fn check_process(&self) -> Result<(), EngineError> {
-        self.core.check_process()
-    }
-
-    /// Waits until the job is over, or the time is. Gives whether it is over. In a forked child it does not wait.
-    pub fn wait(&self, timeout: Option<Duration>) -> bool {
-        let start = timeout.map(|_| Instant::now());
-        let mut watched = false;
-        loop {
-            if self.try_end(timeout.is_none()) {
-                return true;
-            }
-            if self.check_process().is_err() {
-                return false;
-            }
-            let left = match timeout.zip(start) {
-                Some((timeout, start)) => match timeout.checked_sub(start.elapsed()) {
-                    Some(left) if !left.is_zero() => left.min(NAP),
-                    _ => return false,
-                },
-                None => NAP,
-            };
-            if watched {
-                self.sleep(left, timeout.is_none());
-            } else {
-                self.watch();
-                watched = true;
-            }
-        }
-    }
-
-    /// Whether the job is over.
-    pub fn is_over(&self) -> bool {
-        self.job.is_over()
-    }
-
-    /// How it ended, once it is over.
-    pub fn outcome(&self) -> Option<Arc<Outcome>> {
-        self.job.outcome().cloned()
-    }
-
-    /// Where its time went, once it is over.
-    pub fn report(&self) -> Option<Report> {
-        self.job.outcome().map(|outcome| outcome.report.clone())
-    }
-
-    /// Stops the job: what is not started is not run. What is running may finish its element within `grace`; then its
-    /// worker is killed and replaced.
-    ///
-    /// In a forked child it does nothing.
-    pub fn cancel(&self, grace: Duration) {
-        if self.check_process().is_err() {
-            return;
-        }
-        let mut state = self.core.state.lock();
-        state.stop(&self.core, &self.job, End::Cancelled, grace);
-    }
-
-    /// Positions that are settled so far, and how many of them failed. Cheap for the workers: read from their memory. Of a
-    /// job that was not over when this process was forked, none are known.
-    pub fn progress(&self) -> (u64, u64) {
-        if let Some(outcome) = self.job.outcome() {
-            let done = outcome.finals.iter().map(|range| range.end - range.start).sum();
-            return (done, outcome.failures.iter().map(|failure| failure.span).sum());
-        }
-        if self.check_process().is_err() {
-            return (0, 0);
-        }
-        let failed = self
-            .job
-            .key()
-            .and_then(|key| self.core.control.job(key))
-            .map_or(0, |cell| cell.failed.load(Ordering::Relaxed));
-        self.job.progress(failed)
-    }
-
-    /// Has this waker called, once, when the job is over. The job must be attended.
-    pub fn register_waker(&self, waker: &Waker) {
-        // Cloned and dropped with no lock held: a waker is a user's.
-        let mut mine = Some(waker.clone());
-        {
-            let mut inner = self.job.inner.lock();
-            if !self.job.is_over() {
-                if !inner.wakers.iter().any(|known| known.will_wake(waker)) {
-                    inner.wakers.extend(mine.take());
-                }
-                return;
-            }
-        }
-        mine.into_iter().for_each(Waker::wake);
-    }
-
-    /// Has the arrival of this job noted when it is over. The job must be attended.
-    pub fn register_arrival(&self, arrival: &Arc<Arrival>) {
-        let mut inner = self.job.inner.lock();
-        match self.job.is_over() {
-            true => arrival.ring(),
-            false => inner.arrivals.push(arrival.clone()),
-        }
-    }
-
-    /// Ends the job here if its workers have finished with it; if `reads`, also if it has brought much that must be read
-    /// for that.
-    fn try_end(&self, reads: bool) -> bool {
-        if self.job.is_over() {
-            return true;
-        }
-        let ready = self
-            .job
-            .key()
-            .and_then(|key| self.core.control.job(key))
-            .is_some_and(|cell| !matches!(cell.gate.state().phase, JobPhase::Open | JobPhase::Closed));
-        if !ready || self.check_process().is_err() {
-            return false;
-        }
-        let state = &self.core.state;
-        match reads {
-            true => state.lock_for(&self.job).finalize(&self.core, &self.job) || self.core.read(&self.job),
-            false => state.lock().finalize(&self.core, &self.job),
-        }
-    }
-
-    fn watch(&self) {
-        let Some(cell) = self.job.key().and_then(|key| self.core.control.job(key)) else {
-            return;
-        };
-        let a_core_is_mine = self.core.control.header.lookouts.load(Ordering::Relaxed) > 0;
-        let watch = |looks: usize| {
-            (0..looks).any(|_| {
-                std::hint::spin_loop();
-                cell.gate.state().phase != JobPhase::Open
-            })
-        };
-        // The clock costs more than some looks at the gate: first a shortest job's time without it.
-        if a_core_is_mine && watch(64) {
-            return;
-        }
-        if self.job.watched {
-            // Those that were awake may have fallen asleep, or be busy.
-            self.core.control.words().wake_for_runs(&System);
-        }
-        if a_core_is_mine {
-            let start = Instant::now();
-            while self.core.control.words().spares_a_core() && !watch(64) && start.elapsed() < WATCH {}
-        }
-    }
-
-    fn sleep(&self, patience: Duration, reads: bool) {
-        let place = || {
-            self.job
-                .key()
-                .and_then(|key| Some((key, self.core.control.job(key)?)))
-        };
-        let Some((key, cell)) = place() else {
-            let mut inner = self.job.inner.lock();
-            if self.job.key().is_none() && !self.job.is_over() {
-                self.job.signal.wait_for(&mut inner, patience);
-            }
-            return;
-        };
-        let waited = cell.bell.prepare();
-        if self.try_end(reads) {
-            return;
-        }
-        let woke =
-            !self.job.terms.has(JobTerms::PINNED) && self.core.control.words().wake_for_rest(&System, key);
-        // Those that were woken may have looked just when a thief had its loot in hand.
-        let patience = if woke { patience.min(LOOK_AGAIN) } else { patience };
-        if naps::sleep(cell.bell.word(), waited, patience) && patience == NAP {
-            look_around::of_caller(&self.core, &self.job, key, waited);
-        }
     }
 }
