@@ -437,7 +437,7 @@ impl Scene {
     fn turn(&mut self) {
         let (core, state) = (&self.core, &mut self.state);
         recovery::rebuild_ready(core, state);
-        state.look_at_limbo(core);
+        state.free_cells(core);
         state.pump(core);
         state.begin_rounds(core);
         state.read_all(core);

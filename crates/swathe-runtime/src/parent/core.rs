@@ -89,7 +89,7 @@ impl Core {
     /// job is over.
     pub(crate) fn read(&self, job: &Arc<JobState>) -> bool {
         // It may have been stopped while it was read: then it is to be read once more, by whoever has read it.
-        while let Some(reading) = { job.inner.lock().unread.take() } {
+        while let Some(reading) = job.take_unread() {
             let read = job.read_somehow(self, reading);
             self.state.lock_for(job).settle(self, job, read);
         }

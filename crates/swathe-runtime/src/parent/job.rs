@@ -77,14 +77,9 @@ pub(crate) struct JobInner {
     pub(super) failures: Failures,
     /// How many positions these are.
     pub(super) failed: u64,
-    /// What is to be read of it, until somebody does.
-    pub(super) unread: Option<Reading>,
-    /// Whether it is being read, or is to be.
-    pub(super) reading: bool,
+    pub(super) stage: Stage,
     /// Positions that a file says are final and failed: run after the first round.
     pub(super) redo: Vec<u64>,
-    /// Between two rounds: when the next begins, and with what.
-    pub(super) rest: Option<Rest>,
     /// Failures of this round that the parent found itself.
     pub(crate) lost: Vec<Failure>,
     pub(crate) reruns: Vec<Rerun>,
@@ -98,8 +93,33 @@ pub(crate) struct JobInner {
     pub(crate) kill_at: Option<Instant>,
 }
 
+/// How far the parent has come with a job.
+pub(crate) enum Stage {
+    /// It has no cell yet.
+    Waiting,
+    /// It has one. Its gate says whether workers may go on.
+    Placed,
+    /// Its gate was closed: its claims are made anew when nobody is inside.
+    Rebuilding,
+    /// Nobody works on it. What it has brought is read by whoever takes this, without the lock.
+    Unread(Reading),
+    /// Somebody reads it.
+    BeingRead,
+    /// A round is over, and the next has not begun.
+    Pausing(Pause),
+    /// It has an outcome. Its cell is free when nobody is inside.
+    Over,
+}
+
+impl Stage {
+    /// Whether somebody reads it, or is to.
+    pub(super) fn is_reading(&self) -> bool {
+        matches!(self, Self::Unread(_) | Self::BeingRead)
+    }
+}
+
 /// A pause between two rounds.
-pub(crate) struct Rest {
+pub(crate) struct Pause {
     pub(super) until: Instant,
     /// What is run then.
     pub(super) round: Arc<Round>,
@@ -110,11 +130,13 @@ pub(crate) struct Reading {
     pub(super) end: End,
     /// The newest record of a failure, if the round has just come to its end.
     pub(super) newest: Option<u64>,
+    /// What the next round would have run, if one was planned.
+    waiting: Option<Vec<Pick>>,
 }
 
 /// What was read.
 pub(crate) enum Read {
-    Again(Rest, Failures),
+    Again(Pause, Failures),
     Over(Outcome),
 }
 
@@ -196,10 +218,8 @@ impl JobState {
                 round: Arc::new(round),
                 failures: Failures::default(),
                 failed: 0,
-                unread: None,
-                reading: false,
+                stage: Stage::Waiting,
                 redo: job.durable.map(|durable| durable.redo).unwrap_or_default(),
-                rest: None,
                 lost: Vec::new(),
                 reruns: Vec::new(),
                 deaths: HashMap::new(),
@@ -234,7 +254,7 @@ impl JobState {
     pub(crate) fn progress(&self, failed: u64) -> (u64, u64) {
         let inner = self.inner.lock();
         // What a job that is over had to say is in its outcome; its status words may be another job's.
-        if !self.is_over() && inner.round.picks.is_empty() && inner.rest.is_none() {
+        if !self.is_over() && inner.round.picks.is_empty() && !matches!(inner.stage, Stage::Pausing(_)) {
             let finals = ranges::finals(inner.round.status(), &inner.round.terms);
             let done: u64 = finals.iter().map(|range| range.end - range.start).sum();
             return (done.saturating_sub(inner.redo.len() as u64), failed);
@@ -267,6 +287,28 @@ impl JobState {
         self.terms.chunks <= chunks && failed + known as u64 <= failures
     }
 
+    /// Nobody works on it any more, and it is read from here on: what is to be read.
+    pub(super) fn begin_reading(&self, end: End, newest: Option<u64>) -> Reading {
+        let before = std::mem::replace(&mut self.inner.lock().stage, Stage::BeingRead);
+        let waiting = match before {
+            Stage::Pausing(pause) => Some(pause.round.picks.clone()),
+            _ => None,
+        };
+        Reading { end, newest, waiting }
+    }
+
+    /// What is to be read, for the one who does.
+    pub(super) fn take_unread(&self) -> Option<Reading> {
+        let stage = &mut self.inner.lock().stage;
+        match std::mem::replace(stage, Stage::BeingRead) {
+            Stage::Unread(reading) => Some(reading),
+            other => {
+                *stage = other;
+                None
+            }
+        }
+    }
+
     /// As [`read`](Self::read). Even if a fault of ours is in the way, the job comes to an end.
     pub(super) fn read_somehow(&self, core: &Core, reading: Reading) -> Read {
         contain("reading a job", || self.read(core, reading)).unwrap_or_else(|| {
@@ -279,12 +321,12 @@ impl JobState {
     /// What the round in work has brought is added to what the others have. If there is another, it is laid out;
     /// otherwise the outcome is made. No lock is held but for moments.
     pub(crate) fn read(&self, core: &Core, reading: Reading) -> Read {
-        let mut unread = self.settle_round(reading.newest);
+        let mut unread = self.settle_round(reading.newest, reading.waiting);
         if reading.end == End::Complete
             && !unread.is_ending
-            && let Some(rest) = self.plan_round(core, &mut unread)
+            && let Some(pause) = self.plan_round(core, &mut unread)
         {
-            return Read::Again(rest, unread.failures);
+            return Read::Again(pause, unread.failures);
         }
         let finals = match self.key() {
             None => Vec::new(),
@@ -305,12 +347,12 @@ impl JobState {
         })
     }
 
-    fn settle_round(&self, newest_record: Option<u64>) -> Unread {
+    fn settle_round(&self, newest_record: Option<u64>, waiting: Option<Vec<Pick>>) -> Unread {
         let mut inner = self.inner.lock();
         let mut unread = Unread {
             failures: std::mem::take(&mut inner.failures),
             redo: std::mem::take(&mut inner.redo),
-            waiting: inner.rest.take().map(|rest| rest.round.picks.clone()),
+            waiting,
             round: inner.round.clone(),
             is_ending: inner.ending.is_some(),
         };
@@ -332,7 +374,7 @@ impl JobState {
     }
 
     /// After a complete round: whether there is another.
-    fn plan_round(&self, core: &Core, unread: &mut Unread) -> Option<Rest> {
+    fn plan_round(&self, core: &Core, unread: &mut Unread) -> Option<Pause> {
         let tries = unread.round.terms.attempt as u32;
         let redo = std::mem::take(&mut unread.redo);
         let (picks, attempt, wait) = if redo.is_empty() {
@@ -346,7 +388,7 @@ impl JobState {
         }
         let last = attempt > self.retries.more;
         match Round::again(&core.memory, &self.terms, picks.clone(), attempt, last) {
-            Ok(round) => Some(Rest {
+            Ok(round) => Some(Pause {
                 until: Instant::now() + wait,
                 round: Arc::new(round),
             }),
@@ -406,7 +448,7 @@ impl JobState {
     pub(crate) fn keep_unused(&self, left: Unused, epoch: u32) {
         let inner = &mut *self.inner.lock();
         // Who reads the failures lets their blocks go, with whatever is left of them.
-        if !inner.reading && inner.rest.is_none() {
+        if matches!(inner.stage, Stage::Placed | Stage::Rebuilding) {
             inner.spares.keep(left, &inner.heap, &inner.notes, epoch);
         }
     }
@@ -423,7 +465,7 @@ impl JobState {
     /// Whether the parent has something to do with it: it is being read, or between two rounds.
     pub(crate) fn is_in_hand(&self) -> bool {
         let inner = self.inner.lock();
-        inner.reading || inner.rest.is_some()
+        inner.stage.is_reading() || matches!(inner.stage, Stage::Pausing(_))
     }
 
     pub(crate) fn key(&self) -> Option<JobKey> {
@@ -442,6 +484,7 @@ impl JobState {
     pub(super) fn finish(&self, outcome: Outcome, sides: &Sides) {
         let outcome = Arc::new(outcome);
         let mut inner = self.inner.lock();
+        inner.stage = Stage::Over;
         let _ = self.outcome.set(outcome.clone());
         self.over.store(true, Ordering::Release);
         self.signal.notify_all();

@@ -20,13 +20,13 @@ use crate::{
     job::{End, Outcome},
     parent::{
         core::{Core, Left, PoolPhase},
-        job::{JobState, Read, Reading},
+        job::{JobState, Pause, Read, Stage},
         retry::Round,
     },
     shared::control::System,
 };
 
-/// How often `clear_limbo` looks before it leaves a job to the supervisor.
+/// How often a caller looks whether its job's cell can be freed before it leaves that to the supervisor.
 const LEAVING_SPINS: usize = 64;
 /// How long those that are still at work may go on when a job stops at its first failure.
 pub(crate) const STOP_GRACE: Duration = Duration::from_millis(100);
@@ -44,12 +44,9 @@ pub(crate) struct State {
     pub(crate) waiting: VecDeque<Arc<JobState>>,
     /// Runs that found the ring full.
     pub(crate) overflow: VecDeque<Descriptor>,
-    /// Jobs whose claims are to be rebuilt once nobody is inside.
-    pub(crate) rebuilding: Vec<JobKey>,
-    /// Jobs between two rounds.
-    pub(super) resting: Vec<JobKey>,
-    /// Jobs that are over, and whose cells somebody may still be inside of.
-    pub(super) limbo: Vec<JobKey>,
+    /// Jobs in cells that there is something to be done for, sooner or later, by whoever comes by: their stage says what. They
+    /// are being rebuilt, pause, or are over.
+    attention: Vec<JobKey>,
     /// What jobs that are over have lent to workers that may still hold it.
     quarantine: Vec<Quarantined>,
     pub(super) left: Vec<Left>,
@@ -77,9 +74,7 @@ impl State {
             free: VacantCell::all(jobs),
             waiting: VecDeque::new(),
             overflow: VecDeque::new(),
-            rebuilding: Vec::new(),
-            resting: Vec::new(),
-            limbo: Vec::new(),
+            attention: Vec::new(),
             quarantine: Vec::new(),
             left: Vec::new(),
             unread: Vec::new(),
@@ -120,42 +115,71 @@ impl State {
 
     /// Whether the supervisor must look again soon without being told.
     pub(crate) fn is_restless(&self) -> bool {
-        !self.rebuilding.is_empty() || !self.overflow.is_empty() || !self.limbo.is_empty()
+        let restless = |stage: &Stage| matches!(stage, Stage::Rebuilding | Stage::Over);
+        !self.overflow.is_empty() || !self.of_stage(restless).is_empty()
+    }
+
+    /// Of those that there is something to be done for, those of such a stage.
+    pub(crate) fn of_stage(&self, wanted: impl Fn(&Stage) -> bool) -> Vec<(JobKey, Arc<JobState>)> {
+        let jobs = self
+            .attention
+            .iter()
+            .filter_map(|key| Some((*key, self.job(*key)?)));
+        jobs.filter(|(_, job)| wanted(&job.inner.lock().stage)).collect()
+    }
+
+    /// There is something to be done for a job.
+    pub(crate) fn turn_to(&mut self, key: JobKey, stage: Stage) {
+        let Some(job) = self.job(key) else { return };
+        job.inner.lock().stage = stage;
+        if !self.attention.contains(&key) {
+            self.attention.push(key);
+        }
+    }
+
+    /// It is done: workers may go on, or its gate says why not.
+    pub(crate) fn resume(&mut self, key: JobKey) {
+        self.attention.retain(|other| *other != key);
+        if let Some(job) = self.job(key) {
+            job.inner.lock().stage = Stage::Placed;
+        }
+    }
+
+    /// Whether the claims of a job are to be made anew.
+    pub(crate) fn is_rebuilding(&self, key: JobKey) -> bool {
+        self.job(key)
+            .is_some_and(|job| matches!(job.inner.lock().stage, Stage::Rebuilding))
     }
 
     /// When the next round of any job begins.
     pub(crate) fn next_round_at(&self) -> Option<Instant> {
-        let jobs = self.resting.iter().filter_map(|key| self.job(*key));
-        jobs.filter_map(|job| Some(job.inner.lock().rest.as_ref()?.until))
-            .min()
+        let pausing = self.of_stage(|stage| matches!(stage, Stage::Pausing(_)));
+        let until = |job: &JobState| match &job.inner.lock().stage {
+            Stage::Pausing(pause) => Some(pause.until),
+            _ => None,
+        };
+        pausing.iter().filter_map(|(_, job)| until(job)).min()
     }
 
     /// Begins those rounds that are due.
     pub(crate) fn begin_rounds(&mut self, core: &Core) {
         let now = Instant::now();
-        for key in std::mem::take(&mut self.resting) {
-            let Some(job) = self.job(key).filter(|job| !job.is_over()) else {
+        let is_due = |stage: &Stage| matches!(stage, Stage::Pausing(pause) if pause.until <= now);
+        for (key, job) in self.of_stage(is_due) {
+            let Some(cell) = core.control.parent().unoccupied(key) else {
                 continue;
             };
-            let due = job
-                .inner
-                .lock()
-                .rest
-                .as_ref()
-                .is_none_or(|rest| rest.until <= now);
-            let cell = due.then(|| core.control.parent().unoccupied(key)).flatten();
-            let Some(cell) = cell else {
-                self.resting.push(key);
+            let Stage::Pausing(Pause { round, .. }) =
+                std::mem::replace(&mut job.inner.lock().stage, Stage::Placed)
+            else {
                 continue;
             };
-            let Some(rest) = job.inner.lock().rest.take() else {
-                continue;
-            };
-            let before = std::mem::replace(&mut job.inner.lock().round, rest.round.clone());
+            self.resume(key);
+            let before = std::mem::replace(&mut job.inner.lock().round, round.clone());
             self.leave(&job, Some(Box::new(before)), false);
-            let (opening, runs) = opening_of(&rest.round);
+            let (opening, runs) = opening_of(&round);
             let epoch = cell.open_round(opening);
-            self.hand_out(core, epoch, &job, &rest.round, &runs, 0);
+            self.hand_out(core, epoch, &job, &round, &runs, 0);
         }
     }
 
@@ -192,26 +216,31 @@ impl State {
         }
     }
 
-    /// Frees the cells of jobs that are over and that nobody is inside of.
-    pub(crate) fn look_at_limbo(&mut self, core: &Core) {
-        let mut next = 0;
-        while let Some(key) = self.limbo.get(next).copied() {
-            match core.control.parent().unoccupied(key) {
-                None => next += 1,
+    /// Frees the cells of jobs that are over and that nobody is inside of. Gives whether none is left.
+    pub(crate) fn free_cells(&mut self, core: &Core) -> bool {
+        let (mut next, mut all) = (0, true);
+        while let Some(key) = self.attention.get(next).copied() {
+            let job = self.jobs[key.index as usize].as_ref();
+            let is_over = job.is_some_and(|job| job.is_over());
+            match is_over.then(|| core.control.parent().unoccupied(key)).flatten() {
                 Some(cell) => {
-                    self.limbo.swap_remove(next);
+                    self.attention.swap_remove(next);
                     self.vacate(core, key, cell);
+                }
+                None => {
+                    all &= !is_over;
+                    next += 1;
                 }
             }
         }
+        all
     }
 
     /// The same, for a caller: the worker that completed its job is just on its way out. That is waited for, but for
     /// less than a system call takes; after that the supervisor looks again.
-    fn clear_limbo(&mut self, core: &Core) {
+    fn free_cells_soon(&mut self, core: &Core) {
         for _ in 0..LEAVING_SPINS {
-            self.look_at_limbo(core);
-            if self.limbo.is_empty() {
+            if self.free_cells(core) {
                 return;
             }
             std::hint::spin_loop();
@@ -266,6 +295,7 @@ impl State {
     fn place(&mut self, core: &Core, cell: VacantCell, job: Arc<JobState>) {
         let key = cell.next_key();
         let _ = job.key.set(key);
+        job.inner.lock().stage = Stage::Placed;
         self.jobs[key.index as usize] = Some(job.clone());
         let round = job.round();
         let (opening, runs) = opening_of(&round);
@@ -354,13 +384,10 @@ impl State {
             self.let_go(core, job);
             return true;
         };
-        let (resting, reading) = {
-            let inner = job.inner.lock();
-            (inner.rest.is_some(), inner.reading)
+        let pausing = match &job.inner.lock().stage {
+            stage if stage.is_reading() => return false,
+            stage => matches!(stage, Stage::Pausing(_)),
         };
-        if reading {
-            return false;
-        }
         let standing = core.control.parent().look(key);
         let ending = || job.inner.lock().ending.clone();
         let (end, newest) = match standing {
@@ -371,7 +398,7 @@ impl State {
                 ),
                 None,
             ),
-            _ if resting => match ending() {
+            _ if pausing => match ending() {
                 Some(ending) => (ending, None),
                 None => return false,
             },
@@ -392,16 +419,15 @@ impl State {
             }
             Standing::Open => return false,
         };
-        let reading = Reading { end, newest };
+        let reading = job.begin_reading(end, newest);
         let failed = core.control.jobs[key.index as usize]
             .failed
             .load(Ordering::Relaxed);
-        job.inner.lock().reading = true;
         if job.is_quick(failed) {
             let read = job.read_somehow(core, reading);
             return self.settle(core, job, read);
         }
-        job.inner.lock().unread = Some(reading);
+        job.inner.lock().stage = Stage::Unread(reading);
         self.unread.push(job.clone());
         self.something_left = true;
         false
@@ -425,7 +451,7 @@ impl State {
                 ?seen,
                 "the words of a job were overwritten; it is rebuilt from what is final"
             );
-            self.rebuilding.push(key);
+            self.turn_to(key, Stage::Rebuilding);
             core.event.raise();
         }
         !is_over
@@ -437,21 +463,20 @@ impl State {
             return job.is_over();
         };
         match read {
-            Read::Again(rest, failures) => {
+            Read::Again(pause, failures) => {
                 let mut inner = job.inner.lock();
                 inner.failed = failures.count();
-                (inner.failures, inner.rest, inner.reading) = (failures, Some(rest), false);
+                inner.failures = failures;
                 let stopped = inner.ending.is_some();
                 drop(inner);
-                self.resting.push(key);
+                self.turn_to(key, Stage::Pausing(pause));
                 core.event.raise();
                 // Somebody may have stopped it meanwhile.
                 stopped && self.finalize(core, job)
             }
             Read::Over(outcome) => {
                 self.end(core, job, outcome);
-                self.limbo.push(key);
-                self.clear_limbo(core);
+                self.free_cells_soon(core);
                 self.pump(core);
                 true
             }
@@ -462,7 +487,8 @@ impl State {
     fn conclude(&mut self, core: &Core, job: &Arc<JobState>, end: End) {
         // It has come to this end whatever was planned for it.
         job.inner.lock().ending.get_or_insert_with(|| end.clone());
-        if let Read::Over(outcome) = job.read(core, Reading { end, newest: None }) {
+        let reading = job.begin_reading(end, None);
+        if let Read::Over(outcome) = job.read(core, reading) {
             self.end(core, job, outcome);
         }
     }
@@ -471,6 +497,7 @@ impl State {
         job.finish(outcome, &core.state.sides);
         self.something_left = true;
         if let Some(key) = job.key() {
+            self.turn_to(key, Stage::Over);
             // Those that sleep on the bell look at the job, not at the cell, when they wake.
             core.control.ring_bell(key);
         }
@@ -494,7 +521,9 @@ impl State {
             inner.kill_at = inner.kill_at.into_iter().chain(at).min();
         }
         if let Some(key) = job.key() {
-            self.rebuilding.retain(|other| *other != key);
+            if self.is_rebuilding(key) {
+                self.resume(key);
+            }
             core.control.parent().stop(key);
         }
         if !self.finalize(core, job) {
@@ -510,12 +539,11 @@ impl State {
         for job in self.unfinished() {
             self.stop(core, &job, ending.clone(), Duration::MAX);
             // Who reads it ends it.
-            if !job.is_over() && !job.inner.lock().reading {
+            if !job.is_over() && !job.inner.lock().stage.is_reading() {
                 self.conclude(core, &job, ending.clone());
-                self.limbo.extend(job.key());
             }
         }
-        self.look_at_limbo(core);
+        self.free_cells(core);
         // Nobody holds anything any more.
         let lent = std::mem::take(&mut self.quarantine);
         lent.into_iter().for_each(|lent| self.put_aside(lent.left));
@@ -538,8 +566,7 @@ impl State {
     #[cfg(any(test, feature = "hostile"))]
     pub(crate) fn read_all(&mut self, core: &Core) {
         for job in std::mem::take(&mut self.unread) {
-            let reading = job.inner.lock().unread.take();
-            if let Some(reading) = reading {
+            if let Some(reading) = job.take_unread() {
                 let read = job.read(core, reading);
                 self.settle(core, &job, read);
             }

@@ -217,7 +217,10 @@ impl Supervisor {
             }
             #[cfg(feature = "chaos")]
             assert!(
-                !self.core.supervisor_panics.load(std::sync::atomic::Ordering::Relaxed),
+                !self
+                    .core
+                    .supervisor_panics
+                    .load(std::sync::atomic::Ordering::Relaxed),
                 "as it was told to"
             );
             match ready {
@@ -301,7 +304,7 @@ impl Supervisor {
         let core = self.core.clone();
         let mut state = core.state.lock();
         recovery::rebuild_ready(&core, &mut state);
-        state.look_at_limbo(&core);
+        state.free_cells(&core);
         state.pump(&core);
         if state.phase.is_stopping() {
             self.stop(&core, &mut state);

@@ -21,7 +21,7 @@ use crate::{
     parent::{
         core::Core,
         failures::Rerun,
-        job::JobState,
+        job::{JobState, Stage},
         jobs::{STOP_GRACE, State},
         retry::Round,
     },
@@ -126,7 +126,7 @@ fn hand_on(core: &Core, state: &mut State, death: Death, claims: Claims<'_, Syst
     }
     let taken = match claims.hand_on(chunks) {
         HandOn::Void => return,
-        HandOn::Rebuild => return state.rebuilding.push(key),
+        HandOn::Rebuild => return state.turn_to(key, Stage::Rebuilding),
         HandOn::Taken(taken) => taken,
     };
     let suspects = match taken.held() {
@@ -389,7 +389,9 @@ fn pass_over(round: &Round, held: Span, end: u64) {
 fn rebuild_all(core: &Core, state: &mut State) {
     let parent = core.control.parent();
     let open = state.unfinished().into_iter().filter_map(|job| job.key());
-    state.rebuilding.extend(open.filter(|key| parent.close(*key)));
+    for key in open.filter(|key| parent.close(*key)) {
+        state.turn_to(key, Stage::Rebuilding);
+    }
     // With many open jobs, workers that die claiming what is void would add more than they take.
     state.overflow.clear();
     if parent.clear_ring() {
@@ -403,14 +405,14 @@ pub(crate) fn rebuild_ready(core: &Core, state: &mut State) {
     if core.control.ring().is_damaged() {
         return rebuild_all(core, state);
     }
-    for key in std::mem::take(&mut state.rebuilding) {
-        let Some(job) = state.job(key).filter(|job| !job.is_over()) else {
-            continue;
-        };
+    for (key, job) in state.of_stage(|stage| matches!(stage, Stage::Rebuilding)) {
         match core.control.parent().rebuild(key) {
-            Rebuild::Void => {}
-            Rebuild::NotYet => state.rebuilding.push(key),
-            Rebuild::Ready(closed) => rebuild(core, state, &job, key, closed),
+            Rebuild::Void => state.resume(key),
+            Rebuild::NotYet => {}
+            Rebuild::Ready(closed) => {
+                state.resume(key);
+                rebuild(core, state, &job, key, closed);
+            }
         }
     }
 }
@@ -426,7 +428,7 @@ pub(crate) fn look_for_strays(core: &Core, state: &mut State, job: &JobState) {
     }
     let seen = core.control.jobs[key.index as usize].gate.state();
     let stray = match seen.phase {
-        _ if seen.generation != key.generation || state.rebuilding.contains(&key) => false,
+        _ if seen.generation != key.generation || state.is_rebuilding(key) => false,
         JobPhase::Closed => true,
         JobPhase::Open => state.overflow.is_empty() && core.control.parent().close_stray(key),
         _ => false,
@@ -436,7 +438,7 @@ pub(crate) fn look_for_strays(core: &Core, state: &mut State, job: &JobState) {
             ?seen,
             "nobody has what is left of a job; it is rebuilt from what is final"
         );
-        state.rebuilding.push(key);
+        state.turn_to(key, Stage::Rebuilding);
         core.event.raise();
     }
 }
