@@ -17,7 +17,7 @@ use crate::{
     job::End,
     parent::{core::Core, jobs::State},
     shared::messages::{Kind, Message},
-    supervisor::Supervisor,
+    supervisor::{Course, Supervisor},
 };
 
 /// How long those that are at work may go on when their job's time is over: enough for the end of a strip.
@@ -252,7 +252,11 @@ impl Supervisor {
         if let Some(zygote) = &mut self.zygote {
             zygote.grant(lost);
         }
-        for at in [&mut self.stopping, &mut self.orphanage].into_iter().flatten() {
+        let stopping = match &mut self.course {
+            Course::Stopping { since, .. } => Some(since),
+            Course::Staffing | Course::Draining => None,
+        };
+        for at in stopping.into_iter().chain(&mut self.orphanage) {
             *at += lost;
         }
         if let Some((since, _)) = &mut self.nobody {
@@ -329,7 +333,7 @@ impl Supervisor {
         (now, clock): (Instant, u64),
         shortest: Option<Duration>,
     ) -> Look {
-        let draining = self.draining;
+        let draining = self.course == Course::Draining;
         let patience = self.patience;
         let Some(process) = &mut self.processes[index] else {
             return Look::Never;

@@ -60,7 +60,7 @@ impl Supervisor {
         );
         core.changed.notify_all();
         self.unexplained += u32::from(killed && !asked);
-        if self.stopping.is_none()
+        if self.course.stopping().is_none()
             && !matches!(verdict, Verdict::Left | Verdict::Panicked)
             && doom.is_none_or(Doom::is_own_fault)
             && cause != ExitCause::Unknown
@@ -70,7 +70,7 @@ impl Supervisor {
         match verdict {
             // Lost with the zygote, or on purpose: that is not the initializer's fault.
             Verdict::NeverWorked(_) if struck || cause == ExitCause::Unknown => {}
-            Verdict::NeverWorked(text) if self.stopping.is_none() => {
+            Verdict::NeverWorked(text) if self.course.stopping().is_none() => {
                 self.setup_failures[slot] += 1;
                 let tries = self.setup_failures[slot];
                 if tries >= SETUP_TRIES {
@@ -157,7 +157,7 @@ impl Supervisor {
             }
         }
         self.bury_orphans();
-        if self.stopping.is_some() {
+        if self.course.stopping().is_some() {
             return;
         }
         if loss.is_crash() {

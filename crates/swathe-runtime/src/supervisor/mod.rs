@@ -109,6 +109,31 @@ pub(crate) struct Limits {
     pub(crate) start: Duration,
 }
 
+/// What the supervisor is about with its processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Course {
+    /// There are as many as there should be.
+    Staffing,
+    /// The pool is closed and has no more jobs: they leave when they find nothing to do.
+    Draining,
+    /// They are to leave, and are killed if they do not.
+    Stopping {
+        since: Instant,
+        /// Whether the zygote has been told.
+        told: bool,
+    },
+}
+
+impl Course {
+    /// Since when the pool stops, if it does.
+    pub(crate) fn stopping(self) -> Option<Instant> {
+        match self {
+            Self::Stopping { since, .. } => Some(since),
+            Self::Staffing | Self::Draining => None,
+        }
+    }
+}
+
 /// The supervisor's own view, beside the shared state.
 pub(crate) struct Supervisor {
     pub(crate) core: Arc<Core>,
@@ -129,11 +154,9 @@ pub(crate) struct Supervisor {
     pub(crate) nobody: Option<(Instant, String)>,
     /// Until when orphans are looked for.
     pub(crate) orphanage: Option<Instant>,
-    pub(crate) stopping: Option<Instant>,
-    told_to_stop: bool,
+    pub(crate) course: Course,
     /// Its descriptors are no longer its own.
     abandoned: bool,
-    pub(crate) draining: bool,
     /// When to look at the clock again.
     next_look: Option<Instant>,
     pub(crate) pauses: Pauses,
@@ -174,10 +197,8 @@ impl Supervisor {
             backoff: Backoff::default(),
             nobody: None,
             orphanage: None,
-            stopping: None,
-            told_to_stop: false,
+            course: Course::Staffing,
             abandoned: false,
-            draining: false,
             pauses: Pauses::new(),
         })
     }
@@ -273,7 +294,7 @@ impl Supervisor {
     fn timeout(&self) -> Option<Duration> {
         let unwatched = |process: &Process| process.orphan && process.pidfd.is_none();
         let restless = self.core.state.lock().is_restless()
-            || self.stopping.is_some()
+            || self.course.stopping().is_some()
             || self.processes.iter().flatten().any(unwatched);
         let next_look = self
             .next_look
@@ -308,25 +329,30 @@ impl Supervisor {
         state.pump(&core);
         if state.phase.is_stopping() {
             self.stop(&core, &mut state);
-        } else if state.phase == PoolPhase::Closed && !state.has_unfinished() && !self.draining {
-            self.draining = true;
+        } else if state.phase == PoolPhase::Closed
+            && !state.has_unfinished()
+            && self.course == Course::Staffing
+        {
+            self.course = Course::Draining;
             core.control.parent().shut_down(Header::DRAIN);
         }
-        if self.stopping.is_none() && !self.draining {
+        if self.course == Course::Staffing {
             self.staff(&core, &mut state);
         }
         self.next_look = self.keep_time(&core, &mut state);
-        if self.stopping.is_none() && !self.draining {
+        if self.course == Course::Staffing {
             let strike = self.strikes.due(&mut self.processes, &core.control.slots);
             self.next_look = self.next_look.into_iter().chain(strike).min();
         }
         let empty = self.processes.iter().all(Option::is_none);
-        if self.draining && empty && self.stopping.is_none() {
+        if self.course == Course::Draining && empty {
             self.stop(&core, &mut state);
         }
         drop(state);
         self.look_for_orphans();
-        let Some(since) = self.stopping else { return true };
+        let Some(since) = self.course.stopping() else {
+            return true;
+        };
         self.tell_to_stop();
         if since.elapsed() > PATIENCE {
             self.kill_zygote();
@@ -365,10 +391,13 @@ impl Supervisor {
 
     /// Makes everybody leave. The jobs are ended when nobody is left.
     fn stop(&mut self, core: &Core, state: &mut State) {
-        if self.stopping.is_some() {
+        if self.course.stopping().is_some() {
             return;
         }
-        self.stopping = Some(Instant::now());
+        self.course = Course::Stopping {
+            since: Instant::now(),
+            told: false,
+        };
         let ending = ending_of(&state.phase);
         for job in state.unfinished() {
             state.stop(core, &job, ending.clone(), NEVER);
@@ -377,9 +406,11 @@ impl Supervisor {
     }
 
     fn tell_to_stop(&mut self) {
-        if let (false, Some(zygote)) = (self.told_to_stop, &self.zygote) {
+        if let (Course::Stopping { told, .. }, Some(zygote)) = (&mut self.course, &self.zygote)
+            && !*told
+        {
             let grace = Message::new(Kind::Stop, &[GRACE.as_millis() as u64]);
-            self.told_to_stop = grace.try_send(&zygote.socket, &[]).is_ok();
+            *told = grace.try_send(&zygote.socket, &[]).is_ok();
         }
     }
 

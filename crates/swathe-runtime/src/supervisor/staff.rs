@@ -12,7 +12,7 @@ use crate::{
     parent::{core::Core, jobs::State},
     shared::messages::{Kind, Message},
     supervisor::{
-        ORDERS, Process, Supervisor,
+        Course, ORDERS, Process, Supervisor,
         clock::Watch,
         launch::{Loss, Zygote, is_shortage},
         mark,
@@ -80,7 +80,7 @@ impl Supervisor {
 
     /// When those processes are tried again that could not be started.
     pub(crate) fn next_start(&self) -> Option<Instant> {
-        let wanted = self.stopping.is_none() && !self.draining;
+        let wanted = self.course == Course::Staffing;
         let waits = self.zygote.is_none() || self.processes.iter().any(Option::is_none);
         // What was due has just been tried.
         let next = self.backoff.next().filter(|next| *next > Instant::now());
