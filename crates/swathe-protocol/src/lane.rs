@@ -1,4 +1,4 @@
-//! Claims: a lane holds the run that one worker is mowing, in one job.
+//! Claims: a lane holds the run that one worker is at, in one job.
 //!
 //! There is a lane for each pair of job and worker, so that *which job* a claim belongs to follows from where it lies,
 //! and a range read long ago can at worst fail its compare-exchange. The owner takes chunks from the front, thieves

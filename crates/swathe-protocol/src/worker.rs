@@ -129,14 +129,14 @@ impl<'a, O: Outside> Member<'a, O> {
         if let Some(seen) = cell.gate.enter(self.slot(), key) {
             let careful = self.words.slots[victim].careful.load(Ordering::Relaxed) != 0;
             // What is ordered of one worker is no other's.
-            let loot = if cell.has(JobTerms::PINNED) {
+            let stolen = if cell.has(JobTerms::PINNED) {
                 None
             } else {
                 lane.steal()
             };
-            if let Some(loot) = loot {
+            if let Some(stolen) = stolen {
                 self.outside.reached(Place::Claimed);
-                self.words.lane(key, self.me).fill(loot);
+                self.words.lane(key, self.me).fill(stolen);
                 return Some(self.begin(key, cell, seen, careful, None));
             }
         }

@@ -37,8 +37,8 @@ fn an_owner_and_two_thieves_share_a_run() {
         let first = thread::spawn({
             let lanes = Arc::clone(&lanes);
             move || {
-                let loot = lanes[0].steal()?;
-                lanes[1].fill(loot);
+                let stolen = lanes[0].steal()?;
+                lanes[1].fill(stolen);
                 lanes[1].take(1)
             }
         });
@@ -73,10 +73,10 @@ fn a_thief_sees_what_came_before_the_fill() {
             let shared = Arc::clone(&shared);
             move || {
                 let (lanes, status) = &*shared;
-                if let Some(loot) = lanes[from].steal() {
+                if let Some(stolen) = lanes[from].steal() {
                     assert_eq!(status.load(Tag::NONE), ChunkStatus::Progress(1));
                     if let Some(to) = to {
-                        lanes[to].fill(loot);
+                        lanes[to].fill(stolen);
                     }
                 }
             }

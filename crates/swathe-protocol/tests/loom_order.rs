@@ -124,7 +124,7 @@ impl Scene {
         match order {
             Order::Run { .. } => {
                 if let Some(job) = self.pool.member(0).follow(order) {
-                    self.mow(job);
+                    self.run_job(job);
                 }
                 true
             }
@@ -136,7 +136,7 @@ impl Scene {
         }
     }
 
-    fn mow(&self, job: Inside<'_, ()>) {
+    fn run_job(&self, job: Inside<'_, ()>) {
         while job.may_go_on()
             && let Some(held) = job.take(1)
         {

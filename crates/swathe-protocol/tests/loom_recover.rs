@@ -26,8 +26,8 @@ fn a_death(nth: u32, chunk_len: u32, runs: &[Span], successor: bool) -> bool {
         let scene = Arc::clone(&scene);
         move || {
             dies_before(nth, || {
-                scene.pop_and_mow(MORTAL);
-                scene.steal_and_mow(MORTAL);
+                scene.pop_and_run(MORTAL);
+                scene.steal_and_run(MORTAL);
             })
         }
     });
@@ -35,7 +35,7 @@ fn a_death(nth: u32, chunk_len: u32, runs: &[Span], successor: bool) -> bool {
         let scene = Arc::clone(&scene);
         move || {
             for _ in 0..2 {
-                let _ = scene.pop_and_mow(SURVIVOR) || scene.steal_and_mow(SURVIVOR);
+                let _ = scene.pop_and_run(SURVIVOR) || scene.steal_and_run(SURVIVOR);
             }
         }
     });
@@ -48,7 +48,7 @@ fn a_death(nth: u32, chunk_len: u32, runs: &[Span], successor: bool) -> bool {
         }
         if successor {
             scene.replace(MORTAL);
-            scene.pop_and_mow(MORTAL);
+            scene.pop_and_run(MORTAL);
         }
     }
     survivor.join().unwrap();

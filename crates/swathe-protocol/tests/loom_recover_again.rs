@@ -57,7 +57,7 @@ fn explore_two_deaths(preemptions: usize, stride: usize, model: Model) {
 
 fn work(scene: &Scene, me: usize) {
     for _ in 0..2 {
-        let _ = scene.pop_and_mow(me) || scene.steal_and_mow(me);
+        let _ = scene.pop_and_run(me) || scene.steal_and_run(me);
     }
 }
 

@@ -58,13 +58,13 @@ impl Pool {
 
     fn work(&self, me: usize) {
         while !self.over.load(Acquire) {
-            if !self.pop_and_mow(me) && !self.steal_and_mow(me) {
+            if !self.pop_and_run(me) && !self.steal_and_run(me) {
                 thread::yield_now();
             }
         }
     }
 
-    fn pop_and_mow(&self, me: usize) -> bool {
+    fn pop_and_run(&self, me: usize) -> bool {
         let Some(run) = self.ring().pop() else {
             return false;
         };
@@ -75,12 +75,12 @@ impl Pool {
             .enter(&self.slots[me], run.job)
             .expect("an open job is not over before its runs");
         assert_eq!(seen.epoch, run.epoch);
-        Self::mow(job, me, seen, Span::new(run.first, run.first + run.chunks));
+        Self::run_job(job, me, seen, Span::new(run.first, run.first + run.chunks));
         self.leave(job, me, seen);
         true
     }
 
-    fn steal_and_mow(&self, me: usize) -> bool {
+    fn steal_and_run(&self, me: usize) -> bool {
         (0..WORKERS).filter(|&victim| victim != me).any(|victim| {
             let Some(key) = self.slots[victim].inside() else {
                 return false;
@@ -89,17 +89,17 @@ impl Pool {
             let Some(seen) = job.cell.gate.enter(&self.slots[me], key) else {
                 return false;
             };
-            let loot = job.lanes[victim].steal();
-            if let Some(loot) = loot {
-                self.stolen.fetch_add(loot.len(), Relaxed);
-                Self::mow(job, me, seen, loot);
+            let stolen = job.lanes[victim].steal();
+            if let Some(stolen) = stolen {
+                self.stolen.fetch_add(stolen.len(), Relaxed);
+                Self::run_job(job, me, seen, stolen);
             }
             self.leave(job, me, seen);
-            loot.is_some()
+            stolen.is_some()
         })
     }
 
-    fn mow(job: &Job, me: usize, seen: GateState, run: Span) {
+    fn run_job(job: &Job, me: usize, seen: GateState, run: Span) {
         let lane = &job.lanes[me];
         let terms = job.cell.terms();
         assert_eq!(terms.seed, u64::from(seen.generation));

@@ -33,7 +33,7 @@ use crate::{
         plan::Plan,
     },
     supervisor::{
-        clock::Doom,
+        clock::KillReason,
         recovery::{self, Death},
     },
 };
@@ -207,7 +207,7 @@ impl Scene {
         let core = Core {
             control,
             memory: MEMORY.clone(),
-            boards: prepare::boards(WORKERS),
+            stock: prepare::stock(WORKERS),
             state: StateLock::new(State::new(WORKERS, WORKERS, JOBS), Weak::new()),
             changed: Condvar::new(),
             event: Event::new().ok()?,
@@ -419,16 +419,16 @@ impl Scene {
     }
 
     fn die(&mut self, worker: usize, reader: &mut Reader<'_>) {
-        let late = Doom::Late(self.core.control.slots[worker].strip());
+        let late = KillReason::Late(self.core.control.slots[worker].strip());
         let death = Death {
             worker,
             pid: 1,
             cause: [ExitCause::Signal(9), ExitCause::Code(0), ExitCause::Unknown][reader.below(3)],
             peak_memory: None,
-            doom: [None, None, Some(late), Some(Doom::Stuck)][reader.below(4)],
+            kill_reason: [None, None, Some(late), Some(KillReason::Stuck)][reader.below(4)],
             max_memory: None,
         };
-        let _ = recovery::bury(&self.core, &mut self.state, death);
+        let _ = recovery::recover(&self.core, &mut self.state, death);
         self.core.control.slots[worker].renew();
         self.hands[worker] = None;
     }

@@ -1,4 +1,4 @@
-//! Lives and deaths of the engine's processes: the zygote's, the parent's, workers' by errand and by resize; jobs that are
+//! Lives and deaths of the engine's processes: the zygote's, the parent's, workers' by order and by resize; jobs that are
 //! cancelled, queued beyond the cells, and waited for by many. `harness = false`, as in `untyped.rs`.
 
 mod common;

@@ -74,23 +74,23 @@ impl Scene {
 
     // The worker.
 
-    /// Takes a run from the ring and mows it. `false`: there was none.
-    pub(crate) fn pop_and_mow(&self, me: usize) -> bool {
+    /// Takes a run from the ring and runs it. `false`: there was none.
+    pub(crate) fn pop_and_run(&self, me: usize) -> bool {
         match self.pool.member(me).take_run() {
             Found::Nothing => return false,
             Found::Void => {}
-            Found::Run(job) => self.mow(me, job),
+            Found::Run(job) => self.run_job(me, job),
         }
         true
     }
 
-    /// Takes half of the other worker's lane and mows it. `false`: there was nothing.
-    pub(crate) fn steal_and_mow(&self, me: usize) -> bool {
-        let loot = self.pool.member(me).steal();
-        loot.map(|job| self.mow(me, job)).is_some()
+    /// Takes half of the other worker's lane and runs it. `false`: there was nothing.
+    pub(crate) fn steal_and_run(&self, me: usize) -> bool {
+        let stolen = self.pool.member(me).steal();
+        stolen.map(|job| self.run_job(me, job)).is_some()
     }
 
-    fn mow(&self, me: usize, job: Inside<'_, ()>) {
+    fn run_job(&self, me: usize, job: Inside<'_, ()>) {
         while job.may_go_on()
             && let Some(held) = job.take(1)
         {
@@ -209,7 +209,7 @@ impl Scene {
     /// After everything: one worker alone must be able to finish.
     pub(crate) fn finish(&self, me: usize) {
         loop {
-            while self.pop_and_mow(me) {}
+            while self.pop_and_run(me) {}
             let Some(run) = self.overflow.lock().unwrap().pop_front() else {
                 break;
             };

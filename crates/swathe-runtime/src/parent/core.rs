@@ -22,7 +22,7 @@ use crate::{
         jobs::State,
         user_code::{Callbacks, SideThread, contain},
     },
-    shared::{control::Control, scratch::Boards},
+    shared::{control::Control, scratch::ScratchStock},
 };
 
 /// What a pool does for whom.
@@ -48,7 +48,7 @@ impl PoolPhase {
 pub(crate) struct Core {
     pub(crate) control: Control,
     pub(crate) memory: Memory,
-    pub(crate) boards: Boards,
+    pub(crate) stock: ScratchStock,
     pub(crate) state: StateLock,
     /// Notified when the pool's phase or its processes change.
     pub(crate) changed: Condvar,

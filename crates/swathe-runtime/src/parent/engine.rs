@@ -190,7 +190,7 @@ impl Engine {
         let core = Arc::new_cyclic(|core: &Weak<Core>| Core {
             control,
             memory,
-            boards: prepare::boards(slots),
+            stock: prepare::stock(slots),
             state: StateLock::new(state, core.clone()),
             changed: Condvar::new(),
             event,

@@ -212,7 +212,7 @@ impl JobHandle {
         }
         let woke =
             !self.job.terms.has(JobTerms::PINNED) && self.core.control.words().wake_for_rest(&System, key);
-        // Those that were woken may have looked just when a thief had its loot in hand.
+        // Those that were woken may have looked just when a thief had its stolen in hand.
         let patience = if woke { patience.min(LOOK_AGAIN) } else { patience };
         if naps::sleep(cell.bell.word(), waited, patience) && patience == NAP {
             look_around::of_caller(&self.core, &self.job, key, waited);

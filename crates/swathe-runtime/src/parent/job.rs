@@ -28,7 +28,7 @@ use crate::{
         spares::Spares,
         user_code::contain,
     },
-    shared::{messages::Purpose, picks::Pick, records, scratch::Board},
+    shared::{messages::Purpose, picks::Pick, records, scratch::Scratch},
 };
 
 /// A job with more chunks, or more failures, is not read with the lock held.
@@ -39,7 +39,7 @@ pub(crate) struct JobState {
     /// As it was submitted; each round has terms of its own.
     pub(crate) terms: JobTerms,
     /// Parameters, status words of the first round, tallies of all.
-    pub(crate) board: Arc<Board>,
+    pub(crate) scratch: Arc<Scratch>,
     pub(crate) max_deaths: u32,
     pub(crate) in_place: Option<Region>,
     pub(super) retries: Retries,
@@ -86,7 +86,7 @@ pub(crate) struct JobInner {
     /// Deaths by position, of all rounds.
     pub(crate) deaths: HashMap<u64, u32>,
     /// How many workers died in it.
-    pub(crate) buried: u64,
+    pub(crate) workers_lost: u64,
     /// Why the job was stopped, if it was.
     pub(super) ending: Option<End>,
     /// When those are killed that are still inside of a job that was stopped.
@@ -179,7 +179,7 @@ impl JobState {
         job: Job,
         terms: JobTerms,
         round: Round,
-        board: Arc<Board>,
+        scratch: Arc<Scratch>,
         heap: Option<Arc<Block>>,
         text_left: u64,
     ) -> Result<Self, swathe_memory::MemoryError> {
@@ -191,7 +191,7 @@ impl JobState {
         let file = job.durable.as_ref().map(|durable| durable.segment.clone());
         Ok(Self {
             terms,
-            board,
+            scratch,
             max_deaths: job.max_deaths.max(1),
             in_place: job.in_place,
             retries: job.retries,
@@ -223,7 +223,7 @@ impl JobState {
                 lost: Vec::new(),
                 reruns: Vec::new(),
                 deaths: HashMap::new(),
-                buried: 0,
+                workers_lost: 0,
                 ending: None,
                 kill_at: None,
             }),
@@ -263,9 +263,9 @@ impl JobState {
     }
 
     /// Where its time went until now.
-    pub(super) fn report(&self, buried: u64, core: &Core) -> Report {
+    pub(super) fn report(&self, workers_lost: u64, core: &Core) -> Report {
         let used = core.control.header.used_slots.load(Ordering::Relaxed) as usize;
-        let tallies = self.board.tallies.iter().take(used).enumerate();
+        let tallies = self.scratch.tallies.iter().take(used).enumerate();
         let read = |(worker, tally): (usize, &Tally)| Some((worker, tally.read(self.terms.serial)?));
         let there: Vec<_> = tallies
             .filter_map(read)
@@ -274,7 +274,7 @@ impl JobState {
         Report::new(
             (self.submitted, process::monotonic_ns()),
             (self.terms.positions, self.bytes),
-            buried,
+            workers_lost,
             &there,
         )
     }
@@ -332,9 +332,9 @@ impl JobState {
             None => Vec::new(),
             Some(_) => unread.finals(&self.terms, &reading.end),
         };
-        let (heap, buried) = {
+        let (heap, workers_lost) = {
             let mut inner = self.inner.lock();
-            (std::mem::take(&mut inner.heap), inner.buried)
+            (std::mem::take(&mut inner.heap), inner.workers_lost)
         };
         Read::Over(Outcome {
             end: reading.end,
@@ -343,7 +343,7 @@ impl JobState {
             finals,
             chunks: (self.terms.chunks, self.terms.chunk_len),
             heap,
-            report: self.report(buried, core),
+            report: self.report(workers_lost, core),
         })
     }
 

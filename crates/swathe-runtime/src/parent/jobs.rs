@@ -268,7 +268,7 @@ impl State {
             let mut inner = job.inner.lock();
             (inner.keep.take(), inner.lends)
         };
-        core.boards.give(job.board.clone());
+        core.stock.give(job.scratch.clone());
         let holders = if lends { holders(core) } else { Vec::new() };
         if holders.is_empty() {
             return self.leave(job, keep, lends);
@@ -322,7 +322,7 @@ impl State {
     ) {
         let chunks: u32 = runs.iter().map(|run| run.end - run.start).sum();
         if job.terms.has(JobTerms::PINNED) {
-            (0..chunks).for_each(|chunk| self.send_errand(core, &epoch, round, chunk));
+            (0..chunks).for_each(|chunk| self.give_order(core, &epoch, round, chunk));
             return core.control.wake_all();
         }
         self.push_runs(core, &epoch, runs, chunks, awake);

@@ -1,7 +1,7 @@
-//! Errands: the chunks of a job that wants every worker itself.
+//! Orders: the chunks of a job that wants every worker itself.
 //!
-//! A slot has one word for what its worker is asked: to do an errand, or to leave for good. So at most one such job has a
-//! cell at a time, and a worker that is one too many leaves after its errand.
+//! A slot has one word for what its worker is asked: to do an order, or to leave for good. So at most one such job has a
+//! cell at a time, and a worker that is one too many leaves after its order.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ const _: () = assert!(JOBS <= Order::CELLS, "an order can name every cell");
 impl State {
     /// Gives a worker its own chunk of a pinned job: position `w` is worker `w`'s, in a round of retries too. It is woken
     /// by the caller.
-    pub(crate) fn send_errand(&mut self, core: &Core, epoch: &Epoch<'_, System>, round: &Round, chunk: u32) {
+    pub(crate) fn give_order(&mut self, core: &Core, epoch: &Epoch<'_, System>, round: &Round, chunk: u32) {
         let position = round.positions(round.numbers(Span::new(chunk, chunk + 1))).first;
         let worker = (position as usize).min(core.control.slots.len() - 1);
         epoch.order(worker, Span::new(chunk, chunk + 1));
@@ -27,7 +27,7 @@ impl State {
     }
 
     /// Whether a worker is wanted for a job that is not over, however many there should be.
-    pub(crate) fn has_errand(&self, core: &Core, worker: usize) -> bool {
+    pub(crate) fn has_order(&self, core: &Core, worker: usize) -> bool {
         match core.control.slots[worker].order.read() {
             Order::Run { job, .. } => self.job(job).is_some_and(|job| !job.is_over()),
             Order::None | Order::Retire => false,
@@ -36,14 +36,14 @@ impl State {
 
     /// The first of the waiting jobs that may have a cell.
     pub(crate) fn next_waiting(&mut self) -> Option<Arc<JobState>> {
-        let on_errand = || {
+        let is_ordered = || {
             let mut open = self.jobs.iter().flatten();
             open.any(|job| job.terms.has(JobTerms::PINNED) && !job.is_over())
         };
         let at = self
             .waiting
             .iter()
-            .position(|job| !job.terms.has(JobTerms::PINNED) || !on_errand())?;
+            .position(|job| !job.terms.has(JobTerms::PINNED) || !is_ordered())?;
         self.waiting.remove(at)
     }
 }

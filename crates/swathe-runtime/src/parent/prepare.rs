@@ -15,7 +15,7 @@ use crate::{
     error::EngineError,
     job::{Chunking, Job},
     parent::{core::Core, job::JobState, retry::Round},
-    shared::scratch::Boards,
+    shared::scratch::ScratchStock,
 };
 
 /// Bytes of texts that the failures of one job may have, and the part of its memory that they may take.
@@ -66,11 +66,11 @@ pub(crate) fn prepare(core: &Core, job: Job, processes: usize) -> Result<JobStat
     };
     let last = job.retries.more == 0;
     let words = if job.durable.is_some() { 0 } else { chunks as usize };
-    let board = core.boards.take(&core.memory, &job.params, words)?;
-    let round = Round::first(&mut terms, board.clone(), job.durable.as_ref(), last)?;
+    let scratch = core.stock.take(&core.memory, &job.params, words)?;
+    let round = Round::first(&mut terms, scratch.clone(), job.durable.as_ref(), last)?;
     let (most, part) = TEXTS;
     let texts = most.min(core.memory.segment().len() as u64 / part);
-    Ok(JobState::new(job, terms, round, board, heap, texts)?)
+    Ok(JobState::new(job, terms, round, scratch, heap, texts)?)
 }
 
 /// A number that no other job has, and that memory which was used for something else hardly holds.
@@ -83,9 +83,9 @@ fn serial() -> u64 {
 /// Chunks a worker should find under automatic chunking: enough that the last ones even out.
 const CHUNKS_A_WORKER: u64 = 256;
 
-/// Boards for jobs that are cut automatically.
-pub(crate) fn boards(slots: usize) -> Boards {
-    Boards::new(CHUNKS_A_WORKER as usize * slots, slots)
+/// ScratchStock for jobs that are cut automatically.
+pub(crate) fn stock(slots: usize) -> ScratchStock {
+    ScratchStock::new(CHUNKS_A_WORKER as usize * slots, slots)
 }
 
 fn chunk_len(job: &Job, processes: u64) -> Result<u64, EngineError> {

@@ -16,14 +16,14 @@ use crate::{
     job::Durable,
     shared::{
         picks::Pick,
-        scratch::{Board, DEATHS},
+        scratch::{DEATHS, Scratch},
     },
 };
 
 /// The claims of one pass.
 pub(crate) struct Round {
     pub(crate) terms: JobTerms,
-    board: Arc<Board>,
+    scratch: Arc<Scratch>,
     /// The status words, if they lie in a file.
     file: Option<SharedSlice<StatusWord>>,
     /// Empty in the first round.
@@ -33,20 +33,20 @@ pub(crate) struct Round {
 }
 
 impl Round {
-    /// The first round, on the job's board. A durable job brings its status words.
+    /// The first round, on the job's scratch area. A durable job brings its status words.
     pub(crate) fn first(
         terms: &mut JobTerms,
-        board: Arc<Board>,
+        scratch: Arc<Scratch>,
         durable: Option<&Durable>,
         last: bool,
     ) -> Result<Self, MemoryError> {
-        terms.params_offset = board.params_offset();
-        terms.deaths_offset = board.deaths_offset();
-        terms.tallies_offset = board.tallies_offset();
+        terms.params_offset = scratch.params_offset();
+        terms.deaths_offset = scratch.deaths_offset();
+        terms.tallies_offset = scratch.tallies_offset();
         let file = match durable {
             None => {
-                terms.status_offset = board.status_offset();
-                terms.tag = board.tag().to_word();
+                terms.status_offset = scratch.status_offset();
+                terms.tag = scratch.tag().to_word();
                 None
             }
             Some(durable) => {
@@ -63,7 +63,7 @@ impl Round {
         };
         Ok(Self {
             terms: if last { *terms } else { slow(*terms) },
-            board,
+            scratch,
             file,
             picks: Vec::new(),
             _picks: None,
@@ -84,14 +84,14 @@ impl Round {
             pair[0].store(pick.first, Ordering::Relaxed);
             pair[1].store(pick.len, Ordering::Relaxed);
         }
-        // A board of its own, without parameters and tallies: those are the job's.
-        let board = Board::new(memory, 0, picks.len(), 0)?;
+        // An area of its own, without parameters and tallies: those are the job's.
+        let scratch = Scratch::new(memory, 0, picks.len(), 0)?;
         let terms = JobTerms {
             chunk_len: 1,
             chunks: picks.len() as u64,
-            status_offset: board.status_offset(),
-            tag: board.tag().to_word(),
-            deaths_offset: board.deaths_offset(),
+            status_offset: scratch.status_offset(),
+            tag: scratch.tag().to_word(),
+            deaths_offset: scratch.deaths_offset(),
             picks_offset: block.offset() as u64,
             attempt: u64::from(attempt),
             flags: job.flags | JobTerms::PICKS,
@@ -99,7 +99,7 @@ impl Round {
         };
         Ok(Self {
             terms: if last { terms } else { slow(terms) },
-            board: Arc::new(board),
+            scratch: Arc::new(scratch),
             file: None,
             picks,
             _picks: Some(block),
@@ -110,7 +110,7 @@ impl Round {
     pub(crate) fn status(&self) -> &[StatusWord] {
         match &self.file {
             Some(words) => words,
-            None => self.board.status(self.terms.chunks as usize),
+            None => self.scratch.status(self.terms.chunks as usize),
         }
     }
 
@@ -145,14 +145,14 @@ impl Round {
 
     /// Tells tasks that ask which try this is how many workers a position has cost.
     pub(crate) fn note_death(&self, position: u64, deaths: u32) {
-        let count = self.board.deaths[0].load(Ordering::Relaxed);
-        let entry = |i: u64| &self.board.deaths[1 + 2 * i as usize..3 + 2 * i as usize];
+        let count = self.scratch.deaths[0].load(Ordering::Relaxed);
+        let entry = |i: u64| &self.scratch.deaths[1 + 2 * i as usize..3 + 2 * i as usize];
         let known = (0..count.min(DEATHS)).find(|i| entry(*i)[0].load(Ordering::Relaxed) == position);
         let at = known.unwrap_or(count % DEATHS);
         entry(at)[0].store(position, Ordering::Relaxed);
         entry(at)[1].store(u64::from(deaths), Ordering::Relaxed);
         if known.is_none() {
-            self.board.deaths[0].store(count + 1, Ordering::Release);
+            self.scratch.deaths[0].store(count + 1, Ordering::Release);
         }
     }
 

@@ -1,7 +1,7 @@
-//! Boards: what a job needs in the arena besides its arrays. Parameters, a status word for each chunk, notes of deaths, a
+//! Scratch areas: what a job needs in the arena besides its arrays. Parameters, a status word for each chunk, notes of deaths, a
 //! tally for each worker.
 //!
-//! Small jobs take a board that an earlier one has used. Nothing on it is cleared: status words are told apart by their
+//! Small jobs take a scratch area that an earlier one has used. Nothing on it is cleared: status words are told apart by their
 //! tag, tallies by their serial number. What workers wrote stays in their cores' caches, and what the parent wrote in
 //! its own, so a job does not begin with moving it all to and fro.
 
@@ -21,7 +21,7 @@ pub(crate) const DEATHS: u64 = 32;
 pub(crate) const DEATHS_WORDS: usize = 1 + 2 * DEATHS as usize;
 
 /// One job's share of the arena.
-pub(crate) struct Board {
+pub(crate) struct Scratch {
     start: usize,
     layout: Layout,
     params: SharedSlice<AtomicU64>,
@@ -33,7 +33,7 @@ pub(crate) struct Board {
     tag: AtomicU64,
     /// Status words that were used since they were last cleared.
     used: AtomicUsize,
-    /// In which age of its stock it was made; none for a board that was made for one job.
+    /// In which age of its stock it was made; none for one that was made for one job.
     age: Option<u64>,
 }
 
@@ -61,8 +61,8 @@ impl Layout {
     }
 }
 
-impl Board {
-    /// A board for one job, or one round of it: parameters of so many bytes, so many chunks, tallies for so many slots.
+impl Scratch {
+    /// A scratch area for one job, or one round of it: parameters of so many bytes, so many chunks, tallies for so many slots.
     pub(crate) fn new(
         memory: &Memory,
         params: usize,
@@ -85,7 +85,7 @@ impl Board {
         })
     }
 
-    /// For the next job, of so many chunks: none of them is final, and nobody has died. Nobody uses the board any more.
+    /// For the next job, of so many chunks: none of them is final, and nobody has died. Nobody uses the area any more.
     fn renew(&self, chunks: usize) {
         let mut used = self.used.load(Ordering::Relaxed);
         let tag = self.tag().next().unwrap_or_else(|| {
@@ -131,13 +131,13 @@ impl Board {
     }
 }
 
-/// Bytes of parameters that a board in stock has room for.
+/// Bytes of parameters that an area in stock has room for.
 const PARAMS: usize = 2048;
-/// How many boards are kept in stock.
+/// How many areas are kept in stock.
 const SPARE: usize = 8;
 
-/// The boards of a pool that are in no job, for jobs of usual size.
-pub(crate) struct Boards {
+/// The scratch areas of a pool that are in no job, for jobs of usual size.
+pub(crate) struct ScratchStock {
     /// Room for the chunks of a job that was cut automatically.
     chunks: usize,
     slots: usize,
@@ -147,10 +147,10 @@ pub(crate) struct Boards {
 #[derive(Default)]
 struct Stock {
     age: u64,
-    boards: Vec<Arc<Board>>,
+    areas: Vec<Arc<Scratch>>,
 }
 
-impl Boards {
+impl ScratchStock {
     pub(crate) fn new(chunks: usize, slots: usize) -> Self {
         Self {
             chunks,
@@ -159,45 +159,45 @@ impl Boards {
         }
     }
 
-    /// A board with these parameters, on which none of the chunks is final.
+    /// A scratch area with these parameters, on which none of the chunks is final.
     pub(crate) fn take(
         &self,
         memory: &Memory,
         params: &[u8],
         chunks: usize,
-    ) -> Result<Arc<Board>, MemoryError> {
-        let board = if chunks > self.chunks || params.len() > PARAMS {
-            Arc::new(Board::new(memory, params.len(), chunks, self.slots)?)
+    ) -> Result<Arc<Scratch>, MemoryError> {
+        let scratch = if chunks > self.chunks || params.len() > PARAMS {
+            Arc::new(Scratch::new(memory, params.len(), chunks, self.slots)?)
         } else {
             let (age, used) = {
                 let mut stock = self.stock.lock();
-                (stock.age, stock.boards.pop())
+                (stock.age, stock.areas.pop())
             };
             match used {
-                Some(board) => board,
-                None => Arc::new(Board {
+                Some(scratch) => scratch,
+                None => Arc::new(Scratch {
                     age: Some(age),
-                    ..Board::new(memory, PARAMS, self.chunks, self.slots)?
+                    ..Scratch::new(memory, PARAMS, self.chunks, self.slots)?
                 }),
             }
         };
-        board.renew(chunks);
-        board.write_params(params);
-        Ok(board)
+        scratch.renew(chunks);
+        scratch.write_params(params);
+        Ok(scratch)
     }
 
     /// The job is over, and no worker can write there for it any more. Its handles may still read.
-    pub(crate) fn give(&self, board: Arc<Board>) {
+    pub(crate) fn give(&self, scratch: Arc<Scratch>) {
         let mut stock = self.stock.lock();
-        if board.age == Some(stock.age) && stock.boards.len() < SPARE {
-            stock.boards.push(board);
+        if scratch.age == Some(stock.age) && stock.areas.len() < SPARE {
+            stock.areas.push(scratch);
         }
     }
 
-    /// A worker has died, and may have written anything anywhere before: no board that it could reach is used again.
+    /// A worker has died, and may have written anything anywhere before: no area that it could reach is used again.
     pub(crate) fn renounce(&self) {
         let mut stock = self.stock.lock();
         stock.age += 1;
-        stock.boards.clear();
+        stock.areas.clear();
     }
 }

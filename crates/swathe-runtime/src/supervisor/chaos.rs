@@ -46,7 +46,7 @@ impl Strikes {
         if self.kills.is_due(now, draws)
             && let Some((_, process)) = victim(processes, slots, draws)
         {
-            process.struck = true;
+            process.hit_by_chaos = true;
             process.pidfd.iter().for_each(|pidfd| {
                 pidfd.kill();
             });
@@ -54,7 +54,7 @@ impl Strikes {
         if self.stops.is_due(now, draws)
             && let Some((_, process)) = victim(processes, slots, draws)
         {
-            process.struck = true;
+            process.hit_by_chaos = true;
             process.pidfd.iter().for_each(|pidfd| pidfd.pause(true));
         }
         if self.delays.is_due(now, draws)
@@ -94,7 +94,7 @@ impl Clock {
     }
 }
 
-/// One of those that live. Not one that was born this instant: stopped before it is bound to its zygote's life, it would
+/// One of those that live. Not one that was started this instant: stopped before it is bound to its zygote's life, it would
 /// outlive everybody.
 fn victim<'p>(
     processes: &'p mut [Option<Process>],

@@ -37,7 +37,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Why the supervisor killed a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Doom {
+pub(crate) enum KillReason {
     /// This strip took longer than an element may.
     Late(Strip),
     /// It stood still between two strips.
@@ -52,7 +52,7 @@ pub(crate) enum Doom {
     Exec,
 }
 
-impl Doom {
+impl KillReason {
     /// Whether it died of what its task did, and not of what the pool wanted.
     pub(crate) fn is_own_fault(self) -> bool {
         self == Self::Exec
@@ -139,7 +139,7 @@ fn late_by(passed: Duration, meant: Duration) -> Option<Duration> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Watch {
     /// When it was ordered.
-    pub(crate) born: Instant,
+    pub(crate) started: Instant,
     /// When its line was found closed.
     pub(crate) hung_up: Option<Instant>,
     /// Since when it is to leave and has not.
@@ -154,7 +154,7 @@ impl Watch {
     pub(crate) fn new() -> Self {
         let now = Instant::now();
         Self {
-            born: now,
+            started: now,
             hung_up: None,
             leaving: None,
             still: ([u64::MAX; 6], now),
@@ -164,7 +164,11 @@ impl Watch {
 
     /// Time in which nobody watched does not count.
     pub(crate) fn grant(&mut self, lost: Duration) {
-        let times = [Some(&mut self.born), self.hung_up.as_mut(), self.leaving.as_mut()];
+        let times = [
+            Some(&mut self.started),
+            self.hung_up.as_mut(),
+            self.leaving.as_mut(),
+        ];
         for at in times.into_iter().flatten() {
             *at += lost;
         }
@@ -211,7 +215,7 @@ pub(crate) struct Patience {
 enum Look {
     Never,
     At(Instant),
-    Kill(Doom),
+    Kill(KillReason),
 }
 
 impl Look {
@@ -292,7 +296,7 @@ impl Supervisor {
             match self.look_at(core, state, index, (now, clock), shortest) {
                 Look::Never => {}
                 Look::At(at) => note(Some(at)),
-                Look::Kill(doom) => self.doom(index, doom),
+                Look::Kill(kill_reason) => self.kill_reason(index, kill_reason),
             }
             note(self.look_at_program(index, now));
         }
@@ -304,23 +308,28 @@ impl Supervisor {
     /// A worker whose line is closed may have become another program. If it has, nobody will ever hear of its element.
     fn look_at_program(&mut self, index: usize, now: Instant) -> Option<Instant> {
         let process = self.processes[index].as_mut()?;
-        if process.doom.is_some() || process.is_unborn() {
+        if process.kill_reason.is_some() || process.is_unborn() {
             return None;
         }
         if !process.watch.looks_at_program(now)? {
             return process.watch.program;
         }
         if process::maps_memory_file(process.pid, crate::shared::control::NAME) == Some(false) {
-            self.doom(index, Doom::Exec);
+            self.kill_reason(index, KillReason::Exec);
             return None;
         }
         process.watch.program
     }
 
-    fn doom(&mut self, index: usize, doom: Doom) {
+    fn kill_reason(&mut self, index: usize, kill_reason: KillReason) {
         if let Some(process) = &mut self.processes[index] {
-            tracing::debug!(worker = index, pid = process.pid, ?doom, "killing a worker");
-            process.doom = Some(doom);
+            tracing::debug!(
+                worker = index,
+                pid = process.pid,
+                ?kill_reason,
+                "killing a worker"
+            );
+            process.kill_reason = Some(kill_reason);
             self.kill(index);
         }
     }
@@ -338,7 +347,7 @@ impl Supervisor {
         let Some(process) = &mut self.processes[index] else {
             return Look::Never;
         };
-        if process.is_unborn() || process.doom.is_some() {
+        if process.is_unborn() || process.kill_reason.is_some() {
             return Look::Never;
         }
         let slot = &core.control.slots[index];
@@ -350,8 +359,8 @@ impl Supervisor {
             SlotPhase::Starting | SlotPhase::Initializing => {
                 let limit = patience
                     .initializer
-                    .and_then(|limit| process.watch.born.checked_add(limit));
-                let look = limit.map_or(Look::Never, |at| due(at, now, Doom::Setup));
+                    .and_then(|limit| process.watch.started.checked_add(limit));
+                let look = limit.map_or(Look::Never, |at| due(at, now, KillReason::Setup));
                 // It may come to work before that, and to an element with a deadline.
                 return look.or_sooner(now, shortest);
             }
@@ -364,21 +373,21 @@ impl Supervisor {
             }
         }
         let since = *process.watch.leaving.get_or_insert(now);
-        due(since + patience.exit, now, Doom::Exit)
+        due(since + patience.exit, now, KillReason::Exit)
     }
 
     /// A zygote that is silent about what must have happened is asked whether it answers. If it does not it is hung: it is
     /// killed, and everything starts anew.
     fn look_at_zygote(&mut self, now: Instant) -> Option<Instant> {
         let waited = |process: &crate::supervisor::Process| {
-            let unborn = process.is_unborn().then_some(process.watch.born);
+            let unborn = process.is_unborn().then_some(process.watch.started);
             let unreported = process.watch.hung_up.filter(|_| process.is_gone());
             unborn.or(unreported)
         };
         let start = self.limits.start;
         let zygote = self.zygote.as_mut()?;
         let (since, patience) = match (zygote.ready, zygote.asked) {
-            (false, _) => (zygote.born, start),
+            (false, _) => (zygote.started, start),
             (true, Some(asked)) => (asked, ZYGOTE_SILENCE),
             (true, None) => (
                 self.processes.iter().flatten().filter_map(waited).min()?,
@@ -400,8 +409,12 @@ impl Supervisor {
     }
 }
 
-fn due(at: Instant, now: Instant, doom: Doom) -> Look {
-    if at <= now { Look::Kill(doom) } else { Look::At(at) }
+fn due(at: Instant, now: Instant, kill_reason: KillReason) -> Look {
+    if at <= now {
+        Look::Kill(kill_reason)
+    } else {
+        Look::At(at)
+    }
 }
 
 fn look_at_work(
@@ -418,7 +431,7 @@ fn look_at_work(
             .key()
             .is_some_and(|key| core.control.jobs[key.index as usize].gate.state().phase == JobPhase::Stopped);
         if stopped && let Some(at) = job.inner.lock().kill_at {
-            return due(at, now, Doom::Stopped);
+            return due(at, now, KillReason::Stopped);
         }
         let strip = slot.strip();
         if job.terms.element_ns != 0 && strip.is_in_work() {
@@ -428,7 +441,7 @@ fn look_at_work(
                 .saturating_add(job.terms.element_ns)
                 .saturating_add(granted);
             return match end <= clock {
-                true => Look::Kill(Doom::Late(strip)),
+                true => Look::Kill(KillReason::Late(strip)),
                 false => Look::At(now + Duration::from_nanos(end - clock)),
             };
         }
@@ -444,7 +457,7 @@ fn look_at_work(
     };
     let stuck = watch.still_since(slot, between, now) + shortest + STUCK;
     if between && stuck <= now {
-        return Look::Kill(Doom::Stuck);
+        return Look::Kill(KillReason::Stuck);
     }
     Look::At(now + shortest)
 }

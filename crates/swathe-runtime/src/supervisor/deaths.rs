@@ -11,9 +11,9 @@ use crate::{
     parent::{core::Core, jobs::State},
     supervisor::{
         KILL, ORPHANAGE, SETUP_TRIES, Supervisor,
-        clock::Doom,
+        clock::KillReason,
         mark,
-        recovery::{self, Death, Verdict},
+        recovery::{self, Death, DeathKind},
     },
 };
 
@@ -33,20 +33,22 @@ impl Supervisor {
     }
 
     /// A worker is gone: its work is handed on, its slot is free.
-    pub(super) fn bury(&mut self, slot: usize, pid: u32, cause: ExitCause, peak_memory: Option<u64>) {
+    pub(super) fn lose_worker(&mut self, slot: usize, pid: u32, cause: ExitCause, peak_memory: Option<u64>) {
         // What it still asked for is answered by nobody, and it waits no more.
         let process = self.forget(slot);
-        let (doom, struck) = process.map_or((None, false), |process| (process.doom, process.struck));
+        let (kill_reason, hit_by_chaos) = process.map_or((None, false), |process| {
+            (process.kill_reason, process.hit_by_chaos)
+        });
         let core = self.core.clone();
         let mut state = core.state.lock();
         state.pids[slot] = None;
         // Who sent SIGKILL is asked when it is to be said; otherwise later, so that the work of the dead is handed on at once.
-        let killed = cause == ExitCause::Signal(KILL) && doom.is_none();
+        let killed = cause == ExitCause::Signal(KILL) && kill_reason.is_none();
         let asked = killed && state.may_blame_next_death();
         if asked && let Some(kill) = self.explain_kill() {
             core.control.slots[slot].write_last_words(&format!("it {kill}"));
         }
-        let verdict = recovery::bury(
+        let verdict = recovery::recover(
             &core,
             &mut state,
             Death {
@@ -54,29 +56,29 @@ impl Supervisor {
                 pid,
                 cause,
                 peak_memory,
-                doom,
+                kill_reason,
                 max_memory: self.limits.max_memory,
             },
         );
         core.changed.notify_all();
         self.unexplained += u32::from(killed && !asked);
         if self.course.stopping().is_none()
-            && !matches!(verdict, Verdict::Left | Verdict::Panicked)
-            && doom.is_none_or(Doom::is_own_fault)
+            && !matches!(verdict, DeathKind::Left | DeathKind::Panicked)
+            && kill_reason.is_none_or(KillReason::is_own_fault)
             && cause != ExitCause::Unknown
         {
             self.count_death(&core, &mut state, slot, pid, cause);
         }
         match verdict {
             // Lost with the zygote, or on purpose: that is not the initializer's fault.
-            Verdict::NeverWorked(_) if struck || cause == ExitCause::Unknown => {}
-            Verdict::NeverWorked(text) if self.course.stopping().is_none() => {
+            DeathKind::NeverWorked(_) if hit_by_chaos || cause == ExitCause::Unknown => {}
+            DeathKind::NeverWorked(text) if self.course.stopping().is_none() => {
                 self.setup_failures[slot] += 1;
                 let tries = self.setup_failures[slot];
                 if tries >= SETUP_TRIES {
                     drop(state);
                     self.give_up(match text.is_empty() {
-                        _ if doom == Some(Doom::Setup) => format!(
+                        _ if kill_reason == Some(KillReason::Setup) => format!(
                             "the initializer did not end within {:?}, {tries} times in a row (last in pid {pid})",
                             self.patience.initializer.unwrap_or_default()
                         ),
@@ -147,7 +149,7 @@ impl Supervisor {
             };
             if process.is_unborn() {
                 // It was never told that it may begin, and has ended, or is about to.
-                self.bury(slot, 0, ExitCause::Unknown, None);
+                self.lose_worker(slot, 0, ExitCause::Unknown, None);
                 continue;
             }
             process.orphan = true;
@@ -156,7 +158,7 @@ impl Supervisor {
                 let _ = self.sources.add(pidfd, mark::ORPHAN | slot as u64);
             }
         }
-        self.bury_orphans();
+        self.recover_orphans();
         if self.course.stopping().is_some() {
             return;
         }
@@ -170,20 +172,20 @@ impl Supervisor {
     }
 
     /// Those that have ended and whose zygote is lost.
-    pub(super) fn bury_orphans(&mut self) {
+    pub(super) fn recover_orphans(&mut self) {
         for slot in 0..self.processes.len() {
             if let Some(process) = &self.processes[slot]
                 && process.orphan
                 && process.is_gone()
             {
                 let pid = process.pid;
-                self.bury(slot, pid, ExitCause::Unknown, None);
+                self.lose_worker(slot, pid, ExitCause::Unknown, None);
             }
         }
     }
 
     /// The zygote answers, and has not reported some that have ended: somebody else has reaped them.
-    pub(super) fn bury_unreported(&mut self) {
+    pub(super) fn recover_unreported(&mut self) {
         for slot in 0..self.processes.len() {
             if let Some(process) = &self.processes[slot]
                 && process.watch.hung_up.is_some()
@@ -191,7 +193,7 @@ impl Supervisor {
                 && process.is_gone()
             {
                 let pid = process.pid;
-                self.bury(slot, pid, ExitCause::Unknown, None);
+                self.lose_worker(slot, pid, ExitCause::Unknown, None);
             }
         }
     }

@@ -33,7 +33,7 @@ pub(crate) struct Zygote {
     pub(crate) socket: Socket,
     /// Whether it has answered the greeting.
     pub(crate) ready: bool,
-    pub(crate) born: Instant,
+    pub(crate) started: Instant,
     /// When it was asked whether it still answers; none if it has said anything since.
     pub(crate) asked: Option<Instant>,
     /// Threads that it had from the start, by name: then it does not fork.
@@ -48,7 +48,7 @@ impl Zygote {
             process,
             socket,
             ready: false,
-            born: Instant::now(),
+            started: Instant::now(),
             asked: None,
             threads: Vec::new(),
         })
@@ -121,7 +121,7 @@ impl Zygote {
 
     /// Time in which nobody watched does not count.
     pub(crate) fn grant(&mut self, lost: Duration) {
-        self.born += lost;
+        self.started += lost;
         if let Some(asked) = &mut self.asked {
             *asked += lost;
         }

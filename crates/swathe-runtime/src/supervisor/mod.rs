@@ -38,7 +38,7 @@ use crate::{
     shared::messages::{Kind, Message},
     supervisor::{
         chaos::Strikes,
-        clock::{Doom, Patience, Pauses, Watch},
+        clock::{KillReason, Patience, Pauses, Watch},
         launch::{Backoff, Zygote},
         recipe::Recipe,
     },
@@ -91,9 +91,9 @@ pub(crate) struct Process {
     line: Option<Socket>,
     pub(crate) watch: Watch,
     /// Why it was killed, if the supervisor has done so.
-    pub(crate) doom: Option<Doom>,
-    /// Whether chaos has struck it. That it does not come to work is then not the initializer's fault.
-    pub(crate) struck: bool,
+    pub(crate) kill_reason: Option<KillReason>,
+    /// Whether chaos has hit_by_chaos it. That it does not come to work is then not the initializer's fault.
+    pub(crate) hit_by_chaos: bool,
     /// Its zygote is lost: its end is heard from the kernel.
     orphan: bool,
 }
@@ -225,7 +225,7 @@ impl Supervisor {
     }
 
     fn supervise(&mut self) {
-        let born = Instant::now();
+        let started = Instant::now();
         while self.turn() {
             let reads = self.oom_kills.is_none() || self.unexplained > 0;
             let timeout = self.timeout().into_iter().chain(reads.then_some(LULL)).min();
@@ -233,7 +233,7 @@ impl Supervisor {
             let ready = self.sources.wait(timeout);
             self.pass_wait(timeout);
             let lull = reads && ready.as_ref().is_ok_and(Vec::is_empty);
-            if lull || (self.oom_kills.is_none() && born.elapsed() > AT_LAST) {
+            if lull || (self.oom_kills.is_none() && started.elapsed() > AT_LAST) {
                 self.count_oom_kills();
             }
             #[cfg(feature = "chaos")]
@@ -257,7 +257,7 @@ impl Supervisor {
                     ));
                     self.abandon();
                     std::thread::sleep(RESTLESS);
-                    self.bury_orphans();
+                    self.recover_orphans();
                 }
             }
         }
@@ -286,7 +286,7 @@ impl Supervisor {
             (mark::EVENT, _) => self.core.event.lower(),
             (mark::ZYGOTE, _) => self.hear_zygote(),
             (mark::LINE, slot) => self.hear_worker(slot),
-            _ => self.bury_orphans(),
+            _ => self.recover_orphans(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! After a death: whatever the dead worker held is handed on, and nothing is handed on twice.
 //!
-//! The cases, and why they are exact, are in the protocol's README. In short: a worker that died while it mowed left its
+//! The cases, and why they are exact, are in the protocol's README. In short: a worker that died while it worked left its
 //! hand and its lane, which say exactly what it held; one that died in the few instructions between taking and writing
 //! down makes every open job be rebuilt from its status words.
 
@@ -26,7 +26,7 @@ use crate::{
         retry::Round,
     },
     shared::{control::System, picks::Pick},
-    supervisor::clock::Doom,
+    supervisor::clock::KillReason,
 };
 
 /// A worker that is gone, and was reaped.
@@ -38,7 +38,7 @@ pub(crate) struct Death {
     /// The most memory that it ever had resident, bytes.
     pub(crate) peak_memory: Option<u64>,
     /// Why the supervisor killed it, if it did.
-    pub(crate) doom: Option<Doom>,
+    pub(crate) kill_reason: Option<KillReason>,
     /// Private memory that it was allowed, bytes.
     pub(crate) max_memory: Option<u64>,
 }
@@ -47,13 +47,16 @@ impl Death {
     /// Whether its element cannot be blamed: the worker was killed for another reason, or with the zygote, by its
     /// parent-death signal.
     fn is_innocent(&self) -> bool {
-        self.cause == ExitCause::Unknown || self.doom.is_some_and(|doom| !doom.is_own_fault())
+        self.cause == ExitCause::Unknown
+            || self
+                .kill_reason
+                .is_some_and(|kill_reason| !kill_reason.is_own_fault())
     }
 }
 
 /// What the supervisor has to know of a death besides.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum DeathKind {
     /// It left of its own accord.
     Left,
     /// It died at work or idle.
@@ -74,13 +77,13 @@ fn keep_unused(core: &Core, state: &State, slot: &WorkerSlot) {
 }
 
 /// Hands on what the dead worker held. Its slot is free afterwards.
-pub(crate) fn bury(core: &Core, state: &mut State, death: Death) -> Verdict {
+pub(crate) fn recover(core: &Core, state: &mut State, death: Death) -> DeathKind {
     let parent = core.control.parent();
     let slot = &core.control.slots[death.worker];
     let dead = parent.reaped(death.worker);
     let phase = dead.phase();
     if phase != SlotPhase::Leaving {
-        core.boards.renounce();
+        core.stock.renounce();
     }
     tracing::debug!(worker = death.worker, pid = death.pid, cause = %death.cause, ?phase, "worker gone");
     let panicked = phase == SlotPhase::Working
@@ -100,10 +103,10 @@ pub(crate) fn bury(core: &Core, state: &mut State, death: Death) -> Verdict {
         state.finalize(core, &job);
     }
     match phase {
-        SlotPhase::Leaving => Verdict::Left,
-        SlotPhase::Starting | SlotPhase::Initializing => Verdict::NeverWorked(last_words(slot)),
-        _ if panicked => Verdict::Panicked,
-        _ => Verdict::Died,
+        SlotPhase::Leaving => DeathKind::Left,
+        SlotPhase::Starting | SlotPhase::Initializing => DeathKind::NeverWorked(last_words(slot)),
+        _ if panicked => DeathKind::Panicked,
+        _ => DeathKind::Died,
     }
 }
 
@@ -155,11 +158,11 @@ fn slot_of(core: &Core, death: Death) -> (&WorkerSlot, usize) {
 /// For the job's report: a worker died in it, and within a strip, whose time is lost.
 fn note_loss(job: &JobState, (slot, worker): (&WorkerSlot, usize), left: bool) {
     if !left {
-        job.inner.lock().buried += 1;
+        job.inner.lock().workers_lost += 1;
     }
     let strip = slot.strip();
     if strip.is_in_work() {
-        let tally = &job.board.tallies[worker];
+        let tally = &job.scratch.tallies[worker];
         tally.open(job.terms.serial);
         tally.cut_short(monotonic_ns().saturating_sub(strip.started));
     }
@@ -175,7 +178,7 @@ fn give(
     careful: bool,
 ) {
     if round.terms.has(JobTerms::PINNED) {
-        (chunks.first..chunks.end).for_each(|chunk| state.send_errand(core, epoch, round, chunk));
+        (chunks.first..chunks.end).for_each(|chunk| state.give_order(core, epoch, round, chunk));
     } else {
         state.push_run(core, epoch.run(chunks, careful));
     }
@@ -246,7 +249,7 @@ fn blame(core: &Core, job: &JobState, round: &Round, death: Death, held: Span) -
     if let Some(at) = slot.panicked() {
         return blame_panic((core, job, round), death, held, strip, announced, at);
     }
-    let late = matches!(death.doom, Some(Doom::Late(strip)) if strip == announced);
+    let late = matches!(death.kill_reason, Some(KillReason::Late(strip)) if strip == announced);
     if death.is_innocent() && !late {
         return None;
     }
@@ -274,7 +277,7 @@ fn blame(core: &Core, job: &JobState, round: &Round, death: Death, held: Span) -
             "it took longer than {:?}, and its worker was killed",
             Duration::from_nanos(round.terms.element_ns)
         ),
-        false => epitaph(slot, death),
+        false => what_is_said_of(slot, death),
     };
     give_up(job, death, (kind, message, attempts), positions);
     pass_over(round, held, strip.end);
@@ -335,10 +338,10 @@ fn give_up(
 }
 
 /// What there is to say of a death besides its cause.
-fn epitaph(slot: &WorkerSlot, death: Death) -> String {
+fn what_is_said_of(slot: &WorkerSlot, death: Death) -> String {
     const MIB: u64 = 1 << 20;
-    let words = match death.doom {
-        Some(Doom::Exec) => "its task has turned it into another program (exec)".to_owned(),
+    let words = match death.kill_reason {
+        Some(KillReason::Exec) => "its task has turned it into another program (exec)".to_owned(),
         _ => last_words(slot),
     };
     let Some(limit) = death.max_memory else {

@@ -30,7 +30,7 @@ impl Supervisor {
             .filter(|process| process.is_unborn())
             .count();
         for slot in 0..self.processes.len() {
-            let wanted = slot < state.target || state.has_errand(core, slot);
+            let wanted = slot < state.target || state.has_order(core, slot);
             match (&self.processes[slot], wanted) {
                 (None, true) if orders < ORDERS => {
                     orders += usize::from(self.start_worker(core, slot));
@@ -113,8 +113,8 @@ impl Supervisor {
                     pidfd: None,
                     line: Some(line),
                     watch: Watch::new(),
-                    doom: None,
-                    struck: false,
+                    kill_reason: None,
+                    hit_by_chaos: false,
                     orphan: false,
                 });
                 true
@@ -153,7 +153,7 @@ impl Supervisor {
                 Ok(()) => self.core.event.raise(),
                 Err(text) => self.give_up(text),
             },
-            Kind::Pong => self.bury_unreported(),
+            Kind::Pong => self.recover_unreported(),
             _ => {}
         }
         let [slot, incarnation, pid, by, number, peak_kib, ..] = message.words;
@@ -186,7 +186,7 @@ impl Supervisor {
                     1 => ExitCause::Signal(number as i32),
                     _ => ExitCause::Unknown,
                 };
-                self.bury(slot, pid as u32, cause, Some(peak_kib.saturating_mul(1024)));
+                self.lose_worker(slot, pid as u32, cause, Some(peak_kib.saturating_mul(1024)));
             }
             _ => {}
         }

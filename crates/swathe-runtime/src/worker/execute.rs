@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// A worker inside one job.
-pub(crate) struct Mowing<'w> {
+pub(crate) struct Execution<'w> {
     worker: &'w mut Worker,
     control: &'w Control,
     job: &'w Inside<'w, System>,
@@ -52,7 +52,7 @@ pub(crate) struct Mowing<'w> {
 const CALLS: u32 = 2;
 
 /// The parts of a job that are looked up once.
-struct Ground {
+struct JobView {
     task: Trampoline,
     status: SharedSlice<StatusWord>,
     params: Vec<u8>,
@@ -71,7 +71,7 @@ enum Hand {
     GateChanged,
 }
 
-impl<'w> Mowing<'w> {
+impl<'w> Execution<'w> {
     pub(crate) fn new(worker: &'w mut Worker, control: &'w Control, job: &'w Inside<'w, System>) -> Self {
         worker.heap.turn_to(job.key(), job.seen().epoch);
         let terms = job.cell().terms();
@@ -90,21 +90,21 @@ impl<'w> Mowing<'w> {
     /// Until the lane is empty, the gate changes, or the worker's tasks are used up. Gives whether the courier wants to be
     /// woken when the job is over.
     pub(crate) fn run(mut self) -> bool {
-        match self.ground() {
-            Ok(ground) => self.mow(&ground),
+        match self.view() {
+            Ok(view) => self.run_lane(&view),
             Err(text) => self.refuse(&text),
         }
         self.terms.has(JobTerms::ATTENDED)
     }
 
-    fn mow(&mut self, ground: &Ground) {
-        ground.tally.open(self.terms.serial);
+    fn run_lane(&mut self, view: &JobView) {
+        view.tally.open(self.terms.serial);
         fault::point(Point::Reading);
         while self.worker.tasks_left > 0 && self.job.may_go_on() {
             let Some(held) = self.job.take(self.want()) else {
                 break;
             };
-            if self.run_hand(ground, held.chunks()) == Hand::GateChanged {
+            if self.run_hand(view, held.chunks()) == Hand::GateChanged {
                 held.forgo();
                 break;
             }
@@ -127,7 +127,7 @@ impl<'w> Mowing<'w> {
         }
     }
 
-    fn ground(&self) -> Result<Ground, String> {
+    fn view(&self) -> Result<JobView, String> {
         let data = &self.worker.plan.data;
         let terms = &self.terms;
         let code = CodeRef {
@@ -156,7 +156,7 @@ impl<'w> Mowing<'w> {
             .then(|| picks::read_picks(data, terms))
             .transpose()
             .map_err(text)?;
-        Ok(Ground {
+        Ok(JobView {
             task: code::trampoline(address),
             // A round of retries has status words of its own, not in the file.
             status: SharedSlice::at(
@@ -195,21 +195,21 @@ impl<'w> Mowing<'w> {
         strip_chunks.min(budget.min(u64::from(u32::MAX)) as u32)
     }
 
-    fn run_hand(&mut self, ground: &Ground, hand: Span) -> Hand {
-        let words = &ground.status[hand.first as usize..hand.end as usize];
+    fn run_hand(&mut self, view: &JobView, hand: Span) -> Hand {
+        let words = &view.status[hand.first as usize..hand.end as usize];
         // As long as nobody has died, what is still to be taken has not been begun.
         let fresh = self.job.cell().disturbed.load(Ordering::Relaxed) == 0
             || words.iter().all(|word| word.is_fresh(self.tag));
         if hand.len() > 1 && fresh {
             let range = hand.positions(&self.terms);
-            let end = self.run_strip(ground, range.start, range.end - range.start);
+            let end = self.run_strip(view, range.start, range.end - range.start);
             self.publish(words, hand, end);
             if end == range.end {
                 return Hand::Finished;
             }
         }
         for (word, chunk) in words.iter().zip(hand.first..) {
-            if self.run_chunk(ground, word, Span::new(chunk, chunk + 1)) == Hand::GateChanged {
+            if self.run_chunk(view, word, Span::new(chunk, chunk + 1)) == Hand::GateChanged {
                 return Hand::GateChanged;
             }
         }
@@ -217,7 +217,7 @@ impl<'w> Mowing<'w> {
     }
 
     /// One chunk, from its progress on, in strips.
-    fn run_chunk(&mut self, ground: &Ground, word: &StatusWord, chunk: Span) -> Hand {
+    fn run_chunk(&mut self, view: &JobView, word: &StatusWord, chunk: Span) -> Hand {
         let range = chunk.positions(&self.terms);
         let ChunkStatus::Progress(begun) = word.load(self.tag) else {
             return Hand::Finished;
@@ -228,7 +228,7 @@ impl<'w> Mowing<'w> {
                 return Hand::GateChanged;
             }
             let len = self.strip_len().min(range.end - next);
-            next = self.run_strip(ground, next, len);
+            next = self.run_strip(view, next, len);
             self.publish(std::slice::from_ref(word), chunk, next);
         }
         Hand::Finished
@@ -270,15 +270,15 @@ impl<'w> Mowing<'w> {
 
     /// Runs some positions. Afterwards each before the one that is returned has its value in the slab or a failure
     /// record: a panic ends a strip, because what it leaves unfinished must not be run twice.
-    fn run_strip(&mut self, ground: &Ground, first: u64, len: u64) -> u64 {
+    fn run_strip(&mut self, view: &JobView, first: u64, len: u64) -> u64 {
         let slot = &self.control.slots[self.worker.index];
         let started = monotonic_ns();
         slot.settled.store(first, Ordering::Relaxed);
         let end = if self.terms.element_ns == 0 {
             slot.announce_strip(Strip { first, len, started });
-            first + self.call(ground, first, len, started)
+            first + self.call(view, first, len, started)
         } else {
-            self.run_timed(ground, first, len, started)
+            self.run_timed(view, first, len, started)
         };
         let (done, spent) = (end - first, monotonic_ns() - started);
         self.pace.learn(done, spent);
@@ -287,7 +287,7 @@ impl<'w> Mowing<'w> {
             len: done,
             ns: spent,
         };
-        ground.tally.strip(started, strip, self.job.is_careful());
+        view.tally.strip(started, strip, self.job.is_careful());
         self.worker.tasks_left = self.worker.tasks_left.saturating_sub(done);
         slot.elements
             .store(slot.elements.load(Ordering::Relaxed) + done, Ordering::Relaxed);
@@ -297,7 +297,7 @@ impl<'w> Mowing<'w> {
     }
 
     /// Element by element, because each has a deadline of its own; a task that takes a chunk has one for the chunk.
-    fn run_timed(&mut self, ground: &Ground, first: u64, len: u64, started: u64) -> u64 {
+    fn run_timed(&mut self, view: &JobView, first: u64, len: u64, started: u64) -> u64 {
         let step = if self.terms.has(JobTerms::WHOLE_CHUNKS) {
             len
         } else {
@@ -310,7 +310,7 @@ impl<'w> Mowing<'w> {
                 len: step,
                 started,
             });
-            let settled = self.call(ground, next, step, started);
+            let settled = self.call(view, next, step, started);
             next += settled;
             if settled < step {
                 break; // Its failure could not be written down: the job is being stopped.
@@ -321,12 +321,12 @@ impl<'w> Mowing<'w> {
     }
 
     /// One call of the trampoline. Gives how many positions are settled: all, or up to and with one that panicked.
-    fn call(&mut self, ground: &Ground, announced: u64, len: u64, started: u64) -> u64 {
+    fn call(&mut self, view: &JobView, announced: u64, len: u64, started: u64) -> u64 {
         if self.worker.heap.left() < 1024 {
             self.worker.heap.refill(self.job.cell(), &self.terms, 0);
         }
         // A round of retries has strips of one, which stand for a position of the job, or for a chunk.
-        let pick = ground.picks.as_ref().map(|picks| picks[announced as usize]);
+        let pick = view.picks.as_ref().map(|picks| picks[announced as usize]);
         let (first, span) = pick.map_or((announced, len), |pick| (pick.first, pick.len));
         let slot = &self.control.slots[self.worker.index];
         panics::forget();
@@ -335,7 +335,7 @@ impl<'w> Mowing<'w> {
             len: span,
             base: self.terms.base,
             seed: self.terms.seed,
-            params: &ground.params,
+            params: &view.params,
             worker: self.worker.facts,
             careful: self.job.is_careful(),
             attempt: self.terms.attempt as u32 + self.deaths_of(first),
@@ -348,7 +348,7 @@ impl<'w> Mowing<'w> {
                 cell: self.job.cell(),
                 seen: self.job.seen(),
                 terms: &self.terms,
-                failed_bits: ground.failed_bits.as_ref(),
+                failed_bits: view.failed_bits.as_ref(),
                 worker: self.worker.index as u32,
                 first,
                 len: span,
@@ -359,7 +359,7 @@ impl<'w> Mowing<'w> {
         };
         let result = catch_unwind(AssertUnwindSafe(|| {
             fault::point(Point::Running);
-            (ground.task)(&mut call);
+            (view.task)(&mut call);
         }));
         let mut settled = span;
         if let Err(panic) = result {
@@ -380,7 +380,7 @@ impl<'w> Mowing<'w> {
         if call.reporter.failed && self.terms.has(JobTerms::FAIL_FAST) {
             self.job.stop(self.terms.has(JobTerms::ATTENDED));
         }
-        if let (Some(pick), Some(bits), false) = (pick, &ground.failed_bits, call.reporter.failed) {
+        if let (Some(pick), Some(bits), false) = (pick, &view.failed_bits, call.reporter.failed) {
             (pick.first..pick.first + pick.len).for_each(|i| records::mark_done(bits, i));
         }
         if pick.is_some() { 1 } else { settled }

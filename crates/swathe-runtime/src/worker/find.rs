@@ -14,14 +14,14 @@ use crate::{
         control::{Control, System},
         naps,
     },
-    worker::{NAP, Worker, execute::Mowing, stay_bound_to},
+    worker::{NAP, Worker, execute::Execution, stay_bound_to},
 };
 
 /// How long an idle worker that may look out does so before it sleeps.
 const SPIN: Duration = Duration::from_micros(60);
 
 impl Worker {
-    /// Mows until it is time to leave.
+    /// Works until it is time to leave.
     pub(super) fn serve(&mut self) {
         self.plan.control.parks[self.index].unpark_self();
         while !self.must_leave() {
@@ -50,7 +50,7 @@ impl Worker {
         }
         let control = self.plan.control.clone();
         if let Some(job) = self.member(&control).follow(order) {
-            self.mow(&control, job);
+            self.work_in(&control, job);
         }
         true
     }
@@ -61,7 +61,7 @@ impl Worker {
         match self.member(&control).take_run() {
             Found::Nothing => return false,
             Found::Void => {}
-            Found::Run(job) => self.mow(&control, job),
+            Found::Run(job) => self.work_in(&control, job),
         }
         true
     }
@@ -69,18 +69,18 @@ impl Worker {
     /// Gives whether there was something to steal.
     fn steal(&mut self) -> bool {
         let control = self.plan.control.clone();
-        let loot = self.member(&control).steal();
-        loot.map(|job| self.mow(&control, job)).is_some()
+        let stolen = self.member(&control).steal();
+        stolen.map(|job| self.work_in(&control, job)).is_some()
     }
 
     fn member<'c>(&self, control: &'c Control) -> Member<'c, System> {
         Member::new(control.words(), &System, self.index)
     }
 
-    /// Mows this worker's lane in a job it has entered, then leaves the job.
-    fn mow(&mut self, control: &Control, job: Inside<'_, System>) {
+    /// Runs this worker's lane in a job it has entered, then leaves the job.
+    fn work_in(&mut self, control: &Control, job: Inside<'_, System>) {
         // The arguments are let go before it is said which of their handles are kept.
-        let attended = Mowing::new(self, control, &job).run();
+        let attended = Execution::new(self, control, &job).run();
         match self.tasks_left {
             0 => job.recycle(lease::held(), attended),
             _ => job.leave(lease::held(), attended),

@@ -1,4 +1,4 @@
-//! A worker's life: set up, mow until told to leave, clean up.
+//! A worker's life: set up, run until told to leave, clean up.
 
 mod code;
 mod execute;
