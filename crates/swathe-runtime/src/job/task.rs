@@ -3,12 +3,15 @@
 //! This is the narrow waist: below it there are only positions, bytes and addresses, above it types. The functions
 //! behind [`Trampoline`] and [`Setup`] are monomorphised by the typed front end.
 
-use std::{any::Any, fmt, ptr::NonNull, sync::atomic::Ordering};
+use std::{
+    any::Any,
+    fmt,
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use swathe_memory::SegmentId;
 use swathe_os::image::{self, CodeRef};
-
-use crate::worker::{panics::CURSOR, reporter::Reporter};
 
 /// Runs the positions of one strip. It may panic: the position is then `call.first() + call.cursor()`.
 pub type Trampoline = fn(&mut Call<'_>);
@@ -103,7 +106,7 @@ pub struct Call<'a> {
     /// The worker's state, made by its setup function (`()` without one).
     pub state: &'a mut dyn Any,
     pub(crate) cache: &'a mut Option<Box<dyn Any>>,
-    pub(crate) reporter: Reporter<'a>,
+    pub(crate) sink: &'a mut (dyn Sink + 'a),
 }
 
 impl fmt::Debug for Call<'_> {
@@ -150,16 +153,20 @@ impl<'a> Call<'a> {
         let cached = cached.downcast_mut::<T>().expect("one job has one kind of cache");
         let rest = Rest {
             state: &mut *self.state,
-            reporter: &mut self.reporter,
+            sink: &mut *self.sink,
         };
         Ok((cached, rest))
     }
 
     /// Every position of the strip has failed with this message: the parameters could not be decoded, say.
     pub fn fail_all(&mut self, message: &str) {
-        self.reporter.fail_all(message);
+        self.sink.fail_all(message);
     }
 }
+
+/// How far into its strip the running element is. Where panics unwind it is up to date when the trampoline has returned;
+/// where they abort there is no later moment, and it is so while the trampoline runs.
+pub(crate) static CURSOR: AtomicU64 = AtomicU64::new(0);
 
 #[inline]
 fn set_cursor(within_strip: u64) {
@@ -171,11 +178,12 @@ fn set_cursor(within_strip: u64) {
 pub struct Rest<'a> {
     /// The worker's state.
     pub state: &'a mut dyn Any,
-    reporter: &'a mut (dyn Report + 'a),
+    sink: &'a mut (dyn Sink + 'a),
 }
 
-/// What a [`Rest`] asks of the reporter: a trait, so that `Rest` has one lifetime.
-pub(crate) trait Report {
+/// Where a call puts what it brings besides values.
+pub(crate) trait Sink {
+    fn fail_all(&mut self, message: &str);
     fn fail(&mut self, within_strip: u64, message: &str);
     fn heap(&mut self, len: usize) -> Result<HeapSpan, String>;
     fn copy_begins(&mut self, copy: &WriteBack);
@@ -214,20 +222,20 @@ impl Rest<'_> {
     /// The element `within_strip` has failed: it returned an error, with this text (its causes included). Every element
     /// of the strip that is not reported so has a value.
     pub fn fail(&mut self, within_strip: u64, message: &str) {
-        self.reporter.fail(within_strip, message);
+        self.sink.fail(within_strip, message);
     }
 
     /// Room for a variable-length result. It belongs to the job, and lives as long as the job's output.
     pub fn heap(&mut self, len: usize) -> Result<HeapSpan, String> {
-        self.reporter.heap(len)
+        self.sink.heap(len)
     }
 
     /// Copies results over the inputs they came from. The copy is written down first: if the worker dies in it, the
     /// supervisor makes it once more, and the strip is not run again.
     pub fn write_back<R>(&mut self, copy: WriteBack, make: impl FnOnce() -> R) -> R {
-        self.reporter.copy_begins(&copy);
+        self.sink.copy_begins(&copy);
         let result = make();
-        self.reporter.copy_ends(&copy);
+        self.sink.copy_ends(&copy);
         result
     }
 
@@ -235,7 +243,7 @@ impl Rest<'_> {
     #[inline]
     pub fn point(&self, point: crate::fault::Point) {
         if cfg!(feature = "chaos") {
-            self.reporter.point(point);
+            self.sink.point(point);
         }
     }
 }

@@ -18,7 +18,7 @@ use swathe_protocol::{ChunkStatus, Inside, JobTerms, Span, StatusWord, Strip, Ta
 
 use crate::{
     fault::{self, Point},
-    job::task::{Call, Trampoline},
+    job::task::{CURSOR, Call, Trampoline},
     shared::{
         bytes,
         control::{Control, System},
@@ -26,12 +26,7 @@ use crate::{
         picks::{self, Pick},
         records::{self, RecordKind},
     },
-    worker::{
-        Worker, code,
-        pace::Pace,
-        panics::{self, CURSOR},
-        reporter::Reporter,
-    },
+    worker::{Worker, code, pace::Pace, panics, reporter::Reporter},
 };
 
 /// A worker inside one job.
@@ -330,6 +325,21 @@ impl<'w> Execution<'w> {
         let (first, span) = pick.map_or((announced, len), |pick| (pick.first, pick.len));
         let slot = &self.control.slots[self.worker.index];
         panics::forget();
+        let attempt = self.terms.attempt as u32 + self.deaths_of(first);
+        let mut reporter = Reporter {
+            heap: &mut self.worker.heap,
+            slot,
+            cell: self.job.cell(),
+            seen: self.job.seen(),
+            terms: &self.terms,
+            failed_bits: view.failed_bits.as_ref(),
+            worker: self.worker.index as u32,
+            first,
+            len: span,
+            announced,
+            failed: false,
+            unwritten: None,
+        };
         let mut call = Call {
             first,
             len: span,
@@ -338,24 +348,11 @@ impl<'w> Execution<'w> {
             params: &view.params,
             worker: self.worker.facts,
             careful: self.job.is_careful(),
-            attempt: self.terms.attempt as u32 + self.deaths_of(first),
+            attempt,
             deadline_ns: deadline(&self.terms, started),
             state: &mut *self.worker.state,
             cache: &mut self.cache,
-            reporter: Reporter {
-                heap: &mut self.worker.heap,
-                slot,
-                cell: self.job.cell(),
-                seen: self.job.seen(),
-                terms: &self.terms,
-                failed_bits: view.failed_bits.as_ref(),
-                worker: self.worker.index as u32,
-                first,
-                len: span,
-                announced,
-                failed: false,
-                unwritten: None,
-            },
+            sink: &mut reporter,
         };
         let result = catch_unwind(AssertUnwindSafe(|| {
             fault::point(Point::Running);
@@ -366,21 +363,20 @@ impl<'w> Execution<'w> {
             // A copy over inputs that was prevented must not be made good later.
             slot.copy.disarm();
             let at = CURSOR.load(Ordering::Relaxed).min(span - 1);
-            call.reporter
-                .record(at, RecordKind::Panic, &panics::text_of(panic));
+            reporter.record(at, RecordKind::Panic, &panics::text_of(panic));
             if !self.terms.has(JobTerms::WHOLE_CHUNKS) {
                 settled = at + 1;
             }
         }
-        if let Some(within) = call.reporter.unwritten {
+        if let Some(within) = reporter.unwritten {
             // The job is being stopped. What is not settled is not published.
             return if pick.is_some() { 0 } else { settled.min(within) };
         }
         // Only now: all failures of the strip are written down.
-        if call.reporter.failed && self.terms.has(JobTerms::FAIL_FAST) {
+        if reporter.failed && self.terms.has(JobTerms::FAIL_FAST) {
             self.job.stop(self.terms.has(JobTerms::ATTENDED));
         }
-        if let (Some(pick), Some(bits), false) = (pick, &view.failed_bits, call.reporter.failed) {
+        if let (Some(pick), Some(bits), false) = (pick, &view.failed_bits, reporter.failed) {
             (pick.first..pick.first + pick.len).for_each(|i| records::mark_done(bits, i));
         }
         if pick.is_some() { 1 } else { settled }

@@ -12,18 +12,14 @@ use std::{
     panic::{AssertUnwindSafe, Location, PanicHookInfo, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
 use swathe_os::ending;
 use swathe_protocol::{PanickedAt, SlotPhase, WorkerSlot};
 
-use crate::shared::control::Control;
-
-/// How far into its strip the running element is. Where panics unwind it is up to date when the trampoline has returned;
-/// where they abort there is no later moment, and it is so while the trampoline runs.
-pub(crate) static CURSOR: AtomicU64 = AtomicU64::new(0);
+use crate::{job::task::CURSOR, shared::control::Control};
 
 /// What the cursor is worth while the trampoline runs.
 const CURSOR_IS_EXACT: bool = cfg!(panic = "abort");

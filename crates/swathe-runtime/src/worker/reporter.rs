@@ -10,7 +10,7 @@ use swathe_protocol::{Copy, GateState, JobCell, JobTerms, WorkerSlot};
 
 use crate::{
     fault::{self, Point},
-    job::task::{HeapSpan, Report, WriteBack},
+    job::task::{HeapSpan, Sink, WriteBack},
     shared::{
         bytes,
         records::{DROPPED, HEAD, Record, RecordKind, cut, link_to, mark_failed},
@@ -39,15 +39,6 @@ pub(crate) struct Reporter<'a> {
 }
 
 impl Reporter<'_> {
-    pub(crate) fn fail_all(&mut self, message: &str) {
-        if self.terms.has(JobTerms::WHOLE_CHUNKS) {
-            return self.record(0, RecordKind::Error, message);
-        }
-        for within in 0..self.len {
-            self.record(within, RecordKind::Error, message);
-        }
-    }
-
     /// Writes a failure down. A task that takes a whole chunk fails whole.
     pub(crate) fn record(&mut self, within: u64, kind: RecordKind, text: &str) {
         if self.unwritten.is_some() {
@@ -85,7 +76,16 @@ impl Reporter<'_> {
     }
 }
 
-impl Report for Reporter<'_> {
+impl Sink for Reporter<'_> {
+    fn fail_all(&mut self, message: &str) {
+        if self.terms.has(JobTerms::WHOLE_CHUNKS) {
+            return self.record(0, RecordKind::Error, message);
+        }
+        for within in 0..self.len {
+            self.record(within, RecordKind::Error, message);
+        }
+    }
+
     fn fail(&mut self, within_strip: u64, message: &str) {
         self.record(within_strip, RecordKind::Error, message);
     }
