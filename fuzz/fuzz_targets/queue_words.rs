@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| swathe::hostile::queue_words(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| swathe::untrusted::queue_words(data));

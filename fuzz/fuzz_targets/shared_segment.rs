@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| swathe::hostile::shared_segment(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| swathe::untrusted::shared_segment(data));

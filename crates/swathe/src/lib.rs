@@ -37,38 +37,19 @@
 //! Workers are started from the program's own executable, and [`init`] must be the first thing in `main`. A test
 //! harness has no `main` of yours: write [`init_before_main!`] at the top of the file instead.
 
-mod apply;
-mod arg;
-mod batch;
-mod builder;
-mod chunks;
-mod code;
-mod column;
-mod context;
-mod datum;
-mod durable;
+mod call;
+mod cross;
 mod error;
-mod handle;
-#[cfg(any(test, feature = "hostile"))]
-#[doc(hidden)]
-pub mod hostile;
-mod imap;
-mod in_place;
-mod input;
-mod item;
 mod lower;
 mod macros;
-mod map;
-mod parameters;
-mod partial;
-mod per_worker;
 mod pool;
-mod records;
-mod reduce;
-mod rows;
+mod results;
+mod resume;
 mod shared;
-mod stream;
-mod task;
+#[cfg(any(test, feature = "hostile"))]
+#[doc(hidden)]
+pub mod untrusted;
+mod verbs;
 
 #[cfg(feature = "chaos")]
 pub mod chaos {
@@ -90,24 +71,30 @@ pub mod chaos {
     #[doc(hidden)] // For the soak.
     pub use swathe_runtime::rescued_naps;
 }
-pub mod kind;
-
-pub use batch::{Batch, Callback, ChunkSize, Collect, Mode, OnSuccess, Silent, Strict};
-pub use builder::Builder;
-pub use code::Code;
-pub use context::Context;
-pub use datum::{Collection, Datum, Record};
-pub use durable::{Difference, InFile, InMemory, OutputError};
+pub use call::{
+    batch::Batch,
+    callbacks::{Callback, OnSuccess, Silent},
+    mode::{Collect, Mode, Strict},
+    options::ChunkSize,
+};
+pub use cross::{
+    code::Code,
+    datum::{Collection, Datum, Record},
+    input::{Input, Items, StarInput, items},
+    item::{Arguments, Item, ItemRef},
+    kind,
+    task::Task,
+};
 pub use error::{Error, ItemError, JobError, Result};
-pub use handle::Pending;
-pub use imap::Imap;
-pub use input::{Input, Items, StarInput, items};
-pub use item::{Arguments, Item, ItemRef};
-pub use partial::{Partial, Status};
-pub use pool::Pool;
-pub use records::{Records, RecordsIter};
+pub use pool::{Pool, builder::Builder, context::Context};
+pub use results::{
+    partial::{Partial, Status},
+    pending::Pending,
+    records::{Records, RecordsIter},
+    stream::Imap,
+};
+pub use resume::{Difference, InFile, InMemory, OutputError};
 pub use shared::{Queue, QueueError, SharedArray, Value};
-pub use task::Task;
 
 pub use swathe_memory::{
     Array, ArrayMut, Element, Memory, MemoryError, MemoryStats, OutputElement, Placement,

@@ -9,10 +9,12 @@ use super::{
 };
 use crate::{
     Context, Error,
-    arg::{Chunk, ChunkMut},
-    column::{Column, Sliced},
-    parameters::Parameters,
-    task::Task,
+    cross::{
+        arg::{Chunk, ChunkMut},
+        column::{Column, Sliced},
+        parameters::Parameters,
+        task::Task,
+    },
 };
 
 /// The engine's reference to a task that maps a slice to a slice.

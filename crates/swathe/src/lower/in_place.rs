@@ -10,12 +10,15 @@ use super::{
     Finish, Prepared, fail_every, positions, take_state,
     task::{conjure, reference},
 };
-use crate::{Context, Error, arg::Value, parameters::Parameters, task::Task};
+use crate::{
+    Context, Error,
+    cross::{arg::ByValue, parameters::Parameters, task::Task},
+};
 
 /// The engine's reference to a task that changes elements in place.
 pub(crate) fn in_place_task<F, S, W, T, M, N>(task: F) -> Result<TaskRef, Error>
 where
-    F: Task<S, W::Value, (Value<T>,), M>,
+    F: Task<S, W::Value, (ByValue<T>,), M>,
     S: 'static,
     W: Parameters,
     T: Pod + Send + Sync,
@@ -110,7 +113,7 @@ impl<T: Pod> Drop for Copying<'_, '_, T> {
 
 fn run<F, S, W, T, M, N>(call: &mut Call<'_>)
 where
-    F: Task<S, W::Value, (Value<T>,), M>,
+    F: Task<S, W::Value, (ByValue<T>,), M>,
     S: 'static,
     W: Parameters,
     T: Pod + Send + Sync,

@@ -6,7 +6,10 @@ use super::{
     Finish, Prepared, Progress, Sink, fail_every, positions, take_state,
     task::{conjure, reference},
 };
-use crate::{Context, Error, column::Columns, datum::Datum, parameters::Parameters, task::Task};
+use crate::{
+    Context, Error,
+    cross::{column::Columns, datum::Datum, parameters::Parameters, task::Task},
+};
 
 /// The engine's reference to a task that maps arguments to values.
 pub(crate) fn map_task<F, S, W, C, M, N, K>(task: F) -> Result<TaskRef, Error>

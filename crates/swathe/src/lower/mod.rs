@@ -34,7 +34,7 @@ pub(crate) use reduce::{combine_task, reduce_task};
 pub(crate) use setup::{exit_task, setup_task};
 pub(crate) use slab::{InPlace, Output, Slab, unwritten};
 
-use crate::{column::Columns, parameters::Parameters};
+use crate::cross::{column::Columns, parameters::Parameters};
 use wire::Decoder;
 
 /// What the task's return value means: a value, or a `Result` of one.

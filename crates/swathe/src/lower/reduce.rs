@@ -8,18 +8,20 @@ use super::{
 };
 use crate::{
     Context, Error,
-    arg::Value,
-    column::{Columns, Decoded},
-    datum::Datum,
-    parameters::Parameters,
-    task::Task,
+    cross::{
+        arg::ByValue,
+        column::{Columns, Decoded},
+        datum::Datum,
+        parameters::Parameters,
+        task::Task,
+    },
 };
 
 /// The engine's reference to a task that reduces one block, which is one chunk. `G` combines two values.
 pub(crate) fn reduce_task<F, G, S, W, C, M, MG, K>(task: F, _: G) -> Result<TaskRef, Error>
 where
     F: Task<S, W::Value, C::Args, M, Output: Datum<K>>,
-    G: Task<S, W::Value, (Value<F::Output>, Value<F::Output>), MG, Output = F::Output>,
+    G: Task<S, W::Value, (ByValue<F::Output>, ByValue<F::Output>), MG, Output = F::Output>,
     S: 'static,
     W: Parameters,
     C: Columns,
@@ -31,7 +33,7 @@ where
 fn run_block<F, G, S, W, C, M, MG, K>(call: &mut Call<'_>)
 where
     F: Task<S, W::Value, C::Args, M, Output: Datum<K>>,
-    G: Task<S, W::Value, (Value<F::Output>, Value<F::Output>), MG, Output = F::Output>,
+    G: Task<S, W::Value, (ByValue<F::Output>, ByValue<F::Output>), MG, Output = F::Output>,
     S: 'static,
     W: Parameters,
     C: Columns,
@@ -91,7 +93,7 @@ where
 /// then neighbours of these, and so on.
 pub(crate) fn combine_task<G, B, S, W, MG, K>(combine: G) -> Result<TaskRef, Error>
 where
-    G: Task<S, W::Value, (Value<B>, Value<B>), MG, Output = B>,
+    G: Task<S, W::Value, (ByValue<B>, ByValue<B>), MG, Output = B>,
     B: Datum<K>,
     S: 'static,
     W: Parameters,
@@ -102,7 +104,7 @@ where
 
 fn run_tree<G, B, S, W, MG, K>(call: &mut Call<'_>)
 where
-    G: Task<S, W::Value, (Value<B>, Value<B>), MG, Output = B>,
+    G: Task<S, W::Value, (ByValue<B>, ByValue<B>), MG, Output = B>,
     B: Datum<K>,
     S: 'static,
     W: Parameters,

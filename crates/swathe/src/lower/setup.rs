@@ -9,7 +9,10 @@ use super::{
     task::{assert_captures_nothing, conjure},
     wire::Decoder,
 };
-use crate::{Context, Error, column::Columns, task::Task};
+use crate::{
+    Context, Error,
+    cross::{column::Columns, task::Task},
+};
 
 /// The engine's reference to a function that makes the worker's state of one row of columns.
 pub(crate) fn setup_task<F, C, M, N>(_: F) -> Result<TaskRef, Error>

@@ -1,0 +1,8 @@
+//! One call: its options, and how it becomes a job.
+
+pub(crate) mod batch;
+pub(crate) mod callbacks;
+pub(crate) mod mode;
+pub(crate) mod options;
+pub(crate) mod plan;
+pub(crate) mod ready;

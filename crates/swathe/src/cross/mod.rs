@@ -1,0 +1,12 @@
+//! What may cross to a worker, and back, and how.
+
+pub(crate) mod arg;
+pub(crate) mod code;
+pub(crate) mod column;
+pub(crate) mod datum;
+pub(crate) mod digest;
+pub(crate) mod input;
+pub(crate) mod item;
+pub mod kind;
+pub(crate) mod parameters;
+pub(crate) mod task;
