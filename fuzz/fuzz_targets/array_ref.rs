@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| swathe_memory::hostile::array_ref(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| swathe_memory::untrusted::array_ref(data));

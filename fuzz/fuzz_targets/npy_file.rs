@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| swathe_memory::hostile::npy_file(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| swathe_memory::untrusted::npy_file(data));

@@ -264,3 +264,18 @@ fn numberless(target: &Path) -> PathBuf {
     text.split_once(":[")
         .map_or_else(|| target.to_owned(), |(kind, _)| PathBuf::from(kind))
 }
+
+/// The listings of the README, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}
+
+/// The listings of the page on failures, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/failures.md")]
+mod failures {}
+
+/// The listings of the guide, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide.md")]
+mod guide {}

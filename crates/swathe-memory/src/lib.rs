@@ -20,9 +20,6 @@ pub mod array_mut;
 pub mod array_ref;
 pub mod element;
 pub mod error;
-#[cfg(any(test, feature = "hostile"))]
-#[doc(hidden)]
-pub mod hostile;
 pub mod lease;
 pub mod npy;
 pub mod overlay;
@@ -32,6 +29,9 @@ pub mod posix;
 pub mod registry;
 pub mod segment;
 mod shape;
+#[cfg(any(test, feature = "_untrusted"))]
+#[doc(hidden)]
+pub mod untrusted;
 
 pub use arena::{Block, Memory, MemoryStats};
 pub use array::Array;

@@ -117,7 +117,7 @@ impl<T: Element> ArrayMut<T> {
 }
 
 /// A header at the start of these bytes that is believed is one that the bytes hold.
-#[cfg(any(test, feature = "hostile"))]
+#[cfg(any(test, feature = "_untrusted"))]
 pub(crate) fn check_header(bytes: &[u8]) {
     if let Ok(header) = header::parse(bytes) {
         assert!(

@@ -24,6 +24,9 @@ pub mod stack;
 pub mod surroundings;
 pub mod text;
 pub mod thread_caps;
+#[cfg(feature = "_untrusted")]
+#[doc(hidden)]
+pub mod untrusted;
 
 pub use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

@@ -23,7 +23,22 @@ pub fn shown(text: &str) -> Shown<'_> {
 
 /// Shows the path of a file, as any text.
 pub fn path(path: &Path) -> impl fmt::Display + '_ {
-    fmt::from_fn(move |f| write!(f, "{}", shown(&path.to_string_lossy())))
+    ShownPath(path)
+}
+
+struct ShownPath<'a>(&'a Path);
+
+impl fmt::Display for ShownPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        shown(&self.0.to_string_lossy()).fmt(f)
+    }
+}
+
+/// The beginning of a text, of so many bytes at most. (Of Rust 1.91 on this is `floor_char_boundary`.)
+pub fn beginning(text: &str, most: usize) -> &str {
+    let fits = |end: &usize| text.is_char_boundary(*end);
+    let end = (0..=most.min(text.len())).rev().find(fits);
+    &text[..end.unwrap_or(0)]
 }
 
 /// A short piece of a file's text, in quotes, as Rust writes it.
@@ -34,10 +49,10 @@ pub fn quoted(text: &str) -> String {
 }
 
 fn cut(text: &str, most: usize) -> Shown<'_> {
-    let end = text.floor_char_boundary(most);
+    let piece = beginning(text, most);
     Shown {
-        text: &text[..end],
-        is_cut: end < text.len(),
+        text: piece,
+        is_cut: piece.len() < text.len(),
     }
 }
 

@@ -376,7 +376,10 @@ impl WorkerSlot {
     /// Writes a text down that nobody takes for said yet; cut to what fits. Gives its length in bytes.
     pub fn prepare_last_words(&self, text: &str) -> u32 {
         self.say_last_words(0);
-        let bytes = &text.as_bytes()[..text.floor_char_boundary(LAST_WORDS * 8)];
+        let fits = (0..=text.len().min(LAST_WORDS * 8))
+            .rev()
+            .find(|end| text.is_char_boundary(*end));
+        let bytes = &text.as_bytes()[..fits.unwrap_or(0)];
         for (word, chunk) in self.last_words.iter().zip(bytes.chunks(8)) {
             let mut buffer = [0; 8];
             buffer[..chunk.len()].copy_from_slice(chunk);

@@ -11,7 +11,7 @@ pub mod observe;
 mod parent;
 mod shared;
 mod supervisor;
-#[cfg(any(test, feature = "hostile"))]
+#[cfg(any(test, feature = "_untrusted"))]
 #[doc(hidden)]
 pub mod untrusted;
 mod worker;

@@ -38,10 +38,7 @@ use crate::{
     },
 };
 
-#[path = "../../../fuzz/harness.rs"]
-mod harness;
-
-use harness::Reader;
+use swathe_os::untrusted::Reader;
 
 static MEMORY: LazyLock<Memory> =
     LazyLock::new(|| Memory::with_capacity(8 << 20).expect("8 MiB are to be had"));
@@ -477,17 +474,17 @@ mod tests {
 
     #[test]
     fn corpus_of_message() {
-        harness::run_corpus("message", message);
+        swathe_os::untrusted::run_corpus("message", message);
     }
 
     #[test]
     fn corpus_of_failure_records() {
-        harness::run_corpus("failure_records", failure_records);
+        swathe_os::untrusted::run_corpus("failure_records", failure_records);
     }
 
     #[test]
     fn corpus_of_recovery() {
-        harness::run_corpus("recovery", recovery);
+        swathe_os::untrusted::run_corpus("recovery", recovery);
     }
 
     /// One job of eight chunks, all of whose runs lie in the ring.

@@ -46,7 +46,7 @@ mod pool;
 mod results;
 mod resume;
 mod shared;
-#[cfg(any(test, feature = "hostile"))]
+#[cfg(any(test, feature = "_untrusted"))]
 #[doc(hidden)]
 pub mod untrusted;
 mod verbs;
@@ -110,18 +110,3 @@ pub mod __private {
     pub use swathe_memory::Dtype;
     pub use swathe_os::constructors::{Constructor, Strings, call_before_main};
 }
-
-/// The listings of the README, compiled and run.
-#[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-mod readme {}
-
-/// The listings of the page on failures, compiled and run.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/failures.md")]
-mod failures {}
-
-/// The listings of the guide, compiled.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/guide.md")]
-mod guide {}

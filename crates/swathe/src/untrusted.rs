@@ -25,10 +25,7 @@ use crate::{
 
 pub use crate::resume::untrusted::progress;
 
-#[path = "../../../fuzz/harness.rs"]
-pub(crate) mod harness;
-
-use harness::Reader;
+use swathe_os::untrusted::Reader;
 
 /// A segment that some other process made and fills, under an id that does not change.
 struct Foreign {
@@ -277,7 +274,9 @@ fn check_queue(queue: &Queue<u64>, reader: &mut Reader<'_>) {
 mod tests {
     use rkyv::util::AlignedVec;
 
-    use super::{harness::run_corpus, parameters, queue_words, record, records, shared_segment};
+    use swathe_os::untrusted::run_corpus;
+
+    use super::{parameters, queue_words, record, records, shared_segment};
     use crate::Datum;
 
     #[test]

@@ -563,7 +563,7 @@ impl State {
     }
 
     /// Reads what is to be read, for whoever has the state to itself.
-    #[cfg(any(test, feature = "hostile"))]
+    #[cfg(any(test, feature = "_untrusted"))]
     pub(crate) fn read_all(&mut self, core: &Core) {
         for job in std::mem::take(&mut self.unread) {
             if let Some(reading) = job.take_unread() {

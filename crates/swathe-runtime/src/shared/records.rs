@@ -47,7 +47,7 @@ static DROPPED_TEXT: LazyLock<Arc<str>> = LazyLock::new(|| {
 
 /// The beginning of a text, as long as a record may have it.
 pub(crate) fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_TEXT)]
+    swathe_os::text::beginning(text, MAX_TEXT)
 }
 
 /// The link to a record: never 0, which ends the list. (A record may lie at offset 0: offsets are multiples of 8.)

@@ -95,7 +95,7 @@ impl HeapBlocks {
         Self(blocks.into())
     }
 
-    #[cfg(any(test, feature = "hostile"))]
+    #[cfg(any(test, feature = "_untrusted"))]
     pub(crate) fn over(mut blocks: Vec<Arc<Block>>) -> Self {
         blocks.sort_unstable_by_key(|block| block.offset());
         Self(blocks.into())

@@ -143,7 +143,7 @@ impl Drop for Progress<'_> {
 }
 
 /// What a worker does with parameter bytes before its first strip, and the reading of that strip.
-#[cfg(any(test, feature = "hostile"))]
+#[cfg(any(test, feature = "_untrusted"))]
 pub(crate) fn prepare<C: Columns, W: Parameters, T: Pod>(
     bytes: &[u8],
     positions: std::ops::Range<usize>,

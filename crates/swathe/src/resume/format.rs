@@ -13,6 +13,7 @@
 use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
+use swathe_os::text;
 
 use super::error::Difference;
 use crate::cross::digest::{self, Digest};
@@ -67,7 +68,7 @@ pub(crate) struct Identity<'a> {
 impl Head {
     pub(crate) fn new(identity: &Identity<'_>, chunk_len: u64) -> Self {
         let element = abbreviated(identity.element);
-        let first = element.floor_char_boundary(8);
+        let first = text::beginning(&element, 8).len();
         let mut task = Digest::new();
         task.bytes(identity.task_name.as_bytes());
         task.bytes(identity.task_version.map_or(identity.code, str::as_bytes));
@@ -93,7 +94,7 @@ impl Head {
     }
 
     /// With the checksum that it must have.
-    #[cfg(any(test, feature = "hostile"))]
+    #[cfg(any(test, feature = "_untrusted"))]
     pub(crate) fn sealed(mut self) -> Self {
         self.checksum = self.sum();
         self
@@ -191,10 +192,7 @@ fn abbreviated(name: &str) -> String {
         return name.to_owned();
     }
     let [first, second] = digest::of(name.as_bytes());
-    format!(
-        "{}... {first:016x}{second:016x}",
-        &name[..name.floor_char_boundary(REST / 2)]
-    )
+    format!("{}... {first:016x}{second:016x}", text::beginning(name, REST / 2))
 }
 
 fn padded<const N: usize>(text: &str) -> [u8; N] {

@@ -8,7 +8,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod error;
 pub(crate) mod files;
 pub(crate) mod format;
-#[cfg(any(test, feature = "hostile"))]
+#[cfg(any(test, feature = "_untrusted"))]
 pub(crate) mod untrusted;
 
 use std::{

@@ -15,7 +15,7 @@ use super::{
     format::{Checkpoint, Head, Identity, Layout, PAGE},
     progress_path,
 };
-use crate::untrusted::harness::Reader;
+use swathe_os::untrusted::Reader;
 
 /// A folder that is removed in the end.
 struct Folder(PathBuf);
@@ -132,7 +132,7 @@ fn overwrite(reader: &mut Reader<'_>, values: &File, progress: &File, head: &Hea
 #[cfg(test)]
 mod tests {
     use super::progress;
-    use crate::untrusted::harness::run_corpus;
+    use swathe_os::untrusted::run_corpus;
 
     #[test]
     fn corpus_of_progress() {

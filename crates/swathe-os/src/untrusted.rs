@@ -1,18 +1,20 @@
-//! What the targets of all crates share. Each crate's `hostile` module includes this file.
+//! What the targets for fuzzing share, of all crates (feature `_untrusted`).
 //!
 //! A target is a function of bytes that some process could have written where this one reads. It returns, whatever the
 //! bytes are: it does not panic, does not go on for ever, and takes no more memory than the bytes can account for.
 
 /// Reads a target's bytes as numbers; zeros when they are used up.
-pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
+#[derive(Debug)]
+pub struct Reader<'a>(pub &'a [u8]);
 
-#[allow(dead_code, reason = "no target needs all of it")]
 impl<'a> Reader<'a> {
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether they are used up.
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(crate) fn take(&mut self, len: usize) -> &'a [u8] {
+    /// So many bytes, or what is left.
+    pub fn take(&mut self, len: usize) -> &'a [u8] {
         let (taken, rest) = self.0.split_at(len.min(self.0.len()));
         self.0 = rest;
         taken
@@ -25,25 +27,28 @@ impl<'a> Reader<'a> {
         bytes
     }
 
-    pub(crate) fn u8(&mut self) -> u8 {
+    /// A byte.
+    pub fn u8(&mut self) -> u8 {
         u8::from_le_bytes(self.number())
     }
 
-    pub(crate) fn u16(&mut self) -> u16 {
+    /// Two bytes.
+    pub fn u16(&mut self) -> u16 {
         u16::from_le_bytes(self.number())
     }
 
-    pub(crate) fn u64(&mut self) -> u64 {
+    /// Eight bytes.
+    pub fn u64(&mut self) -> u64 {
         u64::from_le_bytes(self.number())
     }
 
     /// A number below `limit`, which is at most 256.
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
+    pub fn below(&mut self, limit: usize) -> usize {
         usize::from(self.u8()) % limit
     }
 
     /// A word that is more often an interesting one than a random one.
-    pub(crate) fn word(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         match self.u8() {
             short @ 0..=199 => u64::from(short),
             200..=207 => u64::from(self.u16()),
@@ -57,14 +62,20 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Runs every file of a target's corpus, and says which one it was if that comes to nothing.
-#[cfg(test)]
-pub(crate) fn run_corpus(target: &str, run: fn(&[u8])) {
+/// Runs every file of a target's corpus, and says which one it was if that comes to nothing. A package without its
+/// repository has no corpora.
+///
+/// # Panics
+/// If a file makes the target panic, or hang.
+pub fn run_corpus(target: &str, run: fn(&[u8])) {
     use std::{fs, path::Path, sync::mpsc, thread, time::Duration};
 
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../fuzz/corpus")
-        .join(target);
+    // Where the tests of each crate are run.
+    let corpora = Path::new("../../fuzz/corpus");
+    if !Path::new("../../fuzz").exists() {
+        return;
+    }
+    let folder = corpora.join(target);
     let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let mut paths: Vec<_> = entries
         .map(|entry| entry.expect("the folder is readable").path())

@@ -15,10 +15,7 @@ use crate::{
     npy::{NpyInfo, npy_info},
 };
 
-#[path = "../../../fuzz/harness.rs"]
-mod harness;
-
-use harness::Reader;
+use swathe_os::untrusted::Reader;
 
 /// The header of a `.npy` file, behind its magic bytes.
 pub fn npy_header(data: &[u8]) {
@@ -146,7 +143,9 @@ fn check_ref<T: bytemuck::Pod + Send + Sync>(reference: &ArrayRef) {
 
 #[cfg(test)]
 mod tests {
-    use super::{array_ref, harness::run_corpus, npy_file, npy_header};
+    use swathe_os::untrusted::run_corpus;
+
+    use super::{array_ref, npy_file, npy_header};
 
     #[test]
     fn corpus_of_npy_header() {
