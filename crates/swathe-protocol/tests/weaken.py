@@ -99,7 +99,7 @@ WEAKENINGS = [
     ("loom_words", "failure record pushed relaxed", "a record has no text", "src/job.rs",
      ("compare_exchange_weak(head, record, Ordering::AcqRel, Ordering::Relaxed)",
       "compare_exchange_weak(head, record, Ordering::Relaxed, Ordering::Relaxed)")),
-    ("loom_words", "its link not written again", "left == right", "src/job.rs",
+    ("loom_words", "its link not written again", "", "src/job.rs",
      ("        loop {\n            link(head);", "        link(head);\n        loop {")),
     ("loom_words", "`held_handles` stored behind `leave`", "left == right", "src/worker.rs",
      ("pub fn leave ... self.say_what_it_keeps(handles);\n        self.go(attended);",
@@ -145,10 +145,18 @@ WEAKENINGS = [
     ("loom_order", "cleared without a comparison", "never ends", "src/order.rs",
      ("        let _ = self\n            .0\n            .compare_exchange(done.to_word(), 0, Ordering::AcqRel, Ordering::Relaxed);",
       "        let _ = done;\n        self.0.store(0, Ordering::Release);")),
-    ("loom_order", "cleared before the worker says `Popping`", "never ends", "src/worker.rs",
+    ("loom_order", "cleared before the worker says `Popping`", "", "src/worker.rs",
      ("pub fn follow ... self.slot().set_phase(SlotPhase::Popping);",
       "self.slot().order.clear(order);\n        self.slot().set_phase(SlotPhase::Popping);")),
-    ("loom_recover", "runs pushed before the gate is open again", "not complete", "src/recovery.rs", ("REOPEN", "")),
+    ("loom_recover", "runs pushed before the gate is open again", "not complete", "src/recovery.rs",
+     ("        self.cell.gate.advance(self.seen, JobPhase::Open).then(|| {",
+      "        for first in 0..chunks {\n"
+      "            let epoch = self.seen.epoch;\n"
+      "            let run = crate::Descriptor { job: self.key, epoch, first, chunks: 1, careful: false };\n"
+      "            let _ = self.parent.push(run);\n        }\n"
+      "        self.cell.gate.advance(self.seen, JobPhase::Open).then(|| {"),
+     ("tests/recovery/mod.rs", "                    for chunk in open.into_iter().flatten() {\n"
+      "                        self.push(epoch.run(Span::new(chunk, chunk + 1), false));\n                    }\n", "")),
     ("loom_recover", "a rebuild does not wait", "chunk", "src/recovery.rs",
      ("        if self.words.anyone_inside(key) {\n            return Rebuild::NotYet;\n        }\n", "")),
     ("loom_recover", "no rebuild", "not complete", "src/recovery.rs",
