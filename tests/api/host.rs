@@ -544,7 +544,7 @@ fn threads_of_a_pool_block_all_signals() -> Result<()> {
         "swathe-super",
         "swathe-courier",
         "swathe-callback",
-        "swathe-keeper",
+        "swathe-resume",
     ];
     until("each thread has said its name", || {
         let names = names_of_threads_that_block_all_signals();

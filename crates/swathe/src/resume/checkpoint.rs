@@ -229,7 +229,7 @@ impl Checkpointer {
             over: OnceLock::new(),
         });
         let mine = shared.clone();
-        process::spawn_thread("swathe-checkpointer", move || mine.keep(progress_file))
+        process::spawn_thread("swathe-resume", move || mine.keep(progress_file))
             .map_err(failed("start a thread for", &path))?;
         Ok(Self {
             shared,
