@@ -14,8 +14,9 @@ use crate::{
 /// [`Pool::map_with`](crate::Pool::map_with)); and a `&`[`Context`]. Which of them it takes is read from its
 /// signature: `M` and `S`, `P`, `A` are inferred. Closures must name the types of their arguments.
 ///
-/// Only the *type* of a task crosses to the workers, so it can have no captured values; one that does is refused when
-/// the program is compiled.
+/// Only the *type* of a task crosses to the workers, so it can have no captured values; one that has any is refused when
+/// the program is compiled. (A captured value without a size has no bytes either, and is let pass: it is taken to be valid in
+/// every process of the program, also in one in which nothing has made it.)
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no task for these arguments",
     label = "this function does not fit the input `{A}`",

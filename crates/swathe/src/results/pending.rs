@@ -135,8 +135,8 @@ impl<T> Pending<T> {
         self.restored
     }
 
-    /// How many positions are settled, and how many of these failed. It is read from shared memory and costs the
-    /// workers nothing.
+    /// How many positions are settled, and how many of these failed. It is read from shared memory: no worker
+    /// is asked, but each look fetches the lines of memory that workers publish to.
     pub fn progress(&self) -> (u64, u64) {
         self.job.progress()
     }
