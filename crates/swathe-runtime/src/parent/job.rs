@@ -236,6 +236,13 @@ impl JobState {
         self.inner.lock().round.clone()
     }
 
+    /// It gets a cell. Gives its first round.
+    pub(super) fn place(&self) -> Arc<Round> {
+        let mut inner = self.inner.lock();
+        inner.stage = Stage::Placed;
+        inner.round.clone()
+    }
+
     /// Failures that the parent knows of are noted where they outlive the job.
     pub(crate) fn mark_failed(&self, positions: Range<u64>) {
         if let Some(bits) = &self.failed_bits {

@@ -132,6 +132,10 @@ impl State {
     pub(crate) fn turn_to(&mut self, key: JobKey, stage: Stage) {
         let Some(job) = self.job(key) else { return };
         job.inner.lock().stage = stage;
+        self.attend_to(key);
+    }
+
+    fn attend_to(&mut self, key: JobKey) {
         if !self.attention.contains(&key) {
             self.attention.push(key);
         }
@@ -295,9 +299,8 @@ impl State {
     fn place(&mut self, core: &Core, cell: VacantCell, job: Arc<JobState>) {
         let key = cell.next_key();
         let _ = job.key.set(key);
-        job.inner.lock().stage = Stage::Placed;
         self.jobs[key.index as usize] = Some(job.clone());
-        let round = job.round();
+        let round = job.place();
         let (opening, runs) = opening_of(&round);
         let epoch = core.control.parent().open(cell, opening);
         // A caller who waits looks a moment later whether they have begun, and wakes workers if not: whoever is awake most
@@ -497,7 +500,8 @@ impl State {
         job.finish(outcome, &core.state.sides);
         self.something_left = true;
         if let Some(key) = job.key() {
-            self.turn_to(key, Stage::Over);
+            // It says itself that it is over.
+            self.attend_to(key);
             // Those that sleep on the bell look at the job, not at the cell, when they wake.
             core.control.ring_bell(key);
         }
