@@ -121,6 +121,11 @@ impl Socket {
         }
     }
 
+    /// Whether the number still stands for this socket: see [`Descriptor`].
+    pub fn is_ours(&self) -> bool {
+        self.0.is_ours()
+    }
+
     /// Ends the connection for whoever holds either end, also under another number or in another process.
     pub fn shut_down(&self) {
         let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);

@@ -27,35 +27,25 @@ use crate::shared::messages::{Kind, Message};
 /// A task may close descriptors that it does not own. Then the number may stand for something of the task's by now, which
 /// must not be written to: so it is looked at before it is used.
 #[derive(Debug)]
-pub(crate) struct ParentLine {
-    socket: Mutex<Socket>,
-    identity: Option<(u64, u64)>,
-}
+pub(crate) struct ParentLine(Mutex<Socket>);
 
 impl ParentLine {
     pub(crate) fn new(socket: Socket) -> Self {
-        Self {
-            identity: descriptors::identity(&socket),
-            socket: Mutex::new(socket),
-        }
-    }
-
-    fn is_still(&self, socket: &Socket) -> bool {
-        self.identity.is_some() && descriptors::identity(socket) == self.identity
+        Self(Mutex::new(socket))
     }
 
     /// Says something that needs no answer. A parent that is gone need not know it.
     pub(crate) fn tell(&self, message: &Message) {
-        let socket = self.socket.lock();
-        if self.is_still(&socket) {
+        let socket = self.0.lock();
+        if socket.is_ours() {
             let _ = message.send(&socket, &[]);
         }
     }
 
     /// Asks, and waits for the answer. A parent that is gone ends this process.
     pub(crate) fn ask(&self, question: &Message) -> Result<Message, String> {
-        let socket = self.socket.lock();
-        if !self.is_still(&socket) {
+        let socket = self.0.lock();
+        if !socket.is_ours() {
             return Err(
                 "a task or an initializer has closed the descriptor by which this worker speaks to its pool"
                     .to_owned(),
