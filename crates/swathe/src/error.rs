@@ -33,6 +33,22 @@ pub enum Error {
     /// `successful()` was asked of a job that is not over.
     #[error("the result is not ready: whether the job was successful is not known yet")]
     NotReady,
+    /// `on_success` was given a function that takes something else than the call gives.
+    #[error(
+        "the function given to on_success takes `{takes}`, and this call gives it `{gives}`; nothing was run"
+    )]
+    Callback {
+        /// The type of the function's argument.
+        takes: &'static str,
+        /// The type of what the call shows it.
+        gives: &'static str,
+    },
+    /// A stream was given a callback.
+    #[error(
+        "a stream gives its results and errors one by one and calls nobody back: look at each result where the stream is drained, \
+         or use map_async"
+    )]
+    StreamCallback,
     /// The columns of a `starmap` have different lengths.
     #[error(
         "the columns of a starmap must be equally long: column 0 has {first} elements, column {column} has {len}"

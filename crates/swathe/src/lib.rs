@@ -73,7 +73,6 @@ pub mod chaos {
 }
 pub use call::{
     batch::Batch,
-    callbacks::{Callback, OnSuccess, Silent},
     mode::{Collect, Mode, Strict},
     options::ChunkSize,
 };
@@ -82,9 +81,24 @@ pub use cross::{
     datum::{Collection, Datum, Record},
     input::{Input, Items, StarInput, items},
     item::{Arguments, Item, ItemRef},
-    kind,
     task::Task,
 };
+pub mod task {
+    //! Which tasks fit which inputs: for functions of one's own over pools. See [`TaskOver`].
+    #[doc(hidden)]
+    pub use crate::cross::task::{Form, Nullary, TakesContext, TakesParameters, TakesState};
+    pub use crate::cross::{
+        kind::Plain,
+        over::{
+            ChunkTask, CombineTask, Each, EachRow, EachWorker, Fallible, InPlaceTask, Once, SetupTask, Star,
+            TaskOver,
+        },
+        parameters::{Parameters, With, Without},
+        task::Task,
+    };
+}
+#[doc(hidden)]
+pub use cross::kind;
 pub use error::{Error, ItemError, JobError, Result};
 pub use pool::{Pool, builder::Builder, context::Context};
 pub use results::{

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
-use swathe::{Array, Pool, kind::Plain};
+use swathe::{Array, Pool, task::Plain};
 
 use super::{
     kernel::{Kernel, Step},
@@ -45,7 +45,7 @@ impl<S: Step> Contender<S> {
                 let values = pool
                     .batch()
                     .chunk_size(*chunk)
-                    .map::<_, _, _, _, _, Plain>(S::step, &kernel.input)?;
+                    .map::<_, _, (_, _, Plain)>(S::step, &kernel.input)?;
                 (Values::Shared(values), start.elapsed())
             }
             Self::Threads(threads, chunk) => {
@@ -78,7 +78,7 @@ impl<S: Step> Contender<S> {
         let pending = pool
             .batch()
             .chunk_size(*chunk)
-            .map_async::<_, _, _, _, _, Plain>(S::step, &kernel.input)?;
+            .map_async::<_, _, (_, _, Plain)>(S::step, &kernel.input)?;
         pending.get()?;
         Ok(pending.report().map(|report| report.to_string()))
     }

@@ -8,40 +8,33 @@ use std::{
 };
 
 use rkyv::util::AlignedVec;
-use swathe_memory::{Memory, lease};
-use swathe_runtime::{Chunking, Engine, Outcome, user_code::Kept};
+use swathe_memory::lease;
+use swathe_runtime::{Chunking, Engine, Outcome, TaskRef, user_code::Kept};
 
 use crate::call::{
-    callbacks::{Callback, OnError, Silent},
+    callbacks::Callbacks,
+    job::{Encoded, map_job},
     mode::{Collect, Mode, Strict},
     options::{ChunkSize, Options},
-    plan::{Encoded, Plan},
     ready::Ready,
 };
 use crate::{
     Error, Result,
     cross::{
-        column::Columns,
         datum::Datum,
         item::{Keep, Lowered},
+        over::TaskOver,
         parameters::{Parameters, With, Without},
-        task::Task,
     },
-    lower::Finish,
+    lower,
     resume::InMemory,
 };
 
-/// The values of a task that returns `R`.
-type Given<N, R, K> = <<N as Finish<R>>::Value as Datum<K>>::Output;
-/// A map of such a task.
-type ReadyMap<'p, E, N, R, K, C> = Ready<'p, <E as Mode>::Of<Given<N, R, K>>, C>;
-/// A batch that got its parameters.
-type Parametrised<'p, S, P, K, E, C, O> = Batch<'p, S, With<P, K>, E, C, O>;
 /// One call of a pool with its options; made by [`Pool::batch`](crate::Pool::batch). It has the verbs of
 /// [`Pool`](crate::Pool).
 ///
-/// The type parameters are inferred: `S` is the workers' state, `W` the parameters, `E` says what happens to failures,
-/// `C` is the callback, `O` where the results lie.
+/// The type parameters are inferred: `S` is the workers' state, `P` the parameters, `E` says what happens to failures,
+/// `O` where the results lie.
 ///
 /// ```
 /// use swathe::Pool;
@@ -62,32 +55,38 @@ type Parametrised<'p, S, P, K, E, C, O> = Batch<'p, S, With<P, K>, E, C, O>;
 /// }
 /// ```
 #[must_use = "a batch does nothing until one of its verbs is called"]
-pub struct Batch<'p, S = (), W = Without, E = Strict, C = Silent, O = InMemory> {
+pub struct Batch<'p, S = (), P = Without, E = Strict, O = InMemory> {
+    pub(crate) call: Call<'p>,
+    pub(crate) output: O,
+    types: PhantomData<fn(S, P, E)>,
+}
+
+/// What a call knows whatever its types are.
+pub(crate) struct Call<'p> {
     pub(crate) engine: &'p Engine,
     pub(crate) options: Options,
     pub(crate) parameters: Encoded,
-    pub(crate) on_success: C,
-    pub(crate) on_error: Option<OnError>,
-    pub(crate) output: O,
-    pub(crate) types: PhantomData<fn(S, W, E)>,
+    pub(crate) callbacks: Callbacks,
 }
 
-impl<S, W, E, C, O> fmt::Debug for Batch<'_, S, W, E, C, O> {
+impl<S, P, E, O> fmt::Debug for Batch<'_, S, P, E, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch")
-            .field("options", &self.options)
+            .field("options", &self.call.options)
             .finish_non_exhaustive()
     }
 }
 
 impl<'p, S> Batch<'p, S> {
     pub(crate) fn new(engine: &'p Engine) -> Self {
-        Self {
+        let call = Call {
             engine,
             options: Options::default(),
             parameters: Encoded::default(),
-            on_success: Silent,
-            on_error: None,
+            callbacks: Callbacks::default(),
+        };
+        Self {
+            call,
             output: InMemory,
             types: PhantomData,
         }
@@ -95,10 +94,10 @@ impl<'p, S> Batch<'p, S> {
 }
 
 /// Options.
-impl<'p, S, W, E, C, O> Batch<'p, S, W, E, C, O> {
+impl<'p, S, P, E, O> Batch<'p, S, P, E, O> {
     /// How many elements a worker takes at a time: a number of at least 1, or a [`ChunkSize`].
     pub fn chunk_size(mut self, size: impl Into<ChunkSize>) -> Self {
-        self.options.chunking = match size.into() {
+        self.call.options.chunking = match size.into() {
             ChunkSize::Auto => Chunking::Auto,
             ChunkSize::Pool => Chunking::Pool,
             ChunkSize::Fixed(elements) => Chunking::Size(elements as u64),
@@ -108,13 +107,13 @@ impl<'p, S, W, E, C, O> Batch<'p, S, W, E, C, O> {
 
     /// Ends the job at its first failure: what has not been started is not run.
     pub fn fail_fast(mut self) -> Self {
-        self.options.fail_fast = true;
+        self.call.options.fail_fast = true;
         self
     }
 
     /// Seed of [`Context::rng`](crate::Context::rng); 0 unless set.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.options.seed = seed;
+        self.call.options.seed = seed;
         self
     }
 
@@ -122,7 +121,7 @@ impl<'p, S, W, E, C, O> Batch<'p, S, W, E, C, O> {
     /// [`Lost`](crate::Status::Lost): at least 1. Unless set it is 3, or one more than the [`retries`](Self::retries) if
     /// that is more: a worker may die of something else than its element.
     pub fn max_deaths(mut self, deaths: u32) -> Self {
-        self.options.max_deaths = Some(deaths.max(1));
+        self.call.options.max_deaths = Some(deaths.max(1));
         self
     }
 
@@ -145,14 +144,17 @@ impl<'p, S, W, E, C, O> Batch<'p, S, W, E, C, O> {
     /// }
     /// ```
     pub fn retries(mut self, n: u32) -> Self {
-        self.options.retries.more = n;
+        self.call.options.retries.more = n;
         self
     }
 
     /// How long failed elements wait before they are tried again: `first` before the first retry, twice as long before
     /// each further one, `longest` at most. 10 ms and 10 s unless set. No worker waits with them.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
-        (self.options.retries.backoff, self.options.retries.longest) = (first, longest);
+        (
+            self.call.options.retries.backoff,
+            self.call.options.retries.longest,
+        ) = (first, longest);
         self
     }
 
@@ -164,14 +166,14 @@ impl<'p, S, W, E, C, O> Batch<'p, S, W, E, C, O> {
     /// before. An element costs about 50 ns more under a timeout, because each is timed; short elements are better kept
     /// in bounds by [`deadline`](Self::deadline).
     pub fn timeout(mut self, each: Duration) -> Self {
-        self.options.timeout = Some(each);
+        self.call.options.timeout = Some(each);
         self
     }
 
     /// How long the whole call may take, retries included, counted from here. Then the job ends, what is still running
     /// is killed, and what has no value gets [`TimedOut`](crate::Status::TimedOut). Results that are there stay.
     pub fn deadline(mut self, within: Duration) -> Self {
-        self.options.deadline = Instant::now().checked_add(within);
+        self.call.options.deadline = Instant::now().checked_add(within);
         self
     }
 
@@ -180,7 +182,7 @@ impl<'p, S, W, E, C, O> Batch<'p, S, W, E, C, O> {
     /// The callbacks of asynchronous calls run one at a time on a thread of the pool's own, those of other calls on the
     /// caller's. If one panics, the panic is reported and harms nothing else.
     pub fn on_error(mut self, callback: impl FnOnce(&Error) + Send + 'static) -> Self {
-        self.on_error = Some(Box::new(callback));
+        self.call.callbacks.on_error = Some(Box::new(callback));
         self
     }
 
@@ -188,50 +190,17 @@ impl<'p, S, W, E, C, O> Batch<'p, S, W, E, C, O> {
     /// for others, `&B` for `apply`. An empty input succeeds too. See [`on_error`](Self::on_error) for where it runs.
     ///
     /// [`Records`]: crate::Records
-    pub fn on_success<T: ?Sized + 'static, F: FnOnce(&T) + Send + 'static>(
-        self,
-        callback: F,
-    ) -> Batch<'p, S, W, E, Callback<T, F>, O> {
-        let Self {
-            engine,
-            options,
-            parameters,
-            on_error,
-            output,
-            ..
-        } = self;
-        let on_success = Callback(callback, PhantomData);
-        Batch {
-            engine,
-            options,
-            parameters,
-            on_success,
-            on_error,
-            output,
-            types: PhantomData,
-        }
+    ///
+    /// The callback names its argument's type. If a verb gives something else, it returns
+    /// [`Error::Callback`](crate::Error::Callback) and nothing is run.
+    pub fn on_success<T: ?Sized + 'static>(mut self, callback: impl FnOnce(&T) + Send + 'static) -> Self {
+        self.call.callbacks.set_on_success(callback);
+        self
     }
 
     /// Makes the verbs return what there is, a [`Partial`](crate::Partial), instead of failing when elements fail.
-    pub fn collect_errors(self) -> Batch<'p, S, W, Collect, C, O> {
-        let Self {
-            engine,
-            options,
-            parameters,
-            on_success,
-            on_error,
-            output,
-            ..
-        } = self;
-        Batch {
-            engine,
-            options,
-            parameters,
-            on_success,
-            on_error,
-            output,
-            types: PhantomData,
-        }
+    pub fn collect_errors(self) -> Batch<'p, S, P, Collect, O> {
+        self.of_types()
     }
 
     /// Gives every task of this call a reference to the same parameters. They cross once a worker, however many
@@ -252,115 +221,77 @@ impl<'p, S, W, E, C, O> Batch<'p, S, W, E, C, O> {
     ///
     /// # Errors
     /// If they cannot be encoded.
-    pub fn with<P: Datum<K>, K: 'static>(self, parameters: &P) -> Result<Parametrised<'p, S, P, K, E, C, O>> {
-        let mut bytes = AlignedVec::new();
-        let lent = lease::lent();
-        let encoded = parameters.encode(&mut bytes);
-        encoded.map_err(|message| Error::Parameters { message })?;
-        let lends = lease::lent() != lent;
-        // Decoded here as well: arrays in them stay in place for as long as this handle of them. What cannot be decoded is
-        // refused here, and not in every worker.
-        let handle = P::decode(&bytes).map_err(|message| Error::Parameters { message })?;
-        let handle = Kept::new(vec![handle]);
-        let mut keep: Keep = Vec::new();
-        if lends {
-            keep.push(Box::new(handle));
-        }
-        let Self {
-            engine,
-            options,
-            on_success,
-            on_error,
-            output,
-            ..
-        } = self;
-        let parameters = Encoded {
-            bytes: bytes.to_vec(),
-            keep,
-            lends,
-        };
-        Ok(Batch {
-            engine,
-            options,
-            parameters,
-            on_success,
-            on_error,
-            output,
-            types: PhantomData,
-        })
+    pub fn with<D: Datum<K>, K: 'static>(mut self, parameters: &D) -> Result<Batch<'p, S, With<D, K>, E, O>> {
+        self.call.parameters = encode(parameters).map_err(|message| Error::Parameters { message })?;
+        Ok(self.of_types())
     }
-}
 
-impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
-    /// The same call, with its results elsewhere.
-    pub(crate) fn with_output<O>(self, output: O) -> Batch<'p, S, W, E, C, O> {
-        let Self {
-            engine,
-            options,
-            parameters,
-            on_success,
-            on_error,
-            ..
-        } = self;
+    /// The same call, of other types.
+    fn of_types<S2, P2, E2>(self) -> Batch<'p, S2, P2, E2, O> {
         Batch {
-            engine,
-            options,
-            parameters,
-            on_success,
-            on_error,
+            call: self.call,
+            output: self.output,
+            types: PhantomData,
+        }
+    }
+
+    /// The same call, with its results elsewhere.
+    pub(crate) fn with_output<O2>(self, output: O2) -> Batch<'p, S, P, E, O2> {
+        Batch {
+            call: self.call,
             output,
             types: PhantomData,
         }
     }
 }
 
-impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C> {
-    /// One call of the task a position; the results in a slab.
-    pub(crate) fn prepare<F, Cols, M, N, K>(
-        self,
-        task: F,
-        lower: impl FnOnce(&Memory) -> Result<Lowered>,
-    ) -> Result<ReadyMap<'p, E, N, F::Output, K, C>>
-    where
-        F: Task<S, W::Value, Cols::Args, M>,
-        Cols: Columns,
-        N: Finish<F::Output, Value: Datum<K>>,
-    {
-        self.prepare_with::<F, Cols, M, N, K, _>(task, lower, |outcome, values| E::conclude(outcome, values))
+/// Parameters as they cross.
+fn encode<D: Datum<K>, K>(parameters: &D) -> Result<Encoded, String> {
+    let mut bytes = AlignedVec::new();
+    let lent = lease::lent();
+    parameters.encode(&mut bytes)?;
+    let lends = lease::lent() != lent;
+    // Decoded here as well: arrays in them stay in place for as long as this handle of them. What cannot be decoded is
+    // refused here, and not in every worker.
+    let handle = Kept::new(vec![D::decode(&bytes)?]);
+    let mut keep: Keep = Vec::new();
+    if lends {
+        keep.push(Box::new(handle));
     }
+    Ok(Encoded {
+        bytes: bytes.to_vec(),
+        keep,
+        lends,
+    })
+}
 
-    /// As [`prepare`](Self::prepare), with another view of the outcome.
-    pub(crate) fn prepare_with<F, Cols, M, N, K, T: 'static>(
-        self,
-        task: F,
-        lower: impl FnOnce(&Memory) -> Result<Lowered>,
-        conclude: impl Fn(&Arc<Outcome>, Given<N, F::Output, K>) -> Result<T> + Send + Sync + 'static,
-    ) -> Result<Ready<'p, T, C>>
+impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E> {
+    /// One call of the task a position; the results in a slab.
+    pub(crate) fn prepare<F, In, X>(self, task: F, input: In) -> Result<Ready<'p, E::Of<F::Values>>>
     where
-        F: Task<S, W::Value, Cols::Args, M>,
-        Cols: Columns,
-        N: Finish<F::Output, Value: Datum<K>>,
+        F: TaskOver<In, X, S, P>,
     {
-        let memory = self.engine.memory();
-        self.engine.check()?;
-        let mut lowered = lower(memory)?;
+        self.call.engine.check()?;
+        let lowered = F::lower(input, self.call.engine.memory())?;
+        let task = lower::map_task::<F, In, X, S, P, F::Kind>(task)?;
+        self.call.map::<F::Value, F::Kind, _>(task, lowered, E::conclude)
+    }
+}
+
+impl<'p> Call<'p> {
+    /// One call of a task a position; the results in a slab. What the task is, nobody knows from here on.
+    pub(crate) fn map<B: Datum<K>, K: 'static, T: 'static>(
+        self,
+        task: TaskRef,
+        mut lowered: Lowered,
+        conclude: fn(&Arc<Outcome>, B::Output) -> Result<T>,
+    ) -> Result<Ready<'p, T>> {
         lowered.lends |= self.parameters.lends;
         lowered.keep.extend(self.parameters.keep);
-        let (plan, output) =
-            Plan::of_map::<F, S, W, Cols, M, N, K>(task, lowered, &self.parameters.bytes, memory)?;
-        let conclude = move |outcome: &Arc<Outcome>| {
-            conclude(
-                outcome,
-                <N::Value as Datum<K>>::collect(output.when_over(outcome), outcome),
-            )
-        };
-        Ok(Ready::new(
-            self.engine,
-            self.options,
-            plan,
-            conclude,
-            self.on_success,
-            self.on_error,
-        ))
+        let (memory, parameters) = (self.engine.memory(), &self.parameters.bytes);
+        let (job, output) = map_job::<B, K>(&self.options, task, lowered, parameters, memory)?;
+        let conclude =
+            move |outcome: &Arc<Outcome>| conclude(outcome, B::collect(output.when_over(outcome), outcome));
+        Ok(Ready::new(self.engine, job, self.callbacks, conclude))
     }
 }

@@ -1,60 +1,77 @@
 //! Functions that are told of a call's end.
 
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{
+    any::{Any, type_name},
+    sync::Arc,
+};
 
 use swathe_runtime::{Outcome, user_code::contain};
 
 use crate::{Error, Result};
 
-/// Who wants to see the result `T`: [`Silent`] or a [`Callback`].
-pub trait OnSuccess<T: ?Sized>: Send + 'static {
-    /// Whether there is somebody to tell.
-    #[doc(hidden)]
-    const TELLS: bool = true;
-
-    #[doc(hidden)]
-    fn call(self, result: &T);
-}
-
-/// Nobody is told.
-#[derive(Debug)]
-pub struct Silent;
-
-/// A function is called with the result; see [`Batch::on_success`](crate::Batch::on_success).
-pub struct Callback<T: ?Sized, F>(pub(crate) F, pub(crate) PhantomData<fn(&T)>);
-
-impl<T: ?Sized> OnSuccess<T> for Silent {
-    const TELLS: bool = false;
-
-    fn call(self, _: &T) {}
-}
-
-impl<T: ?Sized + 'static, F: FnOnce(&T) + Send + 'static> OnSuccess<T> for Callback<T, F> {
-    fn call(self, result: &T) {
-        (self.0)(result);
-    }
-}
-
-impl<T: ?Sized, F> fmt::Debug for Callback<T, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Callback")
-    }
-}
-
 /// Runs when a job is over.
 pub(crate) type OnDone = Box<dyn FnOnce(&Arc<Outcome>) + Send>;
 
-pub(crate) type OnError = Box<dyn FnOnce(&Error) + Send>;
+type OnError = Box<dyn FnOnce(&Error) + Send>;
 
-/// Calls back.
-pub(crate) fn tell<T, R: ?Sized>(
-    result: &Result<T>,
-    show: fn(&T) -> &R,
-    on_success: impl OnSuccess<R>,
+type OnSuccess<R> = Box<dyn FnOnce(&R) + Send>;
+
+/// Who wants to be told of the end of a call whose result is not known yet.
+#[derive(Default)]
+pub(crate) struct Callbacks {
+    /// An [`OnSuccess`] of some type, and that type's name.
+    on_success: Option<(Box<dyn Any + Send>, &'static str)>,
+    pub(crate) on_error: Option<OnError>,
+}
+
+impl Callbacks {
+    pub(crate) fn set_on_success<R: ?Sized + 'static>(&mut self, callback: impl FnOnce(&R) + Send + 'static) {
+        let callback: OnSuccess<R> = Box::new(callback);
+        self.on_success = Some((Box::new(callback), type_name::<R>()));
+    }
+
+    /// For a stream, which has no end to be told of.
+    pub(crate) fn of_stream(self) -> Result<()> {
+        match self.on_success.is_none() && self.on_error.is_none() {
+            true => Ok(()),
+            false => Err(Error::StreamCallback),
+        }
+    }
+
+    /// For a call that shows an `R`; refused if the callback takes something else.
+    pub(crate) fn of_call<R: ?Sized + 'static>(self) -> Result<CallbacksOf<R>> {
+        let typed = |(callback, takes): (Box<dyn Any + Send>, _)| {
+            let gives = type_name::<R>();
+            let callback = callback.downcast::<OnSuccess<R>>();
+            callback
+                .map(|callback| *callback)
+                .map_err(|_| Error::Callback { takes, gives })
+        };
+        Ok(CallbacksOf {
+            on_success: self.on_success.map(typed).transpose()?,
+            on_error: self.on_error,
+        })
+    }
+}
+
+/// Who wants to be told of the end of a call that shows an `R`.
+pub(crate) struct CallbacksOf<R: ?Sized> {
+    on_success: Option<OnSuccess<R>>,
     on_error: Option<OnError>,
-) {
-    contain("a callback", || match result {
-        Ok(value) => on_success.call(show(value)),
-        Err(error) => on_error.into_iter().for_each(|callback| callback(error)),
-    });
+}
+
+impl<R: ?Sized> CallbacksOf<R> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.on_success.is_none() && self.on_error.is_none()
+    }
+
+    pub(crate) fn tell<T>(self, result: &Result<T>, show: fn(&T) -> &R) {
+        contain("a callback", || match result {
+            Ok(value) => self
+                .on_success
+                .into_iter()
+                .for_each(|callback| callback(show(value))),
+            Err(error) => self.on_error.into_iter().for_each(|callback| callback(error)),
+        });
+    }
 }

@@ -2,7 +2,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod callbacks;
+pub(crate) mod job;
 pub(crate) mod mode;
 pub(crate) mod options;
-pub(crate) mod plan;
 pub(crate) mod ready;

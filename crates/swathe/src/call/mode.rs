@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use swathe_runtime::{End, Outcome};
 
-use crate::{Partial, Result, cross::datum::Collection, error::JobError};
+use crate::{
+    Partial, Result,
+    cross::{datum::Collection, seal::Sealed},
+    error::JobError,
+};
 
-/// What a call gives when positions fail: [`Strict`] or [`Collect`].
-pub trait Mode: 'static {
+/// What a call gives when positions fail: [`Strict`] or [`Collect`]. The trait is sealed.
+pub trait Mode: Sealed + 'static {
     /// What a call that returns `O` gives.
     type Of<O: Collection>: Send + Sync + 'static;
     /// What `on_success` is shown of it.
-    type Shown<O: Collection>: ?Sized;
+    type Shown<O: Collection>: ?Sized + 'static;
 
     #[doc(hidden)]
     fn conclude<O: Collection>(outcome: &Arc<Outcome>, values: O) -> Result<Self::Of<O>>;
@@ -26,6 +30,9 @@ pub enum Strict {}
 /// The values there are, and why the others are missing; see [`Batch::collect_errors`](crate::Batch::collect_errors).
 #[derive(Debug)]
 pub enum Collect {}
+
+impl Sealed for Strict {}
+impl Sealed for Collect {}
 
 impl Mode for Strict {
     type Of<O: Collection> = O;

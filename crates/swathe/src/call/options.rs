@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use swathe_runtime::{Chunking, Retries};
+use swathe_runtime::{Chunking, Job, JobTraits, Retries, TaskRef};
+
+use crate::{Error, Result};
 
 /// How the positions of a job are grouped into chunks, the unit that workers take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,5 +65,41 @@ impl Default for Options {
             timeout: None,
             deadline: None,
         }
+    }
+}
+
+impl Options {
+    /// A job of so many positions that these options ask for, without input and output.
+    pub(crate) fn job(&self, task: TaskRef, positions: u64) -> Result<Job> {
+        if self.timeout == Some(Duration::ZERO) {
+            return Err(Error::ZeroTimeout);
+        }
+        let (retries, deadline) = (self.retries, self.deadline);
+        Ok(Job {
+            task,
+            positions,
+            params: Vec::new(),
+            chunking: self.chunking,
+            chunk_align: 1,
+            traits: JobTraits {
+                fail_fast: self.fail_fast,
+                ..JobTraits::default()
+            },
+            seed: self.seed,
+            base: 0,
+            max_deaths: self
+                .max_deaths
+                .unwrap_or(MAX_DEATHS.max(retries.more.saturating_add(1))),
+            retries,
+            element_timeout: self.timeout,
+            timeout: deadline.map(|at| at.saturating_duration_since(Instant::now())),
+            in_place: None,
+            durable: None,
+            heap_hint: 0,
+            bytes: 0,
+            lends: false,
+            keep: Box::new(()),
+            on_done: None,
+        })
     }
 }

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use swathe_runtime::{Engine, Outcome};
+use swathe_runtime::{Engine, Job, Outcome};
 
 use crate::call::{
-    callbacks::{OnDone, OnError, OnSuccess, tell},
-    options::Options,
-    plan::Plan,
+    callbacks::{Callbacks, OnDone},
+    job::run,
 };
 use crate::{
     Result,
@@ -16,77 +15,81 @@ use crate::{
 };
 
 /// A job that is ready to run, and who wants to know of its end.
-pub(crate) struct Ready<'p, T, C> {
+pub(crate) struct Ready<'p, T> {
     engine: &'p Engine,
-    options: Options,
-    pub(crate) plan: Plan,
+    pub(crate) job: Job,
     conclude: Conclude<T>,
-    on_success: C,
-    on_error: Option<OnError>,
-    finish: Option<Arc<Checkpointer>>,
+    callbacks: Callbacks,
+    file: Option<Checkpointed>,
 }
 
-impl<'p, T: 'static, C> Ready<'p, T, C> {
+/// What brings the results of a job to a file.
+struct Checkpointed {
+    checkpointer: Arc<Checkpointer>,
+    /// Positions that an earlier run has done.
+    restored: u64,
+}
+
+impl<'p, T: 'static> Ready<'p, T> {
     pub(crate) fn new(
         engine: &'p Engine,
-        options: Options,
-        plan: Plan,
+        job: Job,
+        callbacks: Callbacks,
         conclude: impl Fn(&Arc<Outcome>) -> Result<T> + Send + Sync + 'static,
-        on_success: C,
-        on_error: Option<OnError>,
     ) -> Self {
         Self {
             engine,
-            options,
-            plan,
+            job,
             conclude: Arc::new(conclude),
-            on_success,
-            on_error,
-            finish: None,
+            callbacks,
+            file: None,
         }
     }
 
-    /// The result is there when this has finished, too.
-    pub(crate) fn finished_by(self, checkpointer: Arc<Checkpointer>) -> Self {
+    /// The result is there when this has finished, too; an earlier run has done so many positions.
+    pub(crate) fn finished_by(self, checkpointer: Arc<Checkpointer>, restored: u64) -> Self {
         Self {
-            finish: Some(checkpointer),
+            file: Some(Checkpointed {
+                checkpointer,
+                restored,
+            }),
             ..self
         }
     }
 
     /// Runs it, and waits for the end.
-    pub(crate) fn wait<R: ?Sized>(self, show: fn(&T) -> &R) -> Result<T>
-    where
-        C: OnSuccess<R>,
-    {
-        let outcome = self.plan.run(self.engine, &self.options)?;
+    pub(crate) fn wait<R: ?Sized + 'static>(self, show: fn(&T) -> &R) -> Result<T> {
+        let callbacks = self.callbacks.of_call()?;
+        let outcome = run(self.engine, self.job)?;
         let result = (self.conclude)(&outcome);
-        tell(&result, show, self.on_success, self.on_error);
+        callbacks.tell(&result, show);
         result
     }
 
     /// Runs it, and does not wait.
-    pub(crate) fn start<R: ?Sized + 'static>(mut self, show: fn(&T) -> &R) -> Result<Pending<T>>
-    where
-        C: OnSuccess<R>,
-    {
-        self.plan.traits.attended = true;
-        let restored = self.plan.durable.as_ref().map_or(0, |begun| begun.restored);
-        let tells = C::TELLS || self.on_error.is_some();
-        let (conclude, on_success, on_error) = (self.conclude.clone(), self.on_success, self.on_error);
-        let told = move |outcome: &Arc<Outcome>| tell(&conclude(outcome), show, on_success, on_error);
-        let on_done: Option<OnDone> = match &self.finish {
-            None if !tells => None,
-            None => Some(Box::new(told)),
-            Some(checkpointer) => {
-                let (checkpointer, callbacks) = (checkpointer.clone(), self.engine.callbacks());
-                Some(Box::new(move |outcome| {
-                    let (promise, over) = (callbacks.promise(), outcome.clone());
-                    checkpointer.when_finished(outcome, promise, Box::new(move || told(&over)));
-                }))
-            }
+    pub(crate) fn start<R: ?Sized + 'static>(mut self, show: fn(&T) -> &R) -> Result<Pending<T>> {
+        let callbacks = self.callbacks.of_call()?;
+        self.job.traits.attended = true;
+        if !callbacks.is_empty() || self.file.is_some() {
+            let conclude = self.conclude.clone();
+            let told = move |outcome: &Arc<Outcome>| callbacks.tell(&conclude(outcome), show);
+            let on_done: OnDone = match &self.file {
+                None => Box::new(told),
+                Some(file) => {
+                    let (checkpointer, callbacks) = (file.checkpointer.clone(), self.engine.callbacks());
+                    Box::new(move |outcome| {
+                        let (promise, over) = (callbacks.promise(), outcome.clone());
+                        checkpointer.when_finished(outcome, promise, Box::new(move || told(&over)));
+                    })
+                }
+            };
+            self.job.on_done = Some(on_done);
+        }
+        let job = self.engine.submit(self.job)?;
+        let (finish, restored) = match self.file {
+            Some(file) => (Some(file.checkpointer), file.restored),
+            None => (None, 0),
         };
-        let job = self.plan.submit(self.engine, &self.options, on_done)?;
-        Ok(Pending::new(job, restored, self.conclude, self.finish))
+        Ok(Pending::new(job, restored, self.conclude, finish))
     }
 }

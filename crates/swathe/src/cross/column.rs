@@ -299,7 +299,7 @@ impl Column for Texts {
 
 /// Rows of an array along one of its axes.
 #[derive(Debug)]
-pub(crate) struct RowsOf<T: Pod> {
+pub struct RowsOf<T: Pod> {
     array: Array<T>,
     axis: usize,
 }

@@ -11,7 +11,10 @@ use swathe_runtime::Outcome;
 
 use crate::{
     Error, Records,
-    cross::kind::{Owned, Plain, Recorded, Tuple},
+    cross::{
+        kind::{Owned, Plain, Recorded, Tuple},
+        seal::Sealed,
+    },
     lower::{
         self, RecordRef, Sink,
         stack::{self, RecordError, RecordSerializer, RecordValidator},
@@ -275,12 +278,12 @@ tuple!(A, B, C, D, E, F);
 tuple!(A, B, C, D, E, F, G);
 tuple!(A, B, C, D, E, F, G, H);
 
-/// Values by position: what a job returns.
-pub trait Collection: Send + Sync + 'static {
+/// Values by position: what a job returns. The trait is sealed.
+pub trait Collection: Sealed + Send + Sync + 'static {
     /// One value.
     type Item;
     /// What a callback is shown: `[T]` for an [`Array`], the collection itself for [`Records`].
-    type Shown: ?Sized;
+    type Shown: ?Sized + 'static;
 
     /// How many positions there are.
     fn positions(&self) -> usize;
@@ -304,6 +307,10 @@ pub trait Collection: Send + Sync + 'static {
     /// Itself, as a callback is shown it.
     fn shown(&self) -> &Self::Shown;
 }
+
+impl<T: Pod> Sealed for Array<T> {}
+impl<T: Pod> Sealed for ArrayMut<T> {}
+impl<T> Sealed for Records<T> {}
 
 impl<T: Pod + Send + Sync> Collection for Array<T> {
     type Item = T;

@@ -41,6 +41,14 @@ impl std::fmt::Debug for Lowered {
 }
 
 impl Lowered {
+    /// Positions alone.
+    pub(crate) fn count(len: u64) -> Self {
+        Self {
+            len,
+            ..Self::default()
+        }
+    }
+
     /// An array, read where it lies.
     pub(crate) fn array<T: Pod + Send + Sync>(array: Array<T>) -> Result<Self, Error> {
         // A mapped file may have been cut off; better said here than by a SIGBUS in a worker.

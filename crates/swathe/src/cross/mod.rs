@@ -8,5 +8,7 @@ pub(crate) mod digest;
 pub(crate) mod input;
 pub(crate) mod item;
 pub mod kind;
+pub(crate) mod over;
 pub(crate) mod parameters;
+pub(crate) mod seal;
 pub(crate) mod task;

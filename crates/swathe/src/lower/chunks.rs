@@ -4,47 +4,40 @@ use bytemuck::Pod;
 use swathe_runtime::{Call, TaskRef};
 
 use super::{
-    Finish, Prepared, fail_every, positions, take_state,
+    Prepared, fail_every, positions, take_state,
     task::{conjure, reference},
 };
 use crate::{
     Context, Error,
     cross::{
-        arg::{Chunk, ChunkMut},
         column::{Column, Sliced},
+        over::ChunkTask,
         parameters::Parameters,
-        task::Task,
     },
 };
 
 /// The engine's reference to a task that maps a slice to a slice.
-pub(crate) fn chunks_task<F, S, W, A, B, M, N>(task: F) -> Result<TaskRef, Error>
+pub(crate) fn chunks_task<F, In, X, S, P>(task: F) -> Result<TaskRef, Error>
 where
-    F: Task<S, W::Value, (Chunk<A>, ChunkMut<B>), M>,
+    F: ChunkTask<In, X, S, P>,
     S: 'static,
-    W: Parameters,
-    A: Pod + Send + Sync,
-    B: Pod + Send + Sync,
-    N: Finish<F::Output, Value = ()>,
+    P: Parameters,
 {
-    reference(task, run::<F, S, W, A, B, M, N>)
+    reference(task, run::<F, In, X, S, P>)
 }
 
-fn run<F, S, W, A, B, M, N>(call: &mut Call<'_>)
+fn run<F, In, X, S, P>(call: &mut Call<'_>)
 where
-    F: Task<S, W::Value, (Chunk<A>, ChunkMut<B>), M>,
+    F: ChunkTask<In, X, S, P>,
     S: 'static,
-    W: Parameters,
-    A: Pod + Send + Sync,
-    B: Pod + Send + Sync,
-    N: Finish<F::Output, Value = ()>,
+    P: Parameters,
 {
     let context = Context::of_call(call);
     let positions = positions(call);
     let decode = |bytes: &'_ [u8]| {
         let mut wire = super::wire::Decoder::new(bytes);
         let is_fresh = wire.pod::<u64>()? != 0;
-        Prepared::<(Sliced<A>,), W, B>::decode(wire.bytes()?)
+        Prepared::<(Sliced<F::Given>,), P, F::Element>::decode(wire.bytes()?)
             .map(|prepared| (is_fresh, prepared, Blank::new()))
     };
     let ((is_fresh, prepared, blank), mut rest) = match call.cached(decode) {
@@ -60,9 +53,8 @@ where
     let task: F = unsafe { conjure() };
     let result = match (state, input, output) {
         (Ok(state), Ok(input), Ok(output)) => {
-            let mut run = |output: &mut [B]| {
-                N::finish(task.call(state, &prepared.parameters, &context, (input, output)))
-            };
+            let mut run =
+                |output: &mut [F::Element]| task.call(state, &prepared.parameters, &context, input, output);
             match *is_fresh && context.attempt() <= 1 {
                 true => run(output),
                 // An earlier job, or an earlier attempt, has written here.

@@ -7,32 +7,30 @@ use swathe_memory::SegmentId;
 use swathe_runtime::{Call, HeapSpan, Rest, TaskRef, WriteBack};
 
 use super::{
-    Finish, Prepared, fail_every, positions, take_state,
+    Prepared, fail_every, positions, take_state,
     task::{conjure, reference},
 };
 use crate::{
     Context, Error,
-    cross::{arg::ByValue, parameters::Parameters, task::Task},
+    cross::{over::InPlaceTask, parameters::Parameters, seal::Seal},
 };
 
 /// The engine's reference to a task that changes elements in place.
-pub(crate) fn in_place_task<F, S, W, T, M, N>(task: F) -> Result<TaskRef, Error>
+pub(crate) fn in_place_task<F, In, X, S, P>(task: F) -> Result<TaskRef, Error>
 where
-    F: Task<S, W::Value, (ByValue<T>,), M>,
+    F: InPlaceTask<In, X, S, P>,
     S: 'static,
-    W: Parameters,
-    T: Pod + Send + Sync,
-    N: Finish<F::Output, Value = T>,
+    P: Parameters,
 {
-    reference(task, run::<F, S, W, T, M, N>)
+    reference(task, run::<F, In, X, S, P>)
 }
 
 /// Alignment of what [`Rest::heap`] gives, bytes.
 const HEAP_ALIGN: usize = 16;
 
 /// What a worker prepares once a job.
-struct Ready<W: Parameters, T: Pod> {
-    prepared: Prepared<(), W, T>,
+struct Ready<P: Parameters, T: Pod> {
+    prepared: Prepared<(), P, T>,
     /// Where results lie until they are copied: in shared memory, so that a copy which a death interrupts can be made
     /// once more. As long as the longest strip so far.
     log: Option<Log<T>>,
@@ -111,19 +109,18 @@ impl<T: Pod> Drop for Copying<'_, '_, T> {
     }
 }
 
-fn run<F, S, W, T, M, N>(call: &mut Call<'_>)
+fn run<F, In, X, S, P>(call: &mut Call<'_>)
 where
-    F: Task<S, W::Value, (ByValue<T>,), M>,
+    F: InPlaceTask<In, X, S, P>,
     S: 'static,
-    W: Parameters,
-    T: Pod + Send + Sync,
-    N: Finish<F::Output, Value = T>,
+    P: Parameters,
 {
     let mut context = Context::of_call(call);
     let (base, positions) = (context.position, positions(call));
     let len = positions.len();
-    let prepare =
-        |bytes: &[u8]| Prepared::<(), W, T>::decode(bytes).map(|prepared| Ready { prepared, log: None });
+    let prepare = |bytes: &[u8]| {
+        Prepared::<(), P, F::Element>::decode(bytes).map(|prepared| Ready { prepared, log: None })
+    };
     let (ready, mut rest) = match call.cached(prepare) {
         Ok(ready) => ready,
         Err(message) => return call.fail_all(&message),
@@ -153,7 +150,7 @@ where
     for i in 0..len {
         context.position = base + i as u64;
         let before = copying.strip[i];
-        let after = N::finish(task.call(state, &prepared.parameters, &context, (before,)));
+        let after = task.call(state, &prepared.parameters, &context, before, Seal);
         let value = after.unwrap_or_else(|message| {
             copying.rest.fail(i as u64, &message);
             before

@@ -3,42 +3,36 @@
 use swathe_runtime::{Call, TaskRef, fault::Point};
 
 use super::{
-    Finish, Prepared, Progress, Sink, fail_every, positions, take_state,
+    Prepared, Progress, Sink, fail_every, positions, take_state,
     task::{conjure, reference},
 };
 use crate::{
     Context, Error,
-    cross::{column::Columns, datum::Datum, parameters::Parameters, task::Task},
+    cross::{column::Columns, datum::Datum, over::TaskOver, parameters::Parameters},
 };
 
-/// The engine's reference to a task that maps arguments to values.
-pub(crate) fn map_task<F, S, W, C, M, N, K>(task: F) -> Result<TaskRef, Error>
+/// The engine's reference to a task that maps arguments to values, which lie in the slab as `K` has them.
+pub(crate) fn map_task<F, In, X, S, P, K>(task: F) -> Result<TaskRef, Error>
 where
-    F: Task<S, W::Value, C::Args, M>,
+    F: TaskOver<In, X, S, P, Value: Datum<K>>,
     S: 'static,
-    W: Parameters,
-    C: Columns,
-    N: Finish<F::Output, Value: Datum<K>>,
+    P: Parameters,
 {
-    reference(task, run::<F, S, W, C, M, N, K>)
+    reference(task, run::<F, In, X, S, P, K>)
 }
 
-type Slot<F, S, W, C, M, N, K> = <<N as Finish<
-    <F as Task<S, <W as Parameters>::Value, <C as Columns>::Args, M>>::Output,
->>::Value as Datum<K>>::Slot;
+type Slot<F, In, X, S, P, K> = <<F as TaskOver<In, X, S, P>>::Value as Datum<K>>::Slot;
 
-fn run<F, S, W, C, M, N, K>(call: &mut Call<'_>)
+fn run<F, In, X, S, P, K>(call: &mut Call<'_>)
 where
-    F: Task<S, W::Value, C::Args, M>,
+    F: TaskOver<In, X, S, P, Value: Datum<K>>,
     S: 'static,
-    W: Parameters,
-    C: Columns,
-    N: Finish<F::Output, Value: Datum<K>>,
+    P: Parameters,
 {
     let mut context = Context::of_call(call);
     let (base, positions) = (context.position, positions(call));
     let len = positions.len();
-    let (prepared, mut rest) = match call.cached(Prepared::<C, W, Slot<F, S, W, C, M, N, K>>::decode) {
+    let (prepared, mut rest) = match call.cached(Prepared::<F::Columns, P, Slot<F, In, X, S, P, K>>::decode) {
         Ok(ready) => ready,
         Err(message) => return call.fail_all(&message),
     };
@@ -61,13 +55,16 @@ where
         if cfg!(panic = "abort") {
             progress.rest.set_cursor(i as u64);
         }
-        let stored = C::read(&mut strips, i)
-            .and_then(|args| N::finish(task.call(state, &prepared.parameters, &context, args)))
+        let stored = F::Columns::read(&mut strips, i)
+            .and_then(|args| task.call(state, &prepared.parameters, &context, args))
             .and_then(|value| {
-                value.store(&mut Sink {
-                    rest: &mut progress.rest,
-                    scratch: &mut prepared.scratch,
-                })
+                Datum::<K>::store(
+                    value,
+                    &mut Sink {
+                        rest: &mut progress.rest,
+                        scratch: &mut prepared.scratch,
+                    },
+                )
             });
         match stored {
             Ok(value) => {

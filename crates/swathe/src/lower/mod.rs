@@ -31,59 +31,11 @@ pub(crate) use heap::{RecordRef, Sink};
 pub(crate) use in_place::in_place_task;
 pub(crate) use map::map_task;
 pub(crate) use reduce::{combine_task, reduce_task};
-pub(crate) use setup::{exit_task, setup_task};
+pub(crate) use setup::{exit_task, initializer_task, setup_task};
 pub(crate) use slab::{InPlace, Output, Slab, unwritten};
 
 use crate::cross::{column::Columns, parameters::Parameters};
 use wire::Decoder;
-
-/// What the task's return value means: a value, or a `Result` of one.
-pub(crate) trait Finish<R>: 'static {
-    /// The value.
-    type Value;
-
-    /// The value, or the text of the error.
-    #[doc(hidden)]
-    fn finish(returned: R) -> Result<Self::Value, String>;
-}
-
-/// What the task returns is the value.
-#[derive(Debug)]
-pub(crate) enum Direct {}
-
-/// What the task returns is a `Result`, and its error is the failure of the element.
-#[derive(Debug)]
-pub(crate) enum Fallible {}
-
-/// Nobody wants what the function returns.
-#[derive(Debug)]
-pub(crate) enum Discard {}
-
-impl<R> Finish<R> for Discard {
-    type Value = ();
-
-    fn finish(_: R) -> Result<(), String> {
-        Ok(())
-    }
-}
-
-impl<R> Finish<R> for Direct {
-    type Value = R;
-
-    #[inline(always)]
-    fn finish(returned: R) -> Result<R, String> {
-        Ok(returned)
-    }
-}
-
-impl<B, E: Into<Box<dyn std::error::Error>>> Finish<Result<B, E>> for Fallible {
-    type Value = B;
-
-    #[inline(always)]
-    fn finish(returned: Result<B, E>) -> Result<B, String> {
-        returned.map_err(|error| swathe_runtime::error_chain(&*error.into()))
-    }
-}
 
 /// What a worker prepares once a job.
 struct Prepared<C, W: Parameters, T: Pod> {

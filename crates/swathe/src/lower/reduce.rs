@@ -9,34 +9,32 @@ use super::{
 use crate::{
     Context, Error,
     cross::{
-        arg::ByValue,
         column::{Columns, Decoded},
         datum::Datum,
+        over::{CombineTask, TaskOver},
         parameters::Parameters,
-        task::Task,
+        seal::Seal,
     },
 };
 
 /// The engine's reference to a task that reduces one block, which is one chunk. `G` combines two values.
-pub(crate) fn reduce_task<F, G, S, W, C, M, MG, K>(task: F, _: G) -> Result<TaskRef, Error>
+pub(crate) fn reduce_task<F, In, X, G, Y, S, P>(task: F, _: G) -> Result<TaskRef, Error>
 where
-    F: Task<S, W::Value, C::Args, M, Output: Datum<K>>,
-    G: Task<S, W::Value, (ByValue<F::Output>, ByValue<F::Output>), MG, Output = F::Output>,
+    F: TaskOver<In, X, S, P>,
+    G: CombineTask<F::Value, Y, S, P>,
     S: 'static,
-    W: Parameters,
-    C: Columns,
+    P: Parameters,
 {
     assert_captures_nothing::<G>();
-    reference(task, run_block::<F, G, S, W, C, M, MG, K>)
+    reference(task, run_block::<F, In, X, G, Y, S, P>)
 }
 
-fn run_block<F, G, S, W, C, M, MG, K>(call: &mut Call<'_>)
+fn run_block<F, In, X, G, Y, S, P>(call: &mut Call<'_>)
 where
-    F: Task<S, W::Value, C::Args, M, Output: Datum<K>>,
-    G: Task<S, W::Value, (ByValue<F::Output>, ByValue<F::Output>), MG, Output = F::Output>,
+    F: TaskOver<In, X, S, P>,
+    G: CombineTask<F::Value, Y, S, P>,
     S: 'static,
-    W: Parameters,
-    C: Columns,
+    P: Parameters,
 {
     let mut context = Context::of_call(call);
     let (base, positions) = (context.position, positions(call));
@@ -44,7 +42,7 @@ where
     let decode = |bytes: &'_ [u8]| {
         let mut wire = super::wire::Decoder::new(bytes);
         let block: u64 = wire.pod()?;
-        Prepared::<C, W, <F::Output as Datum<K>>::Slot>::decode(wire.bytes()?)
+        Prepared::<F::Columns, P, <F::Value as Datum<F::Kind>>::Slot>::decode(wire.bytes()?)
             .map(|prepared| (block, prepared))
     };
     let ((block, prepared), mut rest) = match call.cached(decode) {
@@ -70,10 +68,11 @@ where
         let mut sum = None;
         for i in 0..len {
             context.position = base + i as u64;
-            let value = task.call(state, &prepared.parameters, &context, C::read(&mut strips, i)?);
+            let args = F::Columns::read(&mut strips, i)?;
+            let value = task.call(state, &prepared.parameters, &context, args)?;
             sum = Some(match sum {
                 None => value,
-                Some(sum) => combine.call(state, &prepared.parameters, &context, (sum, value)),
+                Some(sum) => combine.call(state, &prepared.parameters, &context, sum, value, Seal),
             });
         }
         if let Some(sum) = sum {
@@ -91,30 +90,30 @@ where
 
 /// The engine's reference to a task that combines all of its input into the value of its first position: neighbours,
 /// then neighbours of these, and so on.
-pub(crate) fn combine_task<G, B, S, W, MG, K>(combine: G) -> Result<TaskRef, Error>
+pub(crate) fn combine_task<G, Y, B, K, S, P>(combine: G) -> Result<TaskRef, Error>
 where
-    G: Task<S, W::Value, (ByValue<B>, ByValue<B>), MG, Output = B>,
+    G: CombineTask<B, Y, S, P>,
     B: Datum<K>,
-    S: 'static,
-    W: Parameters,
     K: 'static,
+    S: 'static,
+    P: Parameters,
 {
-    reference(combine, run_tree::<G, B, S, W, MG, K>)
+    reference(combine, run_tree::<G, Y, B, K, S, P>)
 }
 
-fn run_tree<G, B, S, W, MG, K>(call: &mut Call<'_>)
+fn run_tree<G, Y, B, K, S, P>(call: &mut Call<'_>)
 where
-    G: Task<S, W::Value, (ByValue<B>, ByValue<B>), MG, Output = B>,
+    G: CombineTask<B, Y, S, P>,
     B: Datum<K>,
-    S: 'static,
-    W: Parameters,
     K: 'static,
+    S: 'static,
+    P: Parameters,
 {
     let context = Context::of_call(call);
     let decode = |bytes: &'_ [u8]| {
         let mut wire = super::wire::Decoder::new(bytes);
         let count: u64 = wire.pod()?;
-        Prepared::<(Decoded<B, K>,), W, B::Slot>::decode(wire.bytes()?).map(|prepared| (count, prepared))
+        Prepared::<(Decoded<B, K>,), P, B::Slot>::decode(wire.bytes()?).map(|prepared| (count, prepared))
     };
     let ((count, prepared), mut rest) = match call.cached(decode) {
         Ok(ready) => ready,
@@ -143,7 +142,7 @@ where
             let mut pairs = values.into_iter();
             while let Some(left) = pairs.next() {
                 level.push(match pairs.next() {
-                    Some(right) => combine.call(state, &prepared.parameters, &context, (left, right)),
+                    Some(right) => combine.call(state, &prepared.parameters, &context, left, right, Seal),
                     None => left,
                 });
             }

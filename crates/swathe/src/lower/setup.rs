@@ -5,39 +5,42 @@ use std::any::Any;
 use swathe_runtime::{SetupCall, TaskRef};
 
 use super::{
-    Finish,
     task::{assert_captures_nothing, conjure},
     wire::Decoder,
 };
 use crate::{
     Context, Error,
-    cross::{column::Columns, task::Task},
+    cross::{column::Columns, over::SetupTask},
 };
 
 /// The engine's reference to a function that makes the worker's state of one row of columns.
-pub(crate) fn setup_task<F, C, M, N>(_: F) -> Result<TaskRef, Error>
-where
-    F: Task<(), (), C::Args, M>,
-    C: Columns,
-    N: Finish<F::Output, Value: 'static>,
-{
+pub(crate) fn setup_task<F: SetupTask<In, X>, In, X>(_: F) -> Result<TaskRef, Error> {
     assert_captures_nothing::<F>();
-    TaskRef::setup(run::<F, C, M, N>).ok_or(Error::NoCode)
+    TaskRef::setup(run::<F, In, X>).ok_or(Error::NoCode)
 }
 
-fn run<F, C, M, N>(call: &SetupCall<'_>) -> Result<Box<dyn Any>, String>
-where
-    F: Task<(), (), C::Args, M>,
-    C: Columns,
-    N: Finish<F::Output, Value: 'static>,
-{
-    let mut columns = C::attach(&mut Decoder::new(call.params))?;
+fn run<F: SetupTask<In, X>, In, X>(call: &SetupCall<'_>) -> Result<Box<dyn Any>, String> {
+    make::<F, In, X>(call).map(|state| Box::new(state) as Box<dyn Any>)
+}
+
+/// The engine's reference to a function that is run for what it does: its worker has no state.
+pub(crate) fn initializer_task<F: SetupTask<In, X>, In, X>(_: F) -> Result<TaskRef, Error> {
+    assert_captures_nothing::<F>();
+    TaskRef::setup(run_for_nothing::<F, In, X>).ok_or(Error::NoCode)
+}
+
+fn run_for_nothing<F: SetupTask<In, X>, In, X>(call: &SetupCall<'_>) -> Result<Box<dyn Any>, String> {
+    make::<F, In, X>(call).map(|_| Box::new(()) as Box<dyn Any>)
+}
+
+fn make<F: SetupTask<In, X>, In, X>(call: &SetupCall<'_>) -> Result<F::State, String> {
+    let mut columns = F::Columns::attach(&mut Decoder::new(call.params))?;
     let mut strips = columns.strips(0..1)?;
-    let args = C::read(&mut strips, 0)?;
-    // SAFETY: this function is private, and `setup_task` gives its address only to those that have an F.
+    let args = F::Columns::read(&mut strips, 0)?;
+    // SAFETY: this function is private, and `setup_task` and `initializer_task` give the addresses of its callers only to
+    // those that have an F.
     let task: F = unsafe { conjure() };
-    let state = N::finish(task.call(&mut (), &(), &Context::of_setup(call), args))?;
-    Ok(Box::new(state))
+    task.call(&Context::of_setup(call), args)
 }
 
 /// The engine's reference to a function that sees the worker's state before the worker leaves.

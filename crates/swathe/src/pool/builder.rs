@@ -7,8 +7,11 @@ use swathe_runtime::{Engine, EngineConfig, TaskRef};
 
 use crate::{
     Error, Pool, Result,
-    cross::{column::Columns, item::Arguments, task::Task},
-    lower::{self, Direct, Discard, Fallible, Finish},
+    cross::{
+        item::Lowered,
+        over::{Fallible, Once, SetupTask},
+    },
+    lower,
 };
 
 type Setup = (TaskRef, Vec<u8>, Box<dyn Any + Send + Sync>);
@@ -140,22 +143,19 @@ impl<S: 'static> Builder<S> {
     /// Runs a function with these arguments (one value, or a tuple) in every worker before its first task, also in
     /// those that replace others. What it returns is dropped; to keep it, use [`state`](Self::state), whose place it
     /// takes.
-    pub fn initializer<F, A, K, M>(self, initializer: F, arguments: A) -> Builder
-    where
-        A: Arguments<K>,
-        F: Task<(), (), <A::Columns as Columns>::Args, M, Output: 'static>,
-    {
-        self.set_up::<F, A, K, M, Discard, ()>(initializer, arguments)
+    pub fn initializer<F: SetupTask<Once<A>, X>, A, X>(self, initializer: F, arguments: A) -> Builder {
+        let task = lower::initializer_task(initializer);
+        self.set_up(task, |memory| F::lower(Once(arguments), memory))
     }
 
     /// As [`initializer`](Self::initializer), for a function that may fail: see [`try_state`](Self::try_state).
-    pub fn try_initializer<F, A, K, M, E>(self, initializer: F, arguments: A) -> Builder
-    where
-        A: Arguments<K>,
-        F: Task<(), (), <A::Columns as Columns>::Args, M, Output = Result<(), E>>,
-        E: Into<Box<dyn std::error::Error>>,
-    {
-        self.set_up::<F, A, K, M, Fallible, ()>(initializer, arguments)
+    pub fn try_initializer<F: SetupTask<Fallible<Once<A>>, X>, A, X>(
+        self,
+        initializer: F,
+        arguments: A,
+    ) -> Builder {
+        let task = lower::initializer_task(initializer);
+        self.set_up(task, |memory| F::lower(Fallible(Once(arguments)), memory))
     }
 
     /// Builds the state of every worker, also of those that replace others: `build` is called with these arguments (one
@@ -189,24 +189,20 @@ impl<S: 'static> Builder<S> {
     ///     Ok(())
     /// }
     /// ```
-    pub fn state<F, A, K, M>(self, build: F, arguments: A) -> Builder<F::Output>
-    where
-        A: Arguments<K>,
-        F: Task<(), (), <A::Columns as Columns>::Args, M, Output: 'static>,
-    {
-        self.set_up::<F, A, K, M, Direct, F::Output>(build, arguments)
+    pub fn state<F: SetupTask<Once<A>, X>, A, X>(self, build: F, arguments: A) -> Builder<F::State> {
+        let task = lower::setup_task(build);
+        self.set_up(task, |memory| F::lower(Once(arguments), memory))
     }
 
     /// As [`state`](Self::state), for a function that may fail: a worker whose state cannot be built is started again
     /// within a limit, and then the pool breaks with the function's error.
-    pub fn try_state<F, A, K, M, T, E>(self, build: F, arguments: A) -> Builder<T>
-    where
-        A: Arguments<K>,
-        F: Task<(), (), <A::Columns as Columns>::Args, M, Output = Result<T, E>>,
-        T: 'static,
-        E: Into<Box<dyn std::error::Error>>,
-    {
-        self.set_up::<F, A, K, M, Fallible, T>(build, arguments)
+    pub fn try_state<F: SetupTask<Fallible<Once<A>>, X>, A, X>(
+        self,
+        build: F,
+        arguments: A,
+    ) -> Builder<F::State> {
+        let task = lower::setup_task(build);
+        self.set_up(task, |memory| F::lower(Fallible(Once(arguments)), memory))
     }
 
     /// Runs a function with the worker's state when a worker leaves of its own accord: when it is replaced, when the
@@ -234,19 +230,15 @@ impl<S: 'static> Builder<S> {
         Ok(Pool::of_engine(Engine::start(config)?))
     }
 
-    fn set_up<F, A, K, M, N, T: 'static>(self, build: F, arguments: A) -> Builder<T>
-    where
-        A: Arguments<K>,
-        F: Task<(), (), <A::Columns as Columns>::Args, M>,
-        N: Finish<F::Output, Value = T>,
-    {
+    /// The same pool with workers whose state is of type `T`.
+    fn set_up<T>(self, task: Result<TaskRef>, lower: impl FnOnce(&Memory) -> Result<Lowered>) -> Builder<T> {
         let setup = || -> Result<Option<Setup>> {
-            let task = lower::setup_task::<F, A::Columns, M, N>(build)?;
+            let task = task?;
             let memory = match &self.config.memory {
                 Some(memory) => memory.clone(),
                 None => Memory::global()?,
             };
-            let lowered = arguments.lower_arguments(&memory)?;
+            let lowered = lower(&memory)?;
             Ok(Some((task, lowered.wire.into_bytes(), Box::new(lowered.keep))))
         };
         // A hook for another state would never find it.

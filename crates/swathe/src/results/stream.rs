@@ -146,7 +146,7 @@ pub struct Imap<'p, I: Iterator, B> {
 impl<'p, I: Iterator, B> Imap<'p, I, B> {
     /// `chunk_size` fixes the length of the blocks.
     pub(crate) fn new(
-        input: I,
+        input: impl Into<Option<I>>,
         submit: impl Fn(Vec<I::Item>, u64, bool) -> Result<Block<B>> + Send + 'p,
         ordered: bool,
         chunk_size: Option<usize>,
@@ -157,7 +157,7 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
                 let why = EngineError::ZeroChunk.to_string();
                 (None, Some(ItemError::without_worker(0, Status::NotRun, why)))
             }
-            _ => (Some(input), None),
+            _ => (input.into(), None),
         };
         Self {
             input,
@@ -176,6 +176,13 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
             input_is_fast: true,
             arrival: Arc::new(Arrival::default()),
         }
+    }
+
+    /// A stream that could not begin: it gives this error, and ends.
+    pub(crate) fn refused(error: &Error) -> Self {
+        let mut stream = Self::new(None, |_, _, _| Err(Error::NotReady), true, None, 1);
+        stream.last = Some(ItemError::without_worker(0, Status::NotRun, error.to_string()));
+        stream
     }
 
     /// At most this many elements, at least 1, are in flight: taken from the input, and their results not yet

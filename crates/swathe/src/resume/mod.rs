@@ -41,7 +41,7 @@ fn progress_path(path: &Path) -> PathBuf {
     name.into()
 }
 
-impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
+impl<'p, S, P, E> Batch<'p, S, P, E> {
     /// Has the results written to a `.npy` file, so that the job can be **resumed**: when the program was killed,
     /// running it again does only what was not done, and ends with the same bytes. When all is done, running it again
     /// returns at once.
@@ -108,7 +108,7 @@ impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
     /// # Errors
     /// The verbs return [`Error::Output`](crate::Error::Output), before anything is run, if the files cannot be made, lie
     /// on a full file system, belong to another job, are damaged, or are being written. Such files are never changed.
-    pub fn output_file(self, path: impl Into<PathBuf>) -> Batch<'p, S, W, E, C, InFile> {
+    pub fn output_file(self, path: impl Into<PathBuf>) -> Batch<'p, S, P, E, InFile> {
         let output = InFile {
             path: path.into(),
             task_version: None,
@@ -117,7 +117,7 @@ impl<'p, S, W, E, C> Batch<'p, S, W, E, C> {
     }
 }
 
-impl<S, W, E, C> Batch<'_, S, W, E, C, InFile> {
+impl<S, P, E> Batch<'_, S, P, E, InFile> {
     /// Says in words which version of the task this is, instead of the build of the program: a program that was built
     /// anew may then go on with the file. Whether the task still computes the same is yours to know.
     pub fn task_version(mut self, version: impl Into<String>) -> Self {

@@ -1,88 +1,66 @@
 //! The verbs with one call in all.
 
-use std::sync::Arc;
-
-use swathe_memory::Memory;
-use swathe_runtime::Outcome;
-
 use crate::{
     Batch, Pending, Pool, Result,
     call::{
-        callbacks::OnSuccess,
         mode::{Mode, Strict},
+        ready::Ready,
     },
     cross::{
-        column::Columns,
         datum::{Collection, Datum},
-        item::Arguments,
-        parameters::Parameters,
-        task::Task,
+        over::{Fallible, Once, TaskOver},
+        parameters::{Parameters, With},
     },
-    lower::{Direct, Fallible},
-    verbs::map::Many,
+    lower,
 };
 
-/// The arguments of a task of `apply`.
-type CallArgsOf<A, K> = <<A as Arguments<K>>::Columns as Columns>::Args;
-
 /// One call in all.
-impl<S: 'static, W: Parameters, C> Batch<'_, S, W, Strict, C> {
+impl<'p, S: 'static, P: Parameters> Batch<'p, S, P> {
     /// As [`Pool::apply`], with the options of this batch.
-    pub fn apply<F, A, K, M, B, KB>(self, task: F, arguments: A) -> Result<B>
+    pub fn apply<F, A, X>(self, task: F, arguments: A) -> Result<F::Value>
     where
-        A: Arguments<K>,
-        F: Task<S, W::Value, CallArgsOf<A, K>, M, Output = B>,
-        B: Datum<KB>,
-        C: OnSuccess<B>,
+        F: TaskOver<Once<A>, X, S, P>,
     {
-        let lower = |memory: &Memory| arguments.lower_arguments(memory);
-        let only = |outcome: &Arc<Outcome>, values: Many<B, KB>| Strict::conclude(outcome, values)?.fetch(0);
-        self.prepare_with::<F, A::Columns, M, Direct, KB, B>(task, lower, only)?
-            .wait(|value| value)
+        self.prepare_one(task, Once(arguments))?.wait(|value| value)
     }
 
     /// As [`Pool::apply_async`], with the options of this batch.
-    pub fn apply_async<F, A, K, M, B, KB>(self, task: F, arguments: A) -> Result<Pending<B>>
+    pub fn apply_async<F, A, X>(self, task: F, arguments: A) -> Result<Pending<F::Value>>
     where
-        A: Arguments<K>,
-        F: Task<S, W::Value, CallArgsOf<A, K>, M, Output = B>,
-        B: Datum<KB>,
-        C: OnSuccess<B>,
+        F: TaskOver<Once<A>, X, S, P>,
     {
-        let lower = |memory: &Memory| arguments.lower_arguments(memory);
-        let only = |outcome: &Arc<Outcome>, values: Many<B, KB>| Strict::conclude(outcome, values)?.fetch(0);
-        self.prepare_with::<F, A::Columns, M, Direct, KB, B>(task, lower, only)?
-            .start(|value| value)
+        self.prepare_one(task, Once(arguments))?.start(|value| value)
     }
 
     /// As [`Pool::try_apply`], with the options of this batch.
-    pub fn try_apply<F, A, K, M, B, KB, X>(self, task: F, arguments: A) -> Result<B>
+    pub fn try_apply<F, A, X>(self, task: F, arguments: A) -> Result<F::Value>
     where
-        A: Arguments<K>,
-        F: Task<S, W::Value, CallArgsOf<A, K>, M, Output = Result<B, X>>,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
-        C: OnSuccess<B>,
+        F: TaskOver<Fallible<Once<A>>, X, S, P>,
     {
-        let lower = |memory: &Memory| arguments.lower_arguments(memory);
-        let only = |outcome: &Arc<Outcome>, values: Many<B, KB>| Strict::conclude(outcome, values)?.fetch(0);
-        self.prepare_with::<F, A::Columns, M, Fallible, KB, B>(task, lower, only)?
+        self.prepare_one(task, Fallible(Once(arguments)))?
             .wait(|value| value)
     }
 
     /// As [`Pool::try_apply_async`], with the options of this batch.
-    pub fn try_apply_async<F, A, K, M, B, KB, X>(self, task: F, arguments: A) -> Result<Pending<B>>
+    pub fn try_apply_async<F, A, X>(self, task: F, arguments: A) -> Result<Pending<F::Value>>
     where
-        A: Arguments<K>,
-        F: Task<S, W::Value, CallArgsOf<A, K>, M, Output = Result<B, X>>,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
-        C: OnSuccess<B>,
+        F: TaskOver<Fallible<Once<A>>, X, S, P>,
     {
-        let lower = |memory: &Memory| arguments.lower_arguments(memory);
-        let only = |outcome: &Arc<Outcome>, values: Many<B, KB>| Strict::conclude(outcome, values)?.fetch(0);
-        self.prepare_with::<F, A::Columns, M, Fallible, KB, B>(task, lower, only)?
+        self.prepare_one(task, Fallible(Once(arguments)))?
             .start(|value| value)
+    }
+
+    fn prepare_one<F, In, X>(self, task: F, arguments: In) -> Result<Ready<'p, F::Value>>
+    where
+        F: TaskOver<In, X, S, P>,
+    {
+        self.call.engine.check()?;
+        let lowered = F::lower(arguments, self.call.engine.memory())?;
+        let task = lower::map_task::<F, In, X, S, P, F::Kind>(task)?;
+        self.call
+            .map::<F::Value, F::Kind, _>(task, lowered, |outcome, values| {
+                Strict::conclude(outcome, values)?.fetch(0)
+            })
     }
 }
 
@@ -109,11 +87,9 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// If the call failed or could not be made.
-    pub fn apply<F, A, K, M, B, KB>(&self, task: F, arguments: A) -> Result<B>
+    pub fn apply<F, A, X>(&self, task: F, arguments: A) -> Result<F::Value>
     where
-        A: Arguments<K>,
-        F: Task<S, (), CallArgsOf<A, K>, M, Output = B>,
-        B: Datum<KB>,
+        F: TaskOver<Once<A>, X, S>,
     {
         self.batch().apply(task, arguments)
     }
@@ -135,11 +111,9 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// If the call could not be made.
-    pub fn apply_async<F, A, K, M, B, KB>(&self, task: F, arguments: A) -> Result<Pending<B>>
+    pub fn apply_async<F, A, X>(&self, task: F, arguments: A) -> Result<Pending<F::Value>>
     where
-        A: Arguments<K>,
-        F: Task<S, (), CallArgsOf<A, K>, M, Output = B>,
-        B: Datum<KB>,
+        F: TaskOver<Once<A>, X, S>,
     {
         self.batch().apply_async(task, arguments)
     }
@@ -148,12 +122,9 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// If the call failed or could not be made.
-    pub fn try_apply<F, A, K, M, B, KB, X>(&self, task: F, arguments: A) -> Result<B>
+    pub fn try_apply<F, A, X>(&self, task: F, arguments: A) -> Result<F::Value>
     where
-        A: Arguments<K>,
-        F: Task<S, (), CallArgsOf<A, K>, M, Output = Result<B, X>>,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
+        F: TaskOver<Fallible<Once<A>>, X, S>,
     {
         self.batch().try_apply(task, arguments)
     }
@@ -162,12 +133,9 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// If the call could not be made.
-    pub fn try_apply_async<F, A, K, M, B, KB, X>(&self, task: F, arguments: A) -> Result<Pending<B>>
+    pub fn try_apply_async<F, A, X>(&self, task: F, arguments: A) -> Result<Pending<F::Value>>
     where
-        A: Arguments<K>,
-        F: Task<S, (), CallArgsOf<A, K>, M, Output = Result<B, X>>,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
+        F: TaskOver<Fallible<Once<A>>, X, S>,
     {
         self.batch().try_apply_async(task, arguments)
     }
@@ -176,13 +144,11 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// If the call failed or could not be made.
-    pub fn apply_with<P, KP, F, A, K, M, B, KB>(&self, parameters: &P, task: F, arguments: A) -> Result<B>
+    pub fn apply_with<D, K, F, A, X>(&self, parameters: &D, task: F, arguments: A) -> Result<F::Value>
     where
-        P: Datum<KP>,
-        KP: 'static,
-        A: Arguments<K>,
-        F: Task<S, P, CallArgsOf<A, K>, M, Output = B>,
-        B: Datum<KB>,
+        D: Datum<K>,
+        K: 'static,
+        F: TaskOver<Once<A>, X, S, With<D, K>>,
     {
         self.batch().with(parameters)?.apply(task, arguments)
     }

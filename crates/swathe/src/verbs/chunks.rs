@@ -1,121 +1,53 @@
 //! `map_chunks`: the task gets a whole chunk.
 
-use bytemuck::Pod;
 use swathe_memory::Array;
-use swathe_runtime::{JobTraits, TaskRef};
 
 use crate::{
     Batch, Pool, Result,
-    call::{
-        callbacks::OnSuccess,
-        mode::Mode,
-        plan::{Encoded, Plan, align_of_chunks},
-        ready::Ready,
-    },
+    call::{batch::Call, job::chunks_job, mode::Mode, ready::Ready},
     cross::{
-        arg::{Chunk, ChunkMut},
-        column::Sliced,
-        input::Input,
-        item::Lowered,
+        over::{ChunkTask, Each, Fallible},
         parameters::Parameters,
-        task::Task,
     },
-    lower::{self, Direct, Fallible, Finish, Output, wire::Encoder},
+    lower::{self, Output},
 };
 
-impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C> {
+impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E> {
     /// As [`Pool::map_chunks`], with the options of this batch.
-    pub fn map_chunks<F, I, K, A, B, M>(self, task: F, input: I) -> Result<E::Of<Array<B>>>
+    pub fn map_chunks<F, I, X>(self, task: F, input: I) -> Result<E::Of<Array<F::Element>>>
     where
-        A: Pod + Send + Sync,
-        B: Pod + Send + Sync,
-        I: Input<K, Column = Sliced<A>>,
-        F: Task<S, W::Value, (Chunk<A>, ChunkMut<B>), M, Output = ()>,
-        C: OnSuccess<E::Shown<Array<B>>>,
+        F: ChunkTask<Each<I>, X, S, P>,
     {
-        self.prepare_chunks::<F, I, K, A, B, M, Direct>(task, input)?
-            .wait(E::show)
+        self.prepare_chunks(task, Each(input))?.wait(E::show)
     }
 
     /// As [`Pool::try_map_chunks`], with the options of this batch.
-    pub fn try_map_chunks<F, I, K, A, B, M, X>(self, task: F, input: I) -> Result<E::Of<Array<B>>>
+    pub fn try_map_chunks<F, I, X>(self, task: F, input: I) -> Result<E::Of<Array<F::Element>>>
     where
-        A: Pod + Send + Sync,
-        B: Pod + Send + Sync,
-        I: Input<K, Column = Sliced<A>>,
-        F: Task<S, W::Value, (Chunk<A>, ChunkMut<B>), M, Output = Result<(), X>>,
-        X: Into<Box<dyn std::error::Error>>,
-        C: OnSuccess<E::Shown<Array<B>>>,
+        F: ChunkTask<Fallible<Each<I>>, X, S, P>,
     {
-        self.prepare_chunks::<F, I, K, A, B, M, Fallible>(task, input)?
-            .wait(E::show)
+        self.prepare_chunks(task, Fallible(Each(input)))?.wait(E::show)
     }
 
-    fn prepare_chunks<F, I, K, A, B, M, N>(
-        mut self,
-        task: F,
-        input: I,
-    ) -> Result<Ready<'p, E::Of<Array<B>>, C>>
+    fn prepare_chunks<F, In, X>(self, task: F, input: In) -> Result<Ready<'p, E::Of<Array<F::Element>>>>
     where
-        A: Pod + Send + Sync,
-        B: Pod + Send + Sync,
-        I: Input<K, Column = Sliced<A>>,
-        F: Task<S, W::Value, (Chunk<A>, ChunkMut<B>), M>,
-        N: Finish<F::Output, Value = ()>,
+        F: ChunkTask<In, X, S, P>,
     {
-        let memory = self.engine.memory();
-        let task = lower::chunks_task::<F, S, W, A, B, M, N>(task)?;
-        self.engine.check()?;
-        let mut lowered = input.lower(memory)?;
-        lowered.keep.append(&mut self.parameters.keep);
-        let (plan, output) = chunks_plan(task, lowered, &self.parameters, |len, wire| {
-            Output::new_noting(memory, len, wire)
+        let Call {
+            engine,
+            options,
+            parameters,
+            callbacks,
+        } = self.call;
+        engine.check()?;
+        let lowered = F::lower(input, engine.memory())?;
+        let task = lower::chunks_task::<F, In, X, S, P>(task)?;
+        let (job, output) = chunks_job(&options, task, lowered, parameters, |len, wire| {
+            Output::new_noting(engine.memory(), len, wire)
         })?;
         let conclude = move |outcome: &_| E::conclude(outcome, output.when_over(outcome));
-        Ok(Ready::new(
-            self.engine,
-            self.options,
-            plan,
-            conclude,
-            self.on_success,
-            self.on_error,
-        ))
+        Ok(Ready::new(engine, job, callbacks, conclude))
     }
-}
-
-/// A job of one call a chunk, with the slab that `output` makes: it is given the number of values, and says whether nobody
-/// has left anything in it.
-pub(crate) fn chunks_plan<B: Pod + Send + Sync>(
-    task: TaskRef,
-    lowered: Lowered,
-    parameters: &Encoded,
-    output: impl FnOnce(usize, &mut Encoder) -> Result<(Output<B>, bool)>,
-) -> Result<(Plan, Output<B>)> {
-    let mut inner = Encoder::default();
-    inner.bytes(&parameters.bytes);
-    let (output, is_fresh) = output(lowered.len as usize, &mut inner)?;
-    inner.append(&lowered.wire);
-    let mut wire = Encoder::default();
-    wire.pod(&u64::from(is_fresh));
-    wire.bytes(inner.as_bytes());
-    let plan = Plan {
-        task,
-        positions: lowered.len,
-        chunk_align: align_of_chunks::<B>(),
-        wire,
-        traits: JobTraits {
-            whole_chunks: true,
-            ..JobTraits::default()
-        },
-        in_place: None,
-        durable: None,
-        base: 0,
-        heap_hint: 0,
-        bytes: lowered.bytes as u64 + lowered.len * size_of::<B>() as u64,
-        lends: parameters.lends,
-        keep: Box::new((lowered.keep, output.clone())),
-    };
-    Ok((plan, output))
 }
 
 impl<S: 'static> Pool<S> {
@@ -147,12 +79,9 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// As [`map`](Self::map).
-    pub fn map_chunks<F, I, K, A, B, M>(&self, task: F, input: I) -> Result<Array<B>>
+    pub fn map_chunks<F, I, X>(&self, task: F, input: I) -> Result<Array<F::Element>>
     where
-        A: Pod + Send + Sync,
-        B: Pod + Send + Sync,
-        I: Input<K, Column = Sliced<A>>,
-        F: Task<S, (), (Chunk<A>, ChunkMut<B>), M, Output = ()>,
+        F: ChunkTask<Each<I>, X, S>,
     {
         self.batch().map_chunks(task, input)
     }
@@ -161,13 +90,9 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// As [`map`](Self::map).
-    pub fn try_map_chunks<F, I, K, A, B, M, X>(&self, task: F, input: I) -> Result<Array<B>>
+    pub fn try_map_chunks<F, I, X>(&self, task: F, input: I) -> Result<Array<F::Element>>
     where
-        A: Pod + Send + Sync,
-        B: Pod + Send + Sync,
-        I: Input<K, Column = Sliced<A>>,
-        F: Task<S, (), (Chunk<A>, ChunkMut<B>), M, Output = Result<(), X>>,
-        X: Into<Box<dyn std::error::Error>>,
+        F: ChunkTask<Fallible<Each<I>>, X, S>,
     {
         self.batch().try_map_chunks(task, input)
     }

@@ -1,79 +1,90 @@
 //! Streams: `imap` and its relatives.
 
-use std::{marker::PhantomData, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
-use swathe_runtime::{Chunking, End, Engine, Outcome};
+use swathe_memory::Memory;
+use swathe_runtime::{Chunking, End, Engine, Outcome, TaskRef};
 
 use crate::{
     Batch, Imap, Pool, Result, Status,
     call::{
-        callbacks::Silent,
-        mode::Strict,
+        batch::Call,
+        job::{Encoded, MapOutput, map_job},
         options::Options,
-        plan::{Encoded, MapOutput, Plan},
     },
     cross::{
-        column::Columns,
         datum::{Collection, Datum},
-        item::{Item, Rows},
-        kind::{ByRow, Single},
+        item::Lowered,
+        over::{Each, Fallible, Star, TaskOver},
         parameters::Parameters,
-        task::Task,
     },
     error::ItemError,
-    lower::{Direct, Fallible, Finish},
+    lower,
     results::stream::{Block, LONGEST_BLOCK, Results},
 };
 
+/// What items of a stream are, as an input.
+trait OfItems<T> {
+    fn of_items(items: Vec<T>) -> Self;
+}
+
+impl<T> OfItems<T> for Each<Vec<T>> {
+    fn of_items(items: Vec<T>) -> Self {
+        Self(items)
+    }
+}
+
+impl<T> OfItems<T> for Star<Vec<T>> {
+    fn of_items(items: Vec<T>) -> Self {
+        Self(items)
+    }
+}
+
+impl<In: OfItems<T>, T> OfItems<T> for Fallible<In> {
+    fn of_items(items: Vec<T>) -> Self {
+        Self(In::of_items(items))
+    }
+}
+
 /// What all blocks of a stream have in common.
-struct Stream<'p, W> {
+struct Stream<'p> {
     engine: &'p Engine,
     options: Options,
     parameters: Arc<Encoded>,
     ordered: bool,
-    types: PhantomData<fn(W)>,
+    task: TaskRef,
 }
 
-impl<W: Parameters> Stream<'_, W> {
-    fn block<F, S, R, KR, M, N, K>(
+impl Stream<'_> {
+    /// Submits the elements that `lower` lowers, which start at position `base`.
+    fn block<B: Datum<K>, K: 'static>(
         &self,
-        task: F,
-        rows: Vec<R>,
+        lower: impl FnOnce(&Memory) -> Result<Lowered>,
         base: u64,
         fixed: bool,
-    ) -> Result<Block<N::Value>>
-    where
-        F: Task<S, W::Value, <R::Columns as Columns>::Args, M>,
-        S: 'static,
-        R: Rows<KR>,
-        N: Finish<F::Output, Value: Datum<K>>,
-    {
+    ) -> Result<Block<B>> {
         self.engine.check()?;
         let memory = self.engine.memory();
-        let len = rows.len();
-        let mut lowered = R::lower_rows(rows, memory)?;
+        let mut lowered = lower(memory)?;
         lowered.lends |= self.parameters.lends;
         lowered.keep.push(Box::new(self.parameters.clone()));
-        let bytes = lowered.bytes + len * size_of::<<N::Value as Datum<K>>::Slot>();
-        let (mut plan, output) =
-            Plan::of_map::<F, S, W, R::Columns, M, N, K>(task, lowered, &self.parameters.bytes, memory)?;
-        plan.base = base;
+        let len = lowered.len as usize;
+        let bytes = lowered.bytes + len * size_of::<B::Slot>();
+        let (mut job, output) =
+            map_job::<B, K>(&self.options, self.task, lowered, &self.parameters.bytes, memory)?;
+        job.base = base;
         // A stream in order waits for its first block. One without order waits for any, and must be told of each; so must
         // one with retries, which are not to wait until it is their block's turn.
-        plan.traits.attended = !self.ordered || self.options.retries.more > 0;
+        job.traits.attended = !self.ordered || self.options.retries.more > 0;
         // One worker takes the whole block, unless it is so long that waiting for one would hold up the stream.
-        let chunking = if fixed || len <= LONGEST_BLOCK {
+        job.chunking = if fixed || len <= LONGEST_BLOCK {
             Chunking::Size(len as u64)
         } else {
             Chunking::Auto
         };
-        let options = Options {
-            chunking,
-            ..self.options
-        };
         let submitted = Instant::now();
-        let job = plan.submit(self.engine, &options, None)?;
-        let results = Box::new(move |outcome: &Arc<Outcome>| results::<N::Value, K>(outcome, &output, base));
+        let job = self.engine.submit(job)?;
+        let results = Box::new(move |outcome: &Arc<Outcome>| results::<B, K>(outcome, &output, base));
         Ok(Block {
             job,
             len,
@@ -106,141 +117,114 @@ fn results<B: Datum<K>, K>(outcome: &Arc<Outcome>, output: &MapOutput<B, K>, bas
     Results::Mixed((0..outcome.positions).map(result).collect())
 }
 
-impl<'p, S: 'static, W: Parameters> Batch<'p, S, W, Strict, Silent> {
-    fn stream<F, I, KR, M, N, K>(self, task: F, input: I, ordered: bool) -> Imap<'p, I::IntoIter, N::Value>
+impl<'p, S: 'static, P: Parameters> Batch<'p, S, P> {
+    fn stream<F, In, X, I>(self, task: F, input: I, ordered: bool) -> Imap<'p, I::IntoIter, F::Value>
     where
-        I: IntoIterator<Item: Rows<KR>>,
-        F: Task<S, W::Value, <<I::Item as Rows<KR>>::Columns as Columns>::Args, M>,
-        N: Finish<F::Output, Value: Datum<K>>,
+        I: IntoIterator,
+        In: OfItems<I::Item>,
+        F: TaskOver<In, X, S, P>,
     {
-        let chunk_size = match self.options.chunking {
+        let Call {
+            engine,
+            options,
+            parameters,
+            callbacks,
+        } = self.call;
+        let chunk_size = match options.chunking {
             Chunking::Size(elements) => Some(usize::try_from(elements).unwrap_or(usize::MAX)),
             _ => None,
         };
-        let stream = Stream::<W> {
-            engine: self.engine,
-            options: self.options,
-            parameters: Arc::new(self.parameters),
-            ordered,
-            types: PhantomData,
+        let task = callbacks
+            .of_stream()
+            .and_then(|()| lower::map_task::<F, In, X, S, P, F::Kind>(task));
+        let task = match task {
+            Ok(task) => task,
+            Err(error) => return Imap::refused(&error),
         };
-        let submit =
-            move |rows, base, fixed| stream.block::<F, S, I::Item, KR, M, N, K>(task, rows, base, fixed);
-        Imap::new(
-            input.into_iter(),
-            submit,
+        let stream = Stream {
+            engine,
+            options,
+            parameters: Arc::new(parameters),
             ordered,
-            chunk_size,
-            self.engine.processes(),
-        )
+            task,
+        };
+        let submit = move |items, base, fixed| {
+            let lower = |memory: &Memory| F::lower(In::of_items(items), memory);
+            stream.block::<F::Value, F::Kind>(lower, base, fixed)
+        };
+        Imap::new(input.into_iter(), submit, ordered, chunk_size, engine.processes())
     }
 
     /// As [`Pool::imap`], with the options of this batch.
-    pub fn imap<F, I, K, M, B, KB>(self, task: F, input: I) -> Imap<'p, I::IntoIter, B>
+    pub fn imap<F, I, X>(self, task: F, input: I) -> Imap<'p, I::IntoIter, F::Value>
     where
-        I: IntoIterator<Item: Item<K>>,
-        F: Task<S, W::Value, <<I::Item as Rows<Single<K>>>::Columns as Columns>::Args, M, Output = B>,
-        B: Datum<KB>,
+        I: IntoIterator,
+        F: TaskOver<Each<Vec<I::Item>>, X, S, P>,
     {
-        self.stream::<F, I, Single<K>, M, Direct, KB>(task, input, true)
+        self.stream::<F, _, X, I>(task, input, true)
     }
 
     /// As [`Pool::imap_unordered`], with the options of this batch.
-    pub fn imap_unordered<F, I, K, M, B, KB>(self, task: F, input: I) -> Imap<'p, I::IntoIter, B>
+    pub fn imap_unordered<F, I, X>(self, task: F, input: I) -> Imap<'p, I::IntoIter, F::Value>
     where
-        I: IntoIterator<Item: Item<K>>,
-        F: Task<S, W::Value, <<I::Item as Rows<Single<K>>>::Columns as Columns>::Args, M, Output = B>,
-        B: Datum<KB>,
+        I: IntoIterator,
+        F: TaskOver<Each<Vec<I::Item>>, X, S, P>,
     {
-        self.stream::<F, I, Single<K>, M, Direct, KB>(task, input, false)
+        self.stream::<F, _, X, I>(task, input, false)
     }
 
     /// As [`Pool::istarmap`], with the options of this batch.
-    pub fn istarmap<F, I, K, M, B, KB>(self, task: F, input: I) -> Imap<'p, I::IntoIter, B>
+    pub fn istarmap<F, I, X>(self, task: F, input: I) -> Imap<'p, I::IntoIter, F::Value>
     where
-        I: IntoIterator<Item: Rows<ByRow<K>>>,
-        F: Task<S, W::Value, <<I::Item as Rows<ByRow<K>>>::Columns as Columns>::Args, M, Output = B>,
-        B: Datum<KB>,
+        I: IntoIterator,
+        F: TaskOver<Star<Vec<I::Item>>, X, S, P>,
     {
-        self.stream::<F, I, ByRow<K>, M, Direct, KB>(task, input, true)
+        self.stream::<F, _, X, I>(task, input, true)
     }
 
     /// As [`Pool::istarmap_unordered`], with the options of this batch.
-    pub fn istarmap_unordered<F, I, K, M, B, KB>(self, task: F, input: I) -> Imap<'p, I::IntoIter, B>
+    pub fn istarmap_unordered<F, I, X>(self, task: F, input: I) -> Imap<'p, I::IntoIter, F::Value>
     where
-        I: IntoIterator<Item: Rows<ByRow<K>>>,
-        F: Task<S, W::Value, <<I::Item as Rows<ByRow<K>>>::Columns as Columns>::Args, M, Output = B>,
-        B: Datum<KB>,
+        I: IntoIterator,
+        F: TaskOver<Star<Vec<I::Item>>, X, S, P>,
     {
-        self.stream::<F, I, ByRow<K>, M, Direct, KB>(task, input, false)
+        self.stream::<F, _, X, I>(task, input, false)
     }
 
     /// As [`Pool::try_imap`], with the options of this batch.
-    pub fn try_imap<F, I, K, M, B, KB, X>(self, task: F, input: I) -> Imap<'p, I::IntoIter, B>
+    pub fn try_imap<F, I, X>(self, task: F, input: I) -> Imap<'p, I::IntoIter, F::Value>
     where
-        I: IntoIterator<Item: Item<K>>,
-        F: Task<
-                S,
-                W::Value,
-                <<I::Item as Rows<Single<K>>>::Columns as Columns>::Args,
-                M,
-                Output = Result<B, X>,
-            >,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
+        I: IntoIterator,
+        F: TaskOver<Fallible<Each<Vec<I::Item>>>, X, S, P>,
     {
-        self.stream::<F, I, Single<K>, M, Fallible, KB>(task, input, true)
+        self.stream::<F, _, X, I>(task, input, true)
     }
 
     /// As [`Pool::try_imap_unordered`], with the options of this batch.
-    pub fn try_imap_unordered<F, I, K, M, B, KB, X>(self, task: F, input: I) -> Imap<'p, I::IntoIter, B>
+    pub fn try_imap_unordered<F, I, X>(self, task: F, input: I) -> Imap<'p, I::IntoIter, F::Value>
     where
-        I: IntoIterator<Item: Item<K>>,
-        F: Task<
-                S,
-                W::Value,
-                <<I::Item as Rows<Single<K>>>::Columns as Columns>::Args,
-                M,
-                Output = Result<B, X>,
-            >,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
+        I: IntoIterator,
+        F: TaskOver<Fallible<Each<Vec<I::Item>>>, X, S, P>,
     {
-        self.stream::<F, I, Single<K>, M, Fallible, KB>(task, input, false)
+        self.stream::<F, _, X, I>(task, input, false)
     }
 
     /// As [`Pool::try_istarmap`], with the options of this batch.
-    pub fn try_istarmap<F, I, K, M, B, KB, X>(self, task: F, input: I) -> Imap<'p, I::IntoIter, B>
+    pub fn try_istarmap<F, I, X>(self, task: F, input: I) -> Imap<'p, I::IntoIter, F::Value>
     where
-        I: IntoIterator<Item: Rows<ByRow<K>>>,
-        F: Task<
-                S,
-                W::Value,
-                <<I::Item as Rows<ByRow<K>>>::Columns as Columns>::Args,
-                M,
-                Output = Result<B, X>,
-            >,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
+        I: IntoIterator,
+        F: TaskOver<Fallible<Star<Vec<I::Item>>>, X, S, P>,
     {
-        self.stream::<F, I, ByRow<K>, M, Fallible, KB>(task, input, true)
+        self.stream::<F, _, X, I>(task, input, true)
     }
 
     /// As [`Pool::try_istarmap_unordered`], with the options of this batch.
-    pub fn try_istarmap_unordered<F, I, K, M, B, KB, X>(self, task: F, input: I) -> Imap<'p, I::IntoIter, B>
+    pub fn try_istarmap_unordered<F, I, X>(self, task: F, input: I) -> Imap<'p, I::IntoIter, F::Value>
     where
-        I: IntoIterator<Item: Rows<ByRow<K>>>,
-        F: Task<
-                S,
-                W::Value,
-                <<I::Item as Rows<ByRow<K>>>::Columns as Columns>::Args,
-                M,
-                Output = Result<B, X>,
-            >,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
+        I: IntoIterator,
+        F: TaskOver<Fallible<Star<Vec<I::Item>>>, X, S, P>,
     {
-        self.stream::<F, I, ByRow<K>, M, Fallible, KB>(task, input, false)
+        self.stream::<F, _, X, I>(task, input, false)
     }
 }
 
@@ -269,11 +253,10 @@ impl<S: 'static> Pool<S> {
     ///     Ok(())
     /// }
     /// ```
-    pub fn imap<F, I, K, M, B, KB>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, B>
+    pub fn imap<F, I, X>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, F::Value>
     where
-        I: IntoIterator<Item: Item<K>>,
-        F: Task<S, (), <<I::Item as Rows<Single<K>>>::Columns as Columns>::Args, M, Output = B>,
-        B: Datum<KB>,
+        I: IntoIterator,
+        F: TaskOver<Each<Vec<I::Item>>, X, S>,
     {
         self.batch().imap(task, input)
     }
@@ -292,11 +275,10 @@ impl<S: 'static> Pool<S> {
     ///     Ok(())
     /// }
     /// ```
-    pub fn imap_unordered<F, I, K, M, B, KB>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, B>
+    pub fn imap_unordered<F, I, X>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, F::Value>
     where
-        I: IntoIterator<Item: Item<K>>,
-        F: Task<S, (), <<I::Item as Rows<Single<K>>>::Columns as Columns>::Args, M, Output = B>,
-        B: Datum<KB>,
+        I: IntoIterator,
+        F: TaskOver<Each<Vec<I::Item>>, X, S>,
     {
         self.batch().imap_unordered(task, input)
     }
@@ -315,65 +297,55 @@ impl<S: 'static> Pool<S> {
     ///     Ok(())
     /// }
     /// ```
-    pub fn istarmap<F, I, K, M, B, KB>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, B>
+    pub fn istarmap<F, I, X>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, F::Value>
     where
-        I: IntoIterator<Item: Rows<ByRow<K>>>,
-        F: Task<S, (), <<I::Item as Rows<ByRow<K>>>::Columns as Columns>::Args, M, Output = B>,
-        B: Datum<KB>,
+        I: IntoIterator,
+        F: TaskOver<Star<Vec<I::Item>>, X, S>,
     {
         self.batch().istarmap(task, input)
     }
 
     /// As [`istarmap`](Self::istarmap), and the results come in the order in which blocks are finished.
-    pub fn istarmap_unordered<F, I, K, M, B, KB>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, B>
+    pub fn istarmap_unordered<F, I, X>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, F::Value>
     where
-        I: IntoIterator<Item: Rows<ByRow<K>>>,
-        F: Task<S, (), <<I::Item as Rows<ByRow<K>>>::Columns as Columns>::Args, M, Output = B>,
-        B: Datum<KB>,
+        I: IntoIterator,
+        F: TaskOver<Star<Vec<I::Item>>, X, S>,
     {
         self.batch().istarmap_unordered(task, input)
     }
 
     /// As [`imap`](Self::imap), for a task that returns a `Result`; see [`try_map`](Self::try_map).
-    pub fn try_imap<F, I, K, M, B, KB, X>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, B>
+    pub fn try_imap<F, I, X>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, F::Value>
     where
-        I: IntoIterator<Item: Item<K>>,
-        F: Task<S, (), <<I::Item as Rows<Single<K>>>::Columns as Columns>::Args, M, Output = Result<B, X>>,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
+        I: IntoIterator,
+        F: TaskOver<Fallible<Each<Vec<I::Item>>>, X, S>,
     {
         self.batch().try_imap(task, input)
     }
 
     /// As [`imap_unordered`](Self::imap_unordered), for a task that returns a `Result`; see [`try_map`](Self::try_map).
-    pub fn try_imap_unordered<F, I, K, M, B, KB, X>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, B>
+    pub fn try_imap_unordered<F, I, X>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, F::Value>
     where
-        I: IntoIterator<Item: Item<K>>,
-        F: Task<S, (), <<I::Item as Rows<Single<K>>>::Columns as Columns>::Args, M, Output = Result<B, X>>,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
+        I: IntoIterator,
+        F: TaskOver<Fallible<Each<Vec<I::Item>>>, X, S>,
     {
         self.batch().try_imap_unordered(task, input)
     }
 
     /// As [`istarmap`](Self::istarmap), for a task that returns a `Result`; see [`try_map`](Self::try_map).
-    pub fn try_istarmap<F, I, K, M, B, KB, X>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, B>
+    pub fn try_istarmap<F, I, X>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, F::Value>
     where
-        I: IntoIterator<Item: Rows<ByRow<K>>>,
-        F: Task<S, (), <<I::Item as Rows<ByRow<K>>>::Columns as Columns>::Args, M, Output = Result<B, X>>,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
+        I: IntoIterator,
+        F: TaskOver<Fallible<Star<Vec<I::Item>>>, X, S>,
     {
         self.batch().try_istarmap(task, input)
     }
 
     /// As [`istarmap_unordered`](Self::istarmap_unordered), for a task that returns a `Result`; see [`try_map`](Self::try_map).
-    pub fn try_istarmap_unordered<F, I, K, M, B, KB, X>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, B>
+    pub fn try_istarmap_unordered<F, I, X>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, F::Value>
     where
-        I: IntoIterator<Item: Rows<ByRow<K>>>,
-        F: Task<S, (), <<I::Item as Rows<ByRow<K>>>::Columns as Columns>::Args, M, Output = Result<B, X>>,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
+        I: IntoIterator,
+        F: TaskOver<Fallible<Star<Vec<I::Item>>>, X, S>,
     {
         self.batch().try_istarmap_unordered(task, input)
     }

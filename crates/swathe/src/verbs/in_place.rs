@@ -4,83 +4,73 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 use swathe_memory::ArrayMut;
-use swathe_runtime::{JobTraits, Outcome};
+use swathe_runtime::{Job, Outcome};
 
 use crate::{
     Batch, Error, Pool, Result,
     call::{
-        callbacks::OnSuccess,
+        batch::Call,
+        job::align_of_chunks,
         mode::{Mode, Strict},
-        plan::{Plan, align_of_chunks},
         ready::Ready,
     },
-    cross::{arg::ByValue, parameters::Parameters, task::Task},
-    lower::{self, Direct, Fallible, Finish, InPlace, wire::Encoder},
+    cross::{
+        over::{Each, Fallible, InPlaceTask},
+        parameters::Parameters,
+    },
+    lower::{self, InPlace, wire::Encoder},
 };
 
-impl<S: 'static, W: Parameters, C> Batch<'_, S, W, Strict, C> {
+impl<S: 'static, P: Parameters> Batch<'_, S, P> {
     /// As [`Pool::map_in_place`], with the options of this batch.
-    pub fn map_in_place<F, T, M>(self, task: F, array: ArrayMut<T>) -> Result<ArrayMut<T>>
+    pub fn map_in_place<F, T, X>(self, task: F, array: ArrayMut<T>) -> Result<ArrayMut<T>>
     where
-        T: Pod + Send + Sync,
-        F: Task<S, W::Value, (ByValue<T>,), M, Output = T>,
-        C: OnSuccess<[T]>,
+        T: Pod,
+        F: InPlaceTask<Each<ArrayMut<T>>, X, S, P, Element = T>,
     {
-        self.run_in_place::<F, T, M, Direct>(task, array)
+        self.run_in_place(task, array)
     }
 
     /// As [`Pool::try_map_in_place`], with the options of this batch.
-    pub fn try_map_in_place<F, T, M, X>(self, task: F, array: ArrayMut<T>) -> Result<ArrayMut<T>>
+    pub fn try_map_in_place<F, T, X>(self, task: F, array: ArrayMut<T>) -> Result<ArrayMut<T>>
     where
-        T: Pod + Send + Sync,
-        F: Task<S, W::Value, (ByValue<T>,), M, Output = Result<T, X>>,
-        X: Into<Box<dyn std::error::Error>>,
-        C: OnSuccess<[T]>,
+        T: Pod,
+        F: InPlaceTask<Fallible<Each<ArrayMut<T>>>, X, S, P, Element = T>,
     {
-        self.run_in_place::<F, T, M, Fallible>(task, array)
+        self.run_in_place(task, array)
     }
 
-    fn run_in_place<F, T, M, N>(self, task: F, array: ArrayMut<T>) -> Result<ArrayMut<T>>
+    fn run_in_place<F, In, X>(self, task: F, array: ArrayMut<F::Element>) -> Result<ArrayMut<F::Element>>
     where
-        T: Pod + Send + Sync,
-        F: Task<S, W::Value, (ByValue<T>,), M>,
-        N: Finish<F::Output, Value = T>,
-        C: OnSuccess<[T]>,
+        F: InPlaceTask<In, X, S, P>,
     {
-        let task = lower::in_place_task::<F, S, W, T, M, N>(task)?;
+        let Call {
+            engine,
+            options,
+            parameters,
+            callbacks,
+        } = self.call;
+        let task = lower::in_place_task::<F, In, X, S, P>(task)?;
         let positions = array.len() as u64;
         let mut wire = Encoder::default();
-        wire.bytes(&self.parameters.bytes);
+        wire.bytes(&parameters.bytes);
         let region = InPlace::region(&array);
         let array = InPlace::new(array, &mut wire);
-        let plan = Plan {
-            task,
-            positions,
-            chunk_align: align_of_chunks::<T>(),
-            wire,
-            traits: JobTraits::default(),
+        let job = Job {
+            params: wire.into_bytes(),
+            chunk_align: align_of_chunks::<F::Element>(),
             in_place: Some(region),
-            durable: None,
-            base: 0,
-            heap_hint: 0,
             bytes: 2 * region.len,
-            lends: self.parameters.lends,
-            keep: Box::new((self.parameters.keep, array.clone())),
+            lends: parameters.lends,
+            keep: Box::new((parameters.keep, array.clone())),
+            ..options.job(task, positions)?
         };
         // The verb waits, so this runs once.
         let conclude = move |outcome: &Arc<Outcome>| match array.when_over(outcome) {
             Some(array) => Strict::conclude(outcome, array),
             None => Err(Error::NotReady),
         };
-        Ready::new(
-            self.engine,
-            self.options,
-            plan,
-            conclude,
-            self.on_success,
-            self.on_error,
-        )
-        .wait(|array: &ArrayMut<T>| &array[..])
+        Ready::new(engine, job, callbacks, conclude).wait(|array: &ArrayMut<_>| &array[..])
     }
 }
 
@@ -106,10 +96,10 @@ impl<S: 'static> Pool<S> {
     /// # Errors
     /// As [`map`](Self::map); [`JobError::into_partial`](crate::JobError::into_partial)`::<ArrayMut<T>>` gives the
     /// array back.
-    pub fn map_in_place<F, T, M>(&self, task: F, array: ArrayMut<T>) -> Result<ArrayMut<T>>
+    pub fn map_in_place<F, T, X>(&self, task: F, array: ArrayMut<T>) -> Result<ArrayMut<T>>
     where
-        T: Pod + Send + Sync,
-        F: Task<S, (), (ByValue<T>,), M, Output = T>,
+        T: Pod,
+        F: InPlaceTask<Each<ArrayMut<T>>, X, S, Element = T>,
     {
         self.batch().map_in_place(task, array)
     }
@@ -118,11 +108,10 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// As [`map_in_place`](Self::map_in_place).
-    pub fn try_map_in_place<F, T, M, X>(&self, task: F, array: ArrayMut<T>) -> Result<ArrayMut<T>>
+    pub fn try_map_in_place<F, T, X>(&self, task: F, array: ArrayMut<T>) -> Result<ArrayMut<T>>
     where
-        T: Pod + Send + Sync,
-        F: Task<S, (), (ByValue<T>,), M, Output = Result<T, X>>,
-        X: Into<Box<dyn std::error::Error>>,
+        T: Pod,
+        F: InPlaceTask<Fallible<Each<ArrayMut<T>>>, X, S, Element = T>,
     {
         self.batch().try_map_in_place(task, array)
     }

@@ -2,128 +2,78 @@
 
 use crate::{
     Batch, Pending, Pool, Result,
-    call::{callbacks::OnSuccess, mode::Mode},
+    call::mode::Mode,
     cross::{
-        column::{Column, Columns},
         datum::Datum,
-        input::{Input, StarInput},
-        parameters::Parameters,
-        task::Task,
+        over::{Each, Fallible, Star, TaskOver},
+        parameters::{Parameters, With},
     },
-    lower::{Direct, Fallible},
 };
 
-/// One argument of a task, from a single column.
-pub(crate) type ArgsOf<I, K> = (<<I as Input<K>>::Column as Column>::Arg,);
-/// The arguments of a task of `starmap`.
-pub(crate) type StarArgsOf<I, K> = <<I as StarInput<K>>::Columns as Columns>::Args;
-/// All results of a task that returns `B`.
-pub(crate) type Many<B, K> = <B as Datum<K>>::Output;
-
 /// One call of the task for each element.
-impl<S: 'static, W: Parameters, E: Mode, C> Batch<'_, S, W, E, C> {
+impl<S: 'static, P: Parameters, E: Mode> Batch<'_, S, P, E> {
     /// As [`Pool::map`], with the options of this batch.
-    pub fn map<F, I, K, M, B, KB>(self, task: F, input: I) -> Result<E::Of<Many<B, KB>>>
+    pub fn map<F, I, X>(self, task: F, input: I) -> Result<E::Of<F::Values>>
     where
-        I: Input<K>,
-        F: Task<S, W::Value, ArgsOf<I, K>, M, Output = B>,
-        B: Datum<KB>,
-        C: OnSuccess<E::Shown<Many<B, KB>>>,
+        F: TaskOver<Each<I>, X, S, P>,
     {
-        self.prepare::<F, (I::Column,), M, Direct, KB>(task, |memory| input.lower(memory))?
-            .wait(E::show)
+        self.prepare(task, Each(input))?.wait(E::show)
     }
 
     /// As [`Pool::map_async`], with the options of this batch.
-    pub fn map_async<F, I, K, M, B, KB>(self, task: F, input: I) -> Result<Pending<E::Of<Many<B, KB>>>>
+    pub fn map_async<F, I, X>(self, task: F, input: I) -> Result<Pending<E::Of<F::Values>>>
     where
-        I: Input<K>,
-        F: Task<S, W::Value, ArgsOf<I, K>, M, Output = B>,
-        B: Datum<KB>,
-        C: OnSuccess<E::Shown<Many<B, KB>>>,
+        F: TaskOver<Each<I>, X, S, P>,
     {
-        self.prepare::<F, (I::Column,), M, Direct, KB>(task, |memory| input.lower(memory))?
-            .start(E::show)
+        self.prepare(task, Each(input))?.start(E::show)
     }
 
     /// As [`Pool::try_map`], with the options of this batch.
-    pub fn try_map<F, I, K, M, B, KB, X>(self, task: F, input: I) -> Result<E::Of<Many<B, KB>>>
+    pub fn try_map<F, I, X>(self, task: F, input: I) -> Result<E::Of<F::Values>>
     where
-        I: Input<K>,
-        F: Task<S, W::Value, ArgsOf<I, K>, M, Output = Result<B, X>>,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
-        C: OnSuccess<E::Shown<Many<B, KB>>>,
+        F: TaskOver<Fallible<Each<I>>, X, S, P>,
     {
-        self.prepare::<F, (I::Column,), M, Fallible, KB>(task, |memory| input.lower(memory))?
-            .wait(E::show)
+        self.prepare(task, Fallible(Each(input)))?.wait(E::show)
     }
 
     /// As [`Pool::try_map_async`], with the options of this batch.
-    pub fn try_map_async<F, I, K, M, B, KB, X>(self, task: F, input: I) -> Result<Pending<E::Of<Many<B, KB>>>>
+    pub fn try_map_async<F, I, X>(self, task: F, input: I) -> Result<Pending<E::Of<F::Values>>>
     where
-        I: Input<K>,
-        F: Task<S, W::Value, ArgsOf<I, K>, M, Output = Result<B, X>>,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
-        C: OnSuccess<E::Shown<Many<B, KB>>>,
+        F: TaskOver<Fallible<Each<I>>, X, S, P>,
     {
-        self.prepare::<F, (I::Column,), M, Fallible, KB>(task, |memory| input.lower(memory))?
-            .start(E::show)
+        self.prepare(task, Fallible(Each(input)))?.start(E::show)
     }
 
     /// As [`Pool::starmap`], with the options of this batch.
-    pub fn starmap<F, I, K, M, B, KB>(self, task: F, input: I) -> Result<E::Of<Many<B, KB>>>
+    pub fn starmap<F, I, X>(self, task: F, input: I) -> Result<E::Of<F::Values>>
     where
-        I: StarInput<K>,
-        F: Task<S, W::Value, StarArgsOf<I, K>, M, Output = B>,
-        B: Datum<KB>,
-        C: OnSuccess<E::Shown<Many<B, KB>>>,
+        F: TaskOver<Star<I>, X, S, P>,
     {
-        self.prepare::<F, I::Columns, M, Direct, KB>(task, |memory| input.lower(memory))?
-            .wait(E::show)
+        self.prepare(task, Star(input))?.wait(E::show)
     }
 
     /// As [`Pool::starmap_async`], with the options of this batch.
-    pub fn starmap_async<F, I, K, M, B, KB>(self, task: F, input: I) -> Result<Pending<E::Of<Many<B, KB>>>>
+    pub fn starmap_async<F, I, X>(self, task: F, input: I) -> Result<Pending<E::Of<F::Values>>>
     where
-        I: StarInput<K>,
-        F: Task<S, W::Value, StarArgsOf<I, K>, M, Output = B>,
-        B: Datum<KB>,
-        C: OnSuccess<E::Shown<Many<B, KB>>>,
+        F: TaskOver<Star<I>, X, S, P>,
     {
-        self.prepare::<F, I::Columns, M, Direct, KB>(task, |memory| input.lower(memory))?
-            .start(E::show)
+        self.prepare(task, Star(input))?.start(E::show)
     }
 
     /// As [`Pool::try_starmap`], with the options of this batch.
-    pub fn try_starmap<F, I, K, M, B, KB, X>(self, task: F, input: I) -> Result<E::Of<Many<B, KB>>>
+    pub fn try_starmap<F, I, X>(self, task: F, input: I) -> Result<E::Of<F::Values>>
     where
-        I: StarInput<K>,
-        F: Task<S, W::Value, StarArgsOf<I, K>, M, Output = Result<B, X>>,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
-        C: OnSuccess<E::Shown<Many<B, KB>>>,
+        F: TaskOver<Fallible<Star<I>>, X, S, P>,
     {
-        self.prepare::<F, I::Columns, M, Fallible, KB>(task, |memory| input.lower(memory))?
-            .wait(E::show)
+        self.prepare(task, Fallible(Star(input)))?.wait(E::show)
     }
 
     /// As [`Pool::try_starmap_async`], with the options of this batch.
-    pub fn try_starmap_async<F, I, K, M, B, KB, X>(
-        self,
-        task: F,
-        input: I,
-    ) -> Result<Pending<E::Of<Many<B, KB>>>>
+    pub fn try_starmap_async<F, I, X>(self, task: F, input: I) -> Result<Pending<E::Of<F::Values>>>
     where
-        I: StarInput<K>,
-        F: Task<S, W::Value, StarArgsOf<I, K>, M, Output = Result<B, X>>,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
-        C: OnSuccess<E::Shown<Many<B, KB>>>,
+        F: TaskOver<Fallible<Star<I>>, X, S, P>,
     {
-        self.prepare::<F, I::Columns, M, Fallible, KB>(task, |memory| input.lower(memory))?
-            .start(E::show)
+        self.prepare(task, Fallible(Star(input)))?.start(E::show)
     }
 }
 
@@ -154,11 +104,9 @@ impl<S: 'static> Pool<S> {
     /// [`Array`]: crate::Array
     /// [`Records`]: crate::Records
     /// [`Error::Job`]: crate::Error::Job
-    pub fn map<F, I, K, M, B, KB>(&self, task: F, input: I) -> Result<Many<B, KB>>
+    pub fn map<F, I, X>(&self, task: F, input: I) -> Result<F::Values>
     where
-        I: Input<K>,
-        F: Task<S, (), ArgsOf<I, K>, M, Output = B>,
-        B: Datum<KB>,
+        F: TaskOver<Each<I>, X, S>,
     {
         self.batch().map(task, input)
     }
@@ -180,11 +128,9 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// If the call could not be made. Failures of elements are errors of [`Pending::get`].
-    pub fn map_async<F, I, K, M, B, KB>(&self, task: F, input: I) -> Result<Pending<Many<B, KB>>>
+    pub fn map_async<F, I, X>(&self, task: F, input: I) -> Result<Pending<F::Values>>
     where
-        I: Input<K>,
-        F: Task<S, (), ArgsOf<I, K>, M, Output = B>,
-        B: Datum<KB>,
+        F: TaskOver<Each<I>, X, S>,
     {
         self.batch().map_async(task, input)
     }
@@ -208,12 +154,9 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// As [`map`](Self::map).
-    pub fn try_map<F, I, K, M, B, KB, X>(&self, task: F, input: I) -> Result<Many<B, KB>>
+    pub fn try_map<F, I, X>(&self, task: F, input: I) -> Result<F::Values>
     where
-        I: Input<K>,
-        F: Task<S, (), ArgsOf<I, K>, M, Output = Result<B, X>>,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
+        F: TaskOver<Fallible<Each<I>>, X, S>,
     {
         self.batch().try_map(task, input)
     }
@@ -222,12 +165,9 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// If the call could not be made.
-    pub fn try_map_async<F, I, K, M, B, KB, X>(&self, task: F, input: I) -> Result<Pending<Many<B, KB>>>
+    pub fn try_map_async<F, I, X>(&self, task: F, input: I) -> Result<Pending<F::Values>>
     where
-        I: Input<K>,
-        F: Task<S, (), ArgsOf<I, K>, M, Output = Result<B, X>>,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
+        F: TaskOver<Fallible<Each<I>>, X, S>,
     {
         self.batch().try_map_async(task, input)
     }
@@ -253,13 +193,11 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// As [`map`](Self::map), or if the parameters cannot be encoded.
-    pub fn map_with<P, KP, F, I, K, M, B, KB>(&self, parameters: &P, task: F, input: I) -> Result<Many<B, KB>>
+    pub fn map_with<D, K, F, I, X>(&self, parameters: &D, task: F, input: I) -> Result<F::Values>
     where
-        P: Datum<KP>,
-        KP: 'static,
-        I: Input<K>,
-        F: Task<S, P, ArgsOf<I, K>, M, Output = B>,
-        B: Datum<KB>,
+        D: Datum<K>,
+        K: 'static,
+        F: TaskOver<Each<I>, X, S, With<D, K>>,
     {
         self.batch().with(parameters)?.map(task, input)
     }
@@ -284,11 +222,9 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// As [`map`](Self::map), and [`Error::Columns`](crate::Error::Columns) if the columns are not equally long.
-    pub fn starmap<F, I, K, M, B, KB>(&self, task: F, input: I) -> Result<Many<B, KB>>
+    pub fn starmap<F, I, X>(&self, task: F, input: I) -> Result<F::Values>
     where
-        I: StarInput<K>,
-        F: Task<S, (), StarArgsOf<I, K>, M, Output = B>,
-        B: Datum<KB>,
+        F: TaskOver<Star<I>, X, S>,
     {
         self.batch().starmap(task, input)
     }
@@ -297,11 +233,9 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// If the call could not be made.
-    pub fn starmap_async<F, I, K, M, B, KB>(&self, task: F, input: I) -> Result<Pending<Many<B, KB>>>
+    pub fn starmap_async<F, I, X>(&self, task: F, input: I) -> Result<Pending<F::Values>>
     where
-        I: StarInput<K>,
-        F: Task<S, (), StarArgsOf<I, K>, M, Output = B>,
-        B: Datum<KB>,
+        F: TaskOver<Star<I>, X, S>,
     {
         self.batch().starmap_async(task, input)
     }
@@ -310,12 +244,9 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// As [`starmap`](Self::starmap).
-    pub fn try_starmap<F, I, K, M, B, KB, X>(&self, task: F, input: I) -> Result<Many<B, KB>>
+    pub fn try_starmap<F, I, X>(&self, task: F, input: I) -> Result<F::Values>
     where
-        I: StarInput<K>,
-        F: Task<S, (), StarArgsOf<I, K>, M, Output = Result<B, X>>,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
+        F: TaskOver<Fallible<Star<I>>, X, S>,
     {
         self.batch().try_starmap(task, input)
     }
@@ -324,12 +255,9 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// If the call could not be made.
-    pub fn try_starmap_async<F, I, K, M, B, KB, X>(&self, task: F, input: I) -> Result<Pending<Many<B, KB>>>
+    pub fn try_starmap_async<F, I, X>(&self, task: F, input: I) -> Result<Pending<F::Values>>
     where
-        I: StarInput<K>,
-        F: Task<S, (), StarArgsOf<I, K>, M, Output = Result<B, X>>,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
+        F: TaskOver<Fallible<Star<I>>, X, S>,
     {
         self.batch().try_starmap_async(task, input)
     }
@@ -338,18 +266,11 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// As [`starmap`](Self::starmap), or if the parameters cannot be encoded.
-    pub fn starmap_with<P, KP, F, I, K, M, B, KB>(
-        &self,
-        parameters: &P,
-        task: F,
-        input: I,
-    ) -> Result<Many<B, KB>>
+    pub fn starmap_with<D, K, F, I, X>(&self, parameters: &D, task: F, input: I) -> Result<F::Values>
     where
-        P: Datum<KP>,
-        KP: 'static,
-        I: StarInput<K>,
-        F: Task<S, P, StarArgsOf<I, K>, M, Output = B>,
-        B: Datum<KB>,
+        D: Datum<K>,
+        K: 'static,
+        F: TaskOver<Star<I>, X, S, With<D, K>>,
     {
         self.batch().with(parameters)?.starmap(task, input)
     }

@@ -2,26 +2,22 @@
 
 use crate::{
     Batch, Pool, Result,
-    call::{callbacks::OnSuccess, mode::Mode},
-    cross::{datum::Datum, item::Lowered, parameters::Parameters, task::Task},
-    lower::Direct,
-    verbs::map::Many,
+    call::mode::Mode,
+    cross::{
+        over::{EachWorker, TaskOver},
+        parameters::Parameters,
+    },
 };
 
-impl<S: 'static, W: Parameters, E: Mode, C> Batch<'_, S, W, E, C> {
+impl<S: 'static, P: Parameters, E: Mode> Batch<'_, S, P, E> {
     /// As [`Pool::run_per_worker`], with the options of this batch.
-    pub fn run_per_worker<F, M, B, KB>(self, task: F) -> Result<E::Of<Many<B, KB>>>
+    pub fn run_per_worker<F, X>(self, task: F) -> Result<E::Of<F::Values>>
     where
-        F: Task<S, W::Value, (), M, Output = B>,
-        B: Datum<KB>,
-        C: OnSuccess<E::Shown<Many<B, KB>>>,
+        F: TaskOver<EachWorker, X, S, P>,
     {
-        let workers = Lowered {
-            len: self.engine.processes() as u64,
-            ..Lowered::default()
-        };
-        let mut ready = self.prepare::<F, (), M, Direct, KB>(task, |_| Ok(workers))?;
-        ready.plan.traits.pinned = true;
+        let workers = EachWorker(self.call.engine.processes());
+        let mut ready = self.prepare(task, workers)?;
+        ready.job.traits.pinned = true;
         ready.wait(E::show)
     }
 }
@@ -48,10 +44,9 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// As [`map`](Self::map).
-    pub fn run_per_worker<F, M, B, KB>(&self, task: F) -> Result<Many<B, KB>>
+    pub fn run_per_worker<F, X>(&self, task: F) -> Result<F::Values>
     where
-        F: Task<S, (), (), M, Output = B>,
-        B: Datum<KB>,
+        F: TaskOver<EachWorker, X, S>,
     {
         self.batch().run_per_worker(task)
     }

@@ -1,165 +1,142 @@
 //! `map_reduce`: one value of all elements.
 
-use std::{any::Any, sync::Arc};
+use std::sync::Arc;
 
-use swathe_runtime::{Chunking, End, JobTraits, Outcome};
+use swathe_runtime::{Chunking, End, Engine, Job, JobTraits, Outcome, TaskRef};
 
 use crate::{
     Batch, Pool, Result,
     call::{
-        callbacks::{OnSuccess, tell},
-        mode::Strict,
+        batch::Call,
+        job::{Encoded, heap_hint, run},
         options::Options,
-        plan::{Encoded, Plan},
     },
     cross::{
-        arg::ByValue,
         datum::{Collection, Datum},
-        input::Input,
         item::{Lowered, lower_records},
+        over::{CombineTask, Each, TaskOver},
         parameters::Parameters,
-        task::Task,
     },
     error::JobError,
     lower::{self, Output, wire::Encoder},
-    verbs::map::ArgsOf,
 };
 
 /// Blocks that an input is reduced to first, unless a chunk size is set: many more than there are workers, and few
 /// enough for one worker to combine.
 const BLOCKS: u64 = 1024;
 
-impl<S: 'static, W: Parameters, C> Batch<'_, S, W, Strict, C> {
+impl<S: 'static, P: Parameters> Batch<'_, S, P> {
     /// As [`Pool::map_reduce`], with the options of this batch. A chunk size sets the length of the blocks, and so the
     /// shape of the tree.
-    pub fn map_reduce<F, G, I, K, M, MG, B, KB>(mut self, task: F, combine: G, input: I) -> Result<Option<B>>
+    pub fn map_reduce<F, G, I, X, Y>(self, task: F, combine: G, input: I) -> Result<Option<F::Value>>
     where
-        I: Input<K>,
-        F: Task<S, W::Value, ArgsOf<I, K>, M, Output = B>,
-        G: Task<S, W::Value, (ByValue<B>, ByValue<B>), MG, Output = B>,
-        B: Datum<KB>,
-        KB: 'static,
-        C: OnSuccess<Option<B>>,
+        F: TaskOver<Each<I>, X, S, P>,
+        G: CombineTask<F::Value, Y, S, P>,
     {
-        let (on_success, on_error) = (self.on_success, self.on_error.take());
-        let call = Reduction {
-            engine: self.engine,
-            options: self.options,
-            parameters: Arc::new(self.parameters),
+        let Call {
+            engine,
+            options,
+            parameters,
+            callbacks,
+        } = self.call;
+        let callbacks = callbacks.of_call()?;
+        let reduction = Reduction {
+            engine,
+            options,
+            parameters: Arc::new(parameters),
         };
-        let result = call
-            .blocks::<F, G, S, W, I, K, M, MG, B, KB>(task, combine, input)
-            .and_then(|(blocks, positions)| call.tree::<G, B, S, W, MG, KB>(combine, blocks, positions));
-        tell(&result, |value| value, on_success, on_error);
+        let reduce = || {
+            let blocks = lower::reduce_task::<F, Each<I>, X, G, Y, S, P>(task, combine)?;
+            let tree = lower::combine_task::<G, Y, F::Value, F::Kind, S, P>(combine)?;
+            let lowered = F::lower(Each(input), engine.memory())?;
+            reduction.run::<F::Value, F::Kind>(blocks, tree, lowered)
+        };
+        let result = reduce();
+        callbacks.tell(&result, |value| value);
         result
     }
 }
 
 /// One call of `map_reduce`.
 struct Reduction<'p> {
-    engine: &'p swathe_runtime::Engine,
+    engine: &'p Engine,
     options: Options,
     parameters: Arc<Encoded>,
 }
 
 impl Reduction<'_> {
-    /// Reduces each block, in a job of one chunk a block. Gives the values, and the length of the input.
-    fn blocks<F, G, S, W, I, K, M, MG, B, KB>(&self, task: F, combine: G, input: I) -> Result<(Vec<B>, u64)>
-    where
-        I: Input<K>,
-        F: Task<S, W::Value, ArgsOf<I, K>, M, Output = B>,
-        G: Task<S, W::Value, (ByValue<B>, ByValue<B>), MG, Output = B>,
-        B: Datum<KB>,
-        S: 'static,
-        W: Parameters,
-    {
-        let task = lower::reduce_task::<F, G, S, W, (I::Column,), M, MG, KB>(task, combine)?;
-        let lowered = input.lower(self.engine.memory())?;
-        let positions = lowered.len;
+    fn run<B: Datum<K>, K: 'static>(
+        &self,
+        blocks: TaskRef,
+        tree: TaskRef,
+        input: Lowered,
+    ) -> Result<Option<B>> {
+        let positions = input.len;
+        let mut values = self.blocks::<B, K>(blocks, input)?;
+        if values.len() < 2 {
+            return Ok(values.pop());
+        }
+        let value = self.tree::<B, K>(tree, &values);
+        value.map_err(|error| error.covering(positions))
+    }
+
+    /// Reduces each block, in a job of one chunk a block.
+    fn blocks<B: Datum<K>, K: 'static>(&self, task: TaskRef, input: Lowered) -> Result<Vec<B>> {
+        let positions = input.len;
         let block = match self.options.chunking {
             Chunking::Size(elements) => elements,
             // A function of the input's length alone, so that the tree is the same for any number of workers.
             _ => positions.div_ceil(BLOCKS).max(1),
         };
-        let traits = JobTraits {
-            whole_chunks: true,
-            ..JobTraits::default()
-        };
-        let options = Options {
+        let job = self.options.job(task, positions)?;
+        let job = Job {
             chunking: Chunking::Size(block),
-            ..self.options
+            traits: JobTraits {
+                whole_chunks: true,
+                ..job.traits
+            },
+            ..job
         };
         // A block of no elements is refused by the engine.
         let blocks = positions.div_ceil(block.max(1)) as usize;
-        let values = self.run::<B, KB>(task, lowered, positions, block, blocks, traits, options)?;
-        Ok((values, positions))
+        self.values_of::<B, K>(job, input, block, blocks)
     }
 
     /// Combines neighbours until one value is left, in a job of one call.
-    fn tree<G, B, S, W, MG, KB>(&self, combine: G, mut values: Vec<B>, positions: u64) -> Result<Option<B>>
-    where
-        G: Task<S, W::Value, (ByValue<B>, ByValue<B>), MG, Output = B>,
-        B: Datum<KB>,
-        S: 'static,
-        W: Parameters,
-        KB: 'static,
-    {
-        if values.len() < 2 {
-            return Ok(values.pop());
-        }
-        let task = lower::combine_task::<G, B, S, W, MG, KB>(combine)?;
-        let lowered = lower_records(values.iter(), self.engine.memory())?;
-        let count = lowered.len;
-        let options = Options {
+    fn tree<B: Datum<K>, K: 'static>(&self, task: TaskRef, values: &[B]) -> Result<Option<B>> {
+        let input = lower_records(values.iter(), self.engine.memory())?;
+        let count = input.len;
+        let job = Job {
             chunking: Chunking::Auto,
-            ..self.options
+            ..self.options.job(task, 1)?
         };
-        let mut last = self
-            .run::<B, KB>(task, lowered, 1, count, 1, JobTraits::default(), options)
-            .map_err(|error| error.covering(positions))?;
-        Ok(last.pop())
+        Ok(self.values_of::<B, K>(job, input, count, 1)?.pop())
     }
 
-    /// Runs a job whose parameters start with a number, and gives all values.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "two callers, which differ in each of them"
-    )]
-    fn run<B: Datum<KB>, KB>(
+    /// Runs a job whose parameters start with a number, and gives the values in its slots.
+    fn values_of<B: Datum<K>, K: 'static>(
         &self,
-        task: swathe_runtime::TaskRef,
-        lowered: Lowered,
-        positions: u64,
+        job: Job,
+        input: Lowered,
         number: u64,
         slots: usize,
-        traits: JobTraits,
-        options: Options,
     ) -> Result<Vec<B>> {
         let mut inner = Encoder::default();
         inner.bytes(&self.parameters.bytes);
         let output = Output::<B::Slot>::new(self.engine.memory(), slots, &mut inner)?;
-        inner.append(&lowered.wire);
+        inner.append(&input.wire);
         let mut wire = Encoder::default();
         wire.pod(&number);
         wire.bytes(&inner.into_bytes());
-        let keep: Box<dyn Any + Send + Sync> =
-            Box::new((lowered.keep, self.parameters.clone(), output.clone()));
-        let heap_hint = slots.saturating_mul(B::HEAP).min(1 << 20);
-        let plan = Plan {
-            task,
-            positions,
-            chunk_align: 1,
-            wire,
-            traits,
-            in_place: None,
-            durable: None,
-            base: 0,
-            heap_hint,
-            bytes: lowered.bytes as u64,
-            lends: lowered.lends | self.parameters.lends,
-            keep,
+        let job = Job {
+            params: wire.into_bytes(),
+            heap_hint: heap_hint::<B, K>(slots),
+            bytes: input.bytes as u64,
+            lends: input.lends | self.parameters.lends,
+            keep: Box::new((input.keep, self.parameters.clone(), output.clone())),
+            ..job
         };
-        let outcome: Arc<Outcome> = plan.run(self.engine, &options)?;
+        let outcome: Arc<Outcome> = run(self.engine, job)?;
         if outcome.end != End::Complete || !outcome.failures.is_empty() {
             return Err(JobError::new(&outcome, None).into());
         }
@@ -193,13 +170,10 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// As [`map`](Self::map), without partial results. A block fails as a whole, and the error names its positions.
-    pub fn map_reduce<F, G, I, K, M, MG, B, KB>(&self, task: F, combine: G, input: I) -> Result<Option<B>>
+    pub fn map_reduce<F, G, I, X, Y>(&self, task: F, combine: G, input: I) -> Result<Option<F::Value>>
     where
-        I: Input<K>,
-        F: Task<S, (), ArgsOf<I, K>, M, Output = B>,
-        G: Task<S, (), (ByValue<B>, ByValue<B>), MG, Output = B>,
-        B: Datum<KB>,
-        KB: 'static,
+        F: TaskOver<Each<I>, X, S>,
+        G: CombineTask<F::Value, Y, S>,
     {
         self.batch().map_reduce(task, combine, input)
     }

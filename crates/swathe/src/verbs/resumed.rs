@@ -3,9 +3,9 @@
 use std::{any::type_name, sync::Arc};
 
 use bytemuck::Pod;
-use swathe_memory::{Array, Memory, OutputElement, npy_header};
+use swathe_memory::{Array, OutputElement, npy_header};
 use swathe_protocol::status::MAX_CHUNK_LEN;
-use swathe_runtime::{Chunking, Durable, Engine, EngineError, TaskRef};
+use swathe_runtime::{Chunking, Durable, Engine, EngineError, Job, TaskRef};
 
 use crate::resume::{
     InFile,
@@ -17,28 +17,20 @@ use crate::resume::{
 use crate::{
     Batch, Error, Pending, Result,
     call::{
-        callbacks::OnSuccess,
+        job::{align_of_chunks, chunks_job, map_job_to},
         mode::Mode,
         options::Options,
-        plan::{Begun, Plan, align_of_chunks},
         ready::Ready,
     },
     cross::{
-        arg::{Chunk, ChunkMut, Row},
-        column::{Columns, RowsOf, Sliced},
+        column::{Columns, Sliced},
         digest::Digest,
-        input::{Input, StarInput},
         item::Lowered,
         kind::Plain,
+        over::{ChunkTask, Each, EachRow, Fallible, Star, TaskOver},
         parameters::Parameters,
-        task::Task,
     },
-    lower::{self, Direct, Fallible, Finish, wire::Decoder},
-    verbs::{
-        chunks::chunks_plan,
-        map::{ArgsOf, StarArgsOf},
-        rows::lower_rows,
-    },
+    lower::{self, wire::Decoder},
 };
 
 /// Chunks a worker under automatic chunking: each is a word that says how far it is.
@@ -55,165 +47,130 @@ struct File {
 }
 
 /// The verbs that can be resumed.
-impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
+impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E, InFile> {
     /// As [`Pool::map`](crate::Pool::map), with the results in the file.
     ///
     /// # Errors
     /// As there, and [`Error::Output`].
-    pub fn map<F, I, K, M, B>(self, task: F, input: I) -> Result<E::Of<Array<B>>>
+    pub fn map<F, I, X>(self, task: F, input: I) -> Result<E::Of<Array<F::Value>>>
     where
-        I: Input<K>,
-        F: Task<S, W::Value, ArgsOf<I, K>, M, Output = B>,
-        B: OutputElement,
-        C: OnSuccess<E::Shown<Array<B>>>,
+        F: TaskOver<Each<I>, X, S, P, Value: OutputElement>,
     {
-        self.prepare_file::<F, (I::Column,), M, Direct, B>(task, |memory| input.lower(memory))?
-            .wait(E::show)
+        self.prepare_file(task, Each(input))?.wait(E::show)
     }
 
     /// As [`map`](Self::map), and does not wait.
     ///
     /// # Errors
     /// As [`Pool::map_async`](crate::Pool::map_async), and [`Error::Output`].
-    pub fn map_async<F, I, K, M, B>(self, task: F, input: I) -> Result<Pending<E::Of<Array<B>>>>
+    pub fn map_async<F, I, X>(self, task: F, input: I) -> Result<Pending<E::Of<Array<F::Value>>>>
     where
-        I: Input<K>,
-        F: Task<S, W::Value, ArgsOf<I, K>, M, Output = B>,
-        B: OutputElement,
-        C: OnSuccess<E::Shown<Array<B>>>,
+        F: TaskOver<Each<I>, X, S, P, Value: OutputElement>,
     {
-        self.prepare_file::<F, (I::Column,), M, Direct, B>(task, |memory| input.lower(memory))?
-            .start(E::show)
+        self.prepare_file(task, Each(input))?.start(E::show)
     }
 
     /// As [`Pool::try_map`](crate::Pool::try_map), with the results in the file.
     ///
     /// # Errors
     /// As there, and [`Error::Output`].
-    pub fn try_map<F, I, K, M, B, X>(self, task: F, input: I) -> Result<E::Of<Array<B>>>
+    pub fn try_map<F, I, X>(self, task: F, input: I) -> Result<E::Of<Array<F::Value>>>
     where
-        I: Input<K>,
-        F: Task<S, W::Value, ArgsOf<I, K>, M, Output = Result<B, X>>,
-        B: OutputElement,
-        X: Into<Box<dyn std::error::Error>>,
-        C: OnSuccess<E::Shown<Array<B>>>,
+        F: TaskOver<Fallible<Each<I>>, X, S, P, Value: OutputElement>,
     {
-        self.prepare_file::<F, (I::Column,), M, Fallible, B>(task, |memory| input.lower(memory))?
-            .wait(E::show)
+        self.prepare_file(task, Fallible(Each(input)))?.wait(E::show)
     }
 
     /// As [`try_map`](Self::try_map), and does not wait.
     ///
     /// # Errors
     /// As [`Pool::map_async`](crate::Pool::map_async), and [`Error::Output`].
-    pub fn try_map_async<F, I, K, M, B, X>(self, task: F, input: I) -> Result<Pending<E::Of<Array<B>>>>
+    pub fn try_map_async<F, I, X>(self, task: F, input: I) -> Result<Pending<E::Of<Array<F::Value>>>>
     where
-        I: Input<K>,
-        F: Task<S, W::Value, ArgsOf<I, K>, M, Output = Result<B, X>>,
-        B: OutputElement,
-        X: Into<Box<dyn std::error::Error>>,
-        C: OnSuccess<E::Shown<Array<B>>>,
+        F: TaskOver<Fallible<Each<I>>, X, S, P, Value: OutputElement>,
     {
-        self.prepare_file::<F, (I::Column,), M, Fallible, B>(task, |memory| input.lower(memory))?
-            .start(E::show)
+        self.prepare_file(task, Fallible(Each(input)))?.start(E::show)
     }
 
     /// As [`Pool::starmap`](crate::Pool::starmap), with the results in the file.
     ///
     /// # Errors
     /// As there, and [`Error::Output`].
-    pub fn starmap<F, I, K, M, B>(self, task: F, input: I) -> Result<E::Of<Array<B>>>
+    pub fn starmap<F, I, X>(self, task: F, input: I) -> Result<E::Of<Array<F::Value>>>
     where
-        I: StarInput<K>,
-        F: Task<S, W::Value, StarArgsOf<I, K>, M, Output = B>,
-        B: OutputElement,
-        C: OnSuccess<E::Shown<Array<B>>>,
+        F: TaskOver<Star<I>, X, S, P, Value: OutputElement>,
     {
-        self.prepare_file::<F, I::Columns, M, Direct, B>(task, |memory| input.lower(memory))?
-            .wait(E::show)
+        self.prepare_file(task, Star(input))?.wait(E::show)
     }
 
     /// As [`starmap`](Self::starmap), and does not wait.
     ///
     /// # Errors
     /// As [`Pool::starmap_async`](crate::Pool::starmap_async), and [`Error::Output`].
-    pub fn starmap_async<F, I, K, M, B>(self, task: F, input: I) -> Result<Pending<E::Of<Array<B>>>>
+    pub fn starmap_async<F, I, X>(self, task: F, input: I) -> Result<Pending<E::Of<Array<F::Value>>>>
     where
-        I: StarInput<K>,
-        F: Task<S, W::Value, StarArgsOf<I, K>, M, Output = B>,
-        B: OutputElement,
-        C: OnSuccess<E::Shown<Array<B>>>,
+        F: TaskOver<Star<I>, X, S, P, Value: OutputElement>,
     {
-        self.prepare_file::<F, I::Columns, M, Direct, B>(task, |memory| input.lower(memory))?
-            .start(E::show)
+        self.prepare_file(task, Star(input))?.start(E::show)
     }
 
     /// As [`Pool::try_starmap`](crate::Pool::try_starmap), with the results in the file.
     ///
     /// # Errors
     /// As there, and [`Error::Output`].
-    pub fn try_starmap<F, I, K, M, B, X>(self, task: F, input: I) -> Result<E::Of<Array<B>>>
+    pub fn try_starmap<F, I, X>(self, task: F, input: I) -> Result<E::Of<Array<F::Value>>>
     where
-        I: StarInput<K>,
-        F: Task<S, W::Value, StarArgsOf<I, K>, M, Output = Result<B, X>>,
-        B: OutputElement,
-        X: Into<Box<dyn std::error::Error>>,
-        C: OnSuccess<E::Shown<Array<B>>>,
+        F: TaskOver<Fallible<Star<I>>, X, S, P, Value: OutputElement>,
     {
-        self.prepare_file::<F, I::Columns, M, Fallible, B>(task, |memory| input.lower(memory))?
-            .wait(E::show)
+        self.prepare_file(task, Fallible(Star(input)))?.wait(E::show)
     }
 
     /// As [`try_starmap`](Self::try_starmap), and does not wait.
     ///
     /// # Errors
     /// As [`Pool::starmap_async`](crate::Pool::starmap_async), and [`Error::Output`].
-    pub fn try_starmap_async<F, I, K, M, B, X>(self, task: F, input: I) -> Result<Pending<E::Of<Array<B>>>>
+    pub fn try_starmap_async<F, I, X>(self, task: F, input: I) -> Result<Pending<E::Of<Array<F::Value>>>>
     where
-        I: StarInput<K>,
-        F: Task<S, W::Value, StarArgsOf<I, K>, M, Output = Result<B, X>>,
-        B: OutputElement,
-        X: Into<Box<dyn std::error::Error>>,
-        C: OnSuccess<E::Shown<Array<B>>>,
+        F: TaskOver<Fallible<Star<I>>, X, S, P, Value: OutputElement>,
     {
-        self.prepare_file::<F, I::Columns, M, Fallible, B>(task, |memory| input.lower(memory))?
-            .start(E::show)
+        self.prepare_file(task, Fallible(Star(input)))?.start(E::show)
     }
 
     /// As [`Pool::map_rows`](crate::Pool::map_rows), with the results in the file.
     ///
     /// # Errors
     /// As there, and [`Error::Output`].
-    pub fn map_rows<F, T, M, B>(self, task: F, array: &Array<T>, axis: usize) -> Result<E::Of<Array<B>>>
+    pub fn map_rows<F, T, X>(self, task: F, array: &Array<T>, axis: usize) -> Result<E::Of<Array<F::Value>>>
     where
-        T: Pod + Send + Sync,
-        F: Task<S, W::Value, (Row<T>,), M, Output = B>,
-        B: OutputElement,
-        C: OnSuccess<E::Shown<Array<B>>>,
+        T: Pod,
+        F: TaskOver<EachRow<T>, X, S, P, Value: OutputElement>,
     {
-        self.prepare_file::<F, (RowsOf<T>,), M, Direct, B>(task, |_| lower_rows(array, axis))?
-            .wait(E::show)
+        let rows = EachRow {
+            array: array.clone(),
+            axis,
+        };
+        self.prepare_file(task, rows)?.wait(E::show)
     }
 
     /// As [`Pool::try_map_rows`](crate::Pool::try_map_rows), with the results in the file.
     ///
     /// # Errors
     /// As there, and [`Error::Output`].
-    pub fn try_map_rows<F, T, M, B, X>(
+    pub fn try_map_rows<F, T, X>(
         self,
         task: F,
         array: &Array<T>,
         axis: usize,
-    ) -> Result<E::Of<Array<B>>>
+    ) -> Result<E::Of<Array<F::Value>>>
     where
-        T: Pod + Send + Sync,
-        F: Task<S, W::Value, (Row<T>,), M, Output = Result<B, X>>,
-        B: OutputElement,
-        X: Into<Box<dyn std::error::Error>>,
-        C: OnSuccess<E::Shown<Array<B>>>,
+        T: Pod,
+        F: TaskOver<Fallible<EachRow<T>>, X, S, P, Value: OutputElement>,
     {
-        self.prepare_file::<F, (RowsOf<T>,), M, Fallible, B>(task, |_| lower_rows(array, axis))?
-            .wait(E::show)
+        let rows = EachRow {
+            array: array.clone(),
+            axis,
+        };
+        self.prepare_file(task, Fallible(rows))?.wait(E::show)
     }
 
     /// As [`Pool::map_chunks`](crate::Pool::map_chunks), with the results in the file. A chunk that was not done as a whole is
@@ -221,16 +178,11 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
     ///
     /// # Errors
     /// As there, and [`Error::Output`].
-    pub fn map_chunks<F, I, K, A, B, M>(self, task: F, input: I) -> Result<E::Of<Array<B>>>
+    pub fn map_chunks<F, I, X>(self, task: F, input: I) -> Result<E::Of<Array<F::Element>>>
     where
-        A: Pod + Send + Sync,
-        B: OutputElement,
-        I: Input<K, Column = Sliced<A>>,
-        F: Task<S, W::Value, (Chunk<A>, ChunkMut<B>), M, Output = ()>,
-        C: OnSuccess<E::Shown<Array<B>>>,
+        F: ChunkTask<Each<I>, X, S, P, Element: OutputElement>,
     {
-        self.prepare_file_chunks::<F, I, K, A, B, M, Direct>(task, input)?
-            .wait(E::show)
+        self.prepare_file_chunks(task, Each(input))?.wait(E::show)
     }
 
     /// As [`Pool::try_map_chunks`](crate::Pool::try_map_chunks), with the results in the file; see
@@ -238,69 +190,55 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
     ///
     /// # Errors
     /// As there, and [`Error::Output`].
-    pub fn try_map_chunks<F, I, K, A, B, M, X>(self, task: F, input: I) -> Result<E::Of<Array<B>>>
+    pub fn try_map_chunks<F, I, X>(self, task: F, input: I) -> Result<E::Of<Array<F::Element>>>
     where
-        A: Pod + Send + Sync,
-        B: OutputElement,
-        I: Input<K, Column = Sliced<A>>,
-        F: Task<S, W::Value, (Chunk<A>, ChunkMut<B>), M, Output = Result<(), X>>,
-        X: Into<Box<dyn std::error::Error>>,
-        C: OnSuccess<E::Shown<Array<B>>>,
+        F: ChunkTask<Fallible<Each<I>>, X, S, P, Element: OutputElement>,
     {
-        self.prepare_file_chunks::<F, I, K, A, B, M, Fallible>(task, input)?
+        self.prepare_file_chunks(task, Fallible(Each(input)))?
             .wait(E::show)
     }
 
-    fn prepare_file<F, Cols, M, N, B>(
-        mut self,
-        task: F,
-        lower: impl FnOnce(&Memory) -> Result<Lowered>,
-    ) -> Result<Ready<'p, E::Of<Array<B>>, C>>
+    fn prepare_file<F, In, X>(mut self, task: F, input: In) -> Result<Ready<'p, E::Of<Array<F::Value>>>>
     where
-        F: Task<S, W::Value, Cols::Args, M>,
-        Cols: Columns,
-        N: Finish<F::Output, Value = B>,
-        B: OutputElement,
+        F: TaskOver<In, X, S, P, Value: OutputElement>,
     {
-        self.engine.check()?;
-        let mut lowered = lower(self.engine.memory())?;
-        let code = lower::map_task::<F, S, W, Cols, M, N, Plain>(task)?;
-        let file = self.open_file::<F, Cols, B>(code, &lowered, false)?;
-        lowered.lends |= self.parameters.lends;
-        lowered.keep.append(&mut self.parameters.keep);
+        self.call.engine.check()?;
+        let mut lowered = F::lower(input, self.call.engine.memory())?;
+        let task = lower::map_task::<F, In, X, S, P, Plain>(task)?;
+        let file = self.open_file::<F, F::Columns, F::Value>(task, &lowered, false)?;
+        let parameters = &mut self.call.parameters;
+        lowered.lends |= parameters.lends;
+        lowered.keep.append(&mut parameters.keep);
         let values = file.output.values.clone();
-        let (plan, output) = Plan::of_map_to::<F, S, W, Cols, M, N, Plain>(
+        let (job, output) = map_job_to::<F::Value, Plain>(
+            &self.call.options,
             task,
             lowered,
-            &self.parameters.bytes,
+            &parameters.bytes,
             |len, wire| lower::Output::in_file(values, file.data_offset, len, wire),
         )?;
-        self.finish_file(file, plan, output)
+        self.finish_file(file, job, output)
     }
 
-    fn prepare_file_chunks<F, I, K, A, B, M, N>(
+    fn prepare_file_chunks<F, In, X>(
         mut self,
         task: F,
-        input: I,
-    ) -> Result<Ready<'p, E::Of<Array<B>>, C>>
+        input: In,
+    ) -> Result<Ready<'p, E::Of<Array<F::Element>>>>
     where
-        A: Pod + Send + Sync,
-        B: OutputElement,
-        I: Input<K, Column = Sliced<A>>,
-        F: Task<S, W::Value, (Chunk<A>, ChunkMut<B>), M>,
-        N: Finish<F::Output, Value = ()>,
+        F: ChunkTask<In, X, S, P, Element: OutputElement>,
     {
-        self.engine.check()?;
-        let mut lowered = input.lower(self.engine.memory())?;
-        let code = lower::chunks_task::<F, S, W, A, B, M, N>(task)?;
-        let file = self.open_file::<F, (Sliced<A>,), B>(code, &lowered, true)?;
-        lowered.keep.append(&mut self.parameters.keep);
+        self.call.engine.check()?;
+        let lowered = F::lower(input, self.call.engine.memory())?;
+        let task = lower::chunks_task::<F, In, X, S, P>(task)?;
+        let file = self.open_file::<F, (Sliced<F::Given>,), F::Element>(task, &lowered, true)?;
         let values = file.output.values.clone();
-        let (plan, output) = chunks_plan(code, lowered, &self.parameters, |len, wire| {
+        let parameters = std::mem::take(&mut self.call.parameters);
+        let (job, output) = chunks_job(&self.call.options, task, lowered, parameters, |len, wire| {
             // An earlier run may have left a chunk half done there.
             lower::Output::in_file(values, file.data_offset, len, wire).map(|output| (output, false))
         })?;
-        self.finish_file(file, plan, output)
+        self.finish_file(file, job, output)
     }
 
     /// Begins the files of a job, or goes on with them. A task that takes whole chunks has larger ones.
@@ -315,7 +253,7 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
         let identity = Identity {
             positions: lowered.len,
             element: &B::dtype().to_string(),
-            seed: self.options.seed,
+            seed: self.call.options.seed,
             input,
             parameters,
             task_name: type_name::<F>(),
@@ -328,11 +266,11 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
             CHUNKS_A_WORKER
         };
         let chunk_len = chunk_len(
-            &self.options,
+            &self.call.options,
             lowered.len,
             align_of_chunks::<B>(),
             chunks,
-            self.engine,
+            self.call.engine,
         )?;
         let data_offset = header.len();
         let wanted = Wanted {
@@ -352,37 +290,27 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
     fn finish_file<B: OutputElement>(
         self,
         file: File,
-        mut plan: Plan,
+        mut job: Job,
         output: lower::Output<B>,
-    ) -> Result<Ready<'p, E::Of<Array<B>>, C>> {
+    ) -> Result<Ready<'p, E::Of<Array<B>>>> {
         let file = file.output;
         let layout = file.progress_file.layout;
-        plan.durable = Some(Begun {
-            restored: file.progress_file.restored() - file.redo.len() as u64,
-            durable: Durable {
-                segment: file.progress,
-                status_offset: layout.status,
-                failed_offset: layout.failed,
-                redo: file.redo,
-            },
+        let restored = file.progress_file.restored() - file.redo.len() as u64;
+        job.durable = Some(Durable {
+            segment: file.progress,
+            status_offset: layout.status,
+            failed_offset: layout.failed,
+            redo: file.redo,
         });
-        let mut options = self.options;
-        options.chunking = Chunking::Size(layout.chunk_len);
+        job.chunking = Chunking::Size(layout.chunk_len);
         let checkpointer = Arc::new(Checkpointer::start(file.progress_file)?);
         let finish = checkpointer.clone();
         let conclude = move |outcome: &Arc<_>| {
             checkpointer.conclude(outcome)?;
             E::conclude(outcome, output.when_over(outcome))
         };
-        let ready = Ready::new(
-            self.engine,
-            options,
-            plan,
-            conclude,
-            self.on_success,
-            self.on_error,
-        );
-        Ok(ready.finished_by(finish))
+        let ready = Ready::new(self.call.engine, job, self.call.callbacks, conclude);
+        Ok(ready.finished_by(finish, restored))
     }
 
     /// Of the input and of the parameters: what the workers will read, by content.
@@ -396,7 +324,12 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
             .and_then(|columns| columns.digest(lowered.lends, &mut input))
             .map_err(incomparable)?;
         let mut parameters = Digest::new();
-        W::digest(&self.parameters.bytes, self.parameters.lends, &mut parameters).map_err(incomparable)?;
+        P::digest(
+            &self.call.parameters.bytes,
+            self.call.parameters.lends,
+            &mut parameters,
+        )
+        .map_err(incomparable)?;
         Ok((input.finish(), parameters.finish()))
     }
 }

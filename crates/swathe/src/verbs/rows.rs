@@ -4,59 +4,39 @@ use bytemuck::Pod;
 use swathe_memory::Array;
 
 use crate::{
-    Batch, Error, Pool, Result,
-    call::{callbacks::OnSuccess, mode::Mode},
-    cross::{arg::Row, column::RowsOf, datum::Datum, item::Lowered, parameters::Parameters, task::Task},
-    lower::{Direct, Fallible},
-    verbs::map::Many,
+    Batch, Pool, Result,
+    call::mode::Mode,
+    cross::{
+        over::{EachRow, Fallible, TaskOver},
+        parameters::Parameters,
+    },
 };
 
-/// The array, and the axis whose positions are the job's.
-pub(crate) fn lower_rows<T: Pod + Send + Sync>(array: &Array<T>, axis: usize) -> Result<Lowered> {
-    let axes = array.shape().len();
-    let len = *array.shape().get(axis).ok_or(Error::Axis { axis, axes })?;
-    let mut lowered = Lowered::array(array.clone())?;
-    lowered.wire.pod(&(axis as u64));
-    Ok(Lowered {
-        len: len as u64,
-        ..lowered
-    })
-}
-
-impl<S: 'static, W: Parameters, E: Mode, C> Batch<'_, S, W, E, C> {
+impl<S: 'static, P: Parameters, E: Mode> Batch<'_, S, P, E> {
     /// As [`Pool::map_rows`], with the options of this batch.
-    pub fn map_rows<F, T, M, B, KB>(
-        self,
-        task: F,
-        array: &Array<T>,
-        axis: usize,
-    ) -> Result<E::Of<Many<B, KB>>>
+    pub fn map_rows<F, T, X>(self, task: F, array: &Array<T>, axis: usize) -> Result<E::Of<F::Values>>
     where
-        T: Pod + Send + Sync,
-        F: Task<S, W::Value, (Row<T>,), M, Output = B>,
-        B: Datum<KB>,
-        C: OnSuccess<E::Shown<Many<B, KB>>>,
+        T: Pod,
+        F: TaskOver<EachRow<T>, X, S, P>,
     {
-        self.prepare::<F, (RowsOf<T>,), M, Direct, KB>(task, |_| lower_rows(array, axis))?
-            .wait(E::show)
+        let rows = EachRow {
+            array: array.clone(),
+            axis,
+        };
+        self.prepare(task, rows)?.wait(E::show)
     }
 
     /// As [`Pool::try_map_rows`], with the options of this batch.
-    pub fn try_map_rows<F, T, M, B, KB, X>(
-        self,
-        task: F,
-        array: &Array<T>,
-        axis: usize,
-    ) -> Result<E::Of<Many<B, KB>>>
+    pub fn try_map_rows<F, T, X>(self, task: F, array: &Array<T>, axis: usize) -> Result<E::Of<F::Values>>
     where
-        T: Pod + Send + Sync,
-        F: Task<S, W::Value, (Row<T>,), M, Output = Result<B, X>>,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
-        C: OnSuccess<E::Shown<Many<B, KB>>>,
+        T: Pod,
+        F: TaskOver<Fallible<EachRow<T>>, X, S, P>,
     {
-        self.prepare::<F, (RowsOf<T>,), M, Fallible, KB>(task, |_| lower_rows(array, axis))?
-            .wait(E::show)
+        let rows = EachRow {
+            array: array.clone(),
+            axis,
+        };
+        self.prepare(task, Fallible(rows))?.wait(E::show)
     }
 }
 
@@ -81,11 +61,10 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// As [`map`](Self::map), and [`Error::Axis`] if there is no such axis.
-    pub fn map_rows<F, T, M, B, KB>(&self, task: F, array: &Array<T>, axis: usize) -> Result<Many<B, KB>>
+    pub fn map_rows<F, T, X>(&self, task: F, array: &Array<T>, axis: usize) -> Result<F::Values>
     where
-        T: Pod + Send + Sync,
-        F: Task<S, (), (Row<T>,), M, Output = B>,
-        B: Datum<KB>,
+        T: Pod,
+        F: TaskOver<EachRow<T>, X, S>,
     {
         self.batch().map_rows(task, array, axis)
     }
@@ -94,17 +73,10 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// As [`map_rows`](Self::map_rows).
-    pub fn try_map_rows<F, T, M, B, KB, X>(
-        &self,
-        task: F,
-        array: &Array<T>,
-        axis: usize,
-    ) -> Result<Many<B, KB>>
+    pub fn try_map_rows<F, T, X>(&self, task: F, array: &Array<T>, axis: usize) -> Result<F::Values>
     where
-        T: Pod + Send + Sync,
-        F: Task<S, (), (Row<T>,), M, Output = Result<B, X>>,
-        B: Datum<KB>,
-        X: Into<Box<dyn std::error::Error>>,
+        T: Pod,
+        F: TaskOver<Fallible<EachRow<T>>, X, S>,
     {
         self.batch().try_map_rows(task, array, axis)
     }
