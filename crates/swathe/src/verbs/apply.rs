@@ -17,34 +17,38 @@ use crate::{
 /// One call in all.
 impl<'p, S: 'static, P: Parameters> Batch<'p, S, P> {
     /// As [`Pool::apply`], with the options of this batch.
-    pub fn apply<F, A, X>(self, task: F, arguments: A) -> Result<F::Value>
+    pub fn apply<F, A, X, B>(self, task: F, arguments: A) -> Result<B>
     where
-        F: TaskOver<Once<A>, X, S, P>,
+        F: TaskOver<Once<A>, X, S, P, Value = B>,
+        B: 'static,
     {
         self.prepare_one(task, Once(arguments))?.wait(|value| value)
     }
 
     /// As [`Pool::apply_async`], with the options of this batch.
-    pub fn apply_async<F, A, X>(self, task: F, arguments: A) -> Result<Pending<F::Value>>
+    pub fn apply_async<F, A, X, B>(self, task: F, arguments: A) -> Result<Pending<B>>
     where
-        F: TaskOver<Once<A>, X, S, P>,
+        F: TaskOver<Once<A>, X, S, P, Value = B>,
+        B: 'static,
     {
         self.prepare_one(task, Once(arguments))?.start(|value| value)
     }
 
     /// As [`Pool::try_apply`], with the options of this batch.
-    pub fn try_apply<F, A, X>(self, task: F, arguments: A) -> Result<F::Value>
+    pub fn try_apply<F, A, X, B>(self, task: F, arguments: A) -> Result<B>
     where
-        F: TaskOver<Fallible<Once<A>>, X, S, P>,
+        F: TaskOver<Fallible<Once<A>>, X, S, P, Value = B>,
+        B: 'static,
     {
         self.prepare_one(task, Fallible(Once(arguments)))?
             .wait(|value| value)
     }
 
     /// As [`Pool::try_apply_async`], with the options of this batch.
-    pub fn try_apply_async<F, A, X>(self, task: F, arguments: A) -> Result<Pending<F::Value>>
+    pub fn try_apply_async<F, A, X, B>(self, task: F, arguments: A) -> Result<Pending<B>>
     where
-        F: TaskOver<Fallible<Once<A>>, X, S, P>,
+        F: TaskOver<Fallible<Once<A>>, X, S, P, Value = B>,
+        B: 'static,
     {
         self.prepare_one(task, Fallible(Once(arguments)))?
             .start(|value| value)
@@ -87,9 +91,10 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// If the call failed or could not be made.
-    pub fn apply<F, A, X>(&self, task: F, arguments: A) -> Result<F::Value>
+    pub fn apply<F, A, X, B>(&self, task: F, arguments: A) -> Result<B>
     where
-        F: TaskOver<Once<A>, X, S>,
+        F: TaskOver<Once<A>, X, S, Value = B>,
+        B: 'static,
     {
         self.batch().apply(task, arguments)
     }
@@ -111,9 +116,10 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// If the call could not be made.
-    pub fn apply_async<F, A, X>(&self, task: F, arguments: A) -> Result<Pending<F::Value>>
+    pub fn apply_async<F, A, X, B>(&self, task: F, arguments: A) -> Result<Pending<B>>
     where
-        F: TaskOver<Once<A>, X, S>,
+        F: TaskOver<Once<A>, X, S, Value = B>,
+        B: 'static,
     {
         self.batch().apply_async(task, arguments)
     }
@@ -122,9 +128,10 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// If the call failed or could not be made.
-    pub fn try_apply<F, A, X>(&self, task: F, arguments: A) -> Result<F::Value>
+    pub fn try_apply<F, A, X, B>(&self, task: F, arguments: A) -> Result<B>
     where
-        F: TaskOver<Fallible<Once<A>>, X, S>,
+        F: TaskOver<Fallible<Once<A>>, X, S, Value = B>,
+        B: 'static,
     {
         self.batch().try_apply(task, arguments)
     }
@@ -133,9 +140,10 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// If the call could not be made.
-    pub fn try_apply_async<F, A, X>(&self, task: F, arguments: A) -> Result<Pending<F::Value>>
+    pub fn try_apply_async<F, A, X, B>(&self, task: F, arguments: A) -> Result<Pending<B>>
     where
-        F: TaskOver<Fallible<Once<A>>, X, S>,
+        F: TaskOver<Fallible<Once<A>>, X, S, Value = B>,
+        B: 'static,
     {
         self.batch().try_apply_async(task, arguments)
     }
@@ -144,11 +152,12 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// If the call failed or could not be made.
-    pub fn apply_with<D, K, F, A, X>(&self, parameters: &D, task: F, arguments: A) -> Result<F::Value>
+    pub fn apply_with<D, K, F, A, X, B>(&self, parameters: &D, task: F, arguments: A) -> Result<B>
     where
         D: Datum<K>,
         K: 'static,
-        F: TaskOver<Once<A>, X, S, With<D, K>>,
+        F: TaskOver<Once<A>, X, S, With<D, K>, Value = B>,
+        B: 'static,
     {
         self.batch().with(parameters)?.apply(task, arguments)
     }

@@ -1,5 +1,6 @@
 //! `map_chunks`: the task gets a whole chunk.
 
+use bytemuck::Pod;
 use swathe_memory::Array;
 
 use crate::{
@@ -14,17 +15,19 @@ use crate::{
 
 impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E> {
     /// As [`Pool::map_chunks`], with the options of this batch.
-    pub fn map_chunks<F, I, X>(self, task: F, input: I) -> Result<E::Of<Array<F::Element>>>
+    pub fn map_chunks<F, I, X, B>(self, task: F, input: I) -> Result<E::Of<Array<B>>>
     where
-        F: ChunkTask<Each<I>, X, S, P>,
+        F: ChunkTask<Each<I>, X, S, P, Element = B>,
+        B: Pod + Send + Sync,
     {
         self.prepare_chunks(task, Each(input))?.wait(E::show)
     }
 
     /// As [`Pool::try_map_chunks`], with the options of this batch.
-    pub fn try_map_chunks<F, I, X>(self, task: F, input: I) -> Result<E::Of<Array<F::Element>>>
+    pub fn try_map_chunks<F, I, X, B>(self, task: F, input: I) -> Result<E::Of<Array<B>>>
     where
-        F: ChunkTask<Fallible<Each<I>>, X, S, P>,
+        F: ChunkTask<Fallible<Each<I>>, X, S, P, Element = B>,
+        B: Pod + Send + Sync,
     {
         self.prepare_chunks(task, Fallible(Each(input)))?.wait(E::show)
     }
@@ -79,9 +82,10 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// As [`map`](Self::map).
-    pub fn map_chunks<F, I, X>(&self, task: F, input: I) -> Result<Array<F::Element>>
+    pub fn map_chunks<F, I, X, B>(&self, task: F, input: I) -> Result<Array<B>>
     where
-        F: ChunkTask<Each<I>, X, S>,
+        F: ChunkTask<Each<I>, X, S, Element = B>,
+        B: Pod + Send + Sync,
     {
         self.batch().map_chunks(task, input)
     }
@@ -90,9 +94,10 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// As [`map`](Self::map).
-    pub fn try_map_chunks<F, I, X>(&self, task: F, input: I) -> Result<Array<F::Element>>
+    pub fn try_map_chunks<F, I, X, B>(&self, task: F, input: I) -> Result<Array<B>>
     where
-        F: ChunkTask<Fallible<Each<I>>, X, S>,
+        F: ChunkTask<Fallible<Each<I>>, X, S, Element = B>,
+        B: Pod + Send + Sync,
     {
         self.batch().try_map_chunks(task, input)
     }

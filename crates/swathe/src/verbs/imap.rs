@@ -156,73 +156,73 @@ impl<'p, S: 'static, P: Parameters> Batch<'p, S, P> {
     }
 
     /// As [`Pool::imap`], with the options of this batch.
-    pub fn imap<F, I, X>(self, task: F, input: I) -> Imap<'p, I::IntoIter, F::Value>
+    pub fn imap<F, I, X, B>(self, task: F, input: I) -> Imap<'p, I::IntoIter, B>
     where
         I: IntoIterator,
-        F: TaskOver<Each<Vec<I::Item>>, X, S, P>,
+        F: TaskOver<Each<Vec<I::Item>>, X, S, P, Value = B>,
     {
         self.stream::<F, _, X, I>(task, input, true)
     }
 
     /// As [`Pool::imap_unordered`], with the options of this batch.
-    pub fn imap_unordered<F, I, X>(self, task: F, input: I) -> Imap<'p, I::IntoIter, F::Value>
+    pub fn imap_unordered<F, I, X, B>(self, task: F, input: I) -> Imap<'p, I::IntoIter, B>
     where
         I: IntoIterator,
-        F: TaskOver<Each<Vec<I::Item>>, X, S, P>,
+        F: TaskOver<Each<Vec<I::Item>>, X, S, P, Value = B>,
     {
         self.stream::<F, _, X, I>(task, input, false)
     }
 
     /// As [`Pool::istarmap`], with the options of this batch.
-    pub fn istarmap<F, I, X>(self, task: F, input: I) -> Imap<'p, I::IntoIter, F::Value>
+    pub fn istarmap<F, I, X, B>(self, task: F, input: I) -> Imap<'p, I::IntoIter, B>
     where
         I: IntoIterator,
-        F: TaskOver<Star<Vec<I::Item>>, X, S, P>,
+        F: TaskOver<Star<Vec<I::Item>>, X, S, P, Value = B>,
     {
         self.stream::<F, _, X, I>(task, input, true)
     }
 
     /// As [`Pool::istarmap_unordered`], with the options of this batch.
-    pub fn istarmap_unordered<F, I, X>(self, task: F, input: I) -> Imap<'p, I::IntoIter, F::Value>
+    pub fn istarmap_unordered<F, I, X, B>(self, task: F, input: I) -> Imap<'p, I::IntoIter, B>
     where
         I: IntoIterator,
-        F: TaskOver<Star<Vec<I::Item>>, X, S, P>,
+        F: TaskOver<Star<Vec<I::Item>>, X, S, P, Value = B>,
     {
         self.stream::<F, _, X, I>(task, input, false)
     }
 
     /// As [`Pool::try_imap`], with the options of this batch.
-    pub fn try_imap<F, I, X>(self, task: F, input: I) -> Imap<'p, I::IntoIter, F::Value>
+    pub fn try_imap<F, I, X, B>(self, task: F, input: I) -> Imap<'p, I::IntoIter, B>
     where
         I: IntoIterator,
-        F: TaskOver<Fallible<Each<Vec<I::Item>>>, X, S, P>,
+        F: TaskOver<Fallible<Each<Vec<I::Item>>>, X, S, P, Value = B>,
     {
         self.stream::<F, _, X, I>(task, input, true)
     }
 
     /// As [`Pool::try_imap_unordered`], with the options of this batch.
-    pub fn try_imap_unordered<F, I, X>(self, task: F, input: I) -> Imap<'p, I::IntoIter, F::Value>
+    pub fn try_imap_unordered<F, I, X, B>(self, task: F, input: I) -> Imap<'p, I::IntoIter, B>
     where
         I: IntoIterator,
-        F: TaskOver<Fallible<Each<Vec<I::Item>>>, X, S, P>,
+        F: TaskOver<Fallible<Each<Vec<I::Item>>>, X, S, P, Value = B>,
     {
         self.stream::<F, _, X, I>(task, input, false)
     }
 
     /// As [`Pool::try_istarmap`], with the options of this batch.
-    pub fn try_istarmap<F, I, X>(self, task: F, input: I) -> Imap<'p, I::IntoIter, F::Value>
+    pub fn try_istarmap<F, I, X, B>(self, task: F, input: I) -> Imap<'p, I::IntoIter, B>
     where
         I: IntoIterator,
-        F: TaskOver<Fallible<Star<Vec<I::Item>>>, X, S, P>,
+        F: TaskOver<Fallible<Star<Vec<I::Item>>>, X, S, P, Value = B>,
     {
         self.stream::<F, _, X, I>(task, input, true)
     }
 
     /// As [`Pool::try_istarmap_unordered`], with the options of this batch.
-    pub fn try_istarmap_unordered<F, I, X>(self, task: F, input: I) -> Imap<'p, I::IntoIter, F::Value>
+    pub fn try_istarmap_unordered<F, I, X, B>(self, task: F, input: I) -> Imap<'p, I::IntoIter, B>
     where
         I: IntoIterator,
-        F: TaskOver<Fallible<Star<Vec<I::Item>>>, X, S, P>,
+        F: TaskOver<Fallible<Star<Vec<I::Item>>>, X, S, P, Value = B>,
     {
         self.stream::<F, _, X, I>(task, input, false)
     }
@@ -253,10 +253,10 @@ impl<S: 'static> Pool<S> {
     ///     Ok(())
     /// }
     /// ```
-    pub fn imap<F, I, X>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, F::Value>
+    pub fn imap<F, I, X, B>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, B>
     where
         I: IntoIterator,
-        F: TaskOver<Each<Vec<I::Item>>, X, S>,
+        F: TaskOver<Each<Vec<I::Item>>, X, S, Value = B>,
     {
         self.batch().imap(task, input)
     }
@@ -275,10 +275,10 @@ impl<S: 'static> Pool<S> {
     ///     Ok(())
     /// }
     /// ```
-    pub fn imap_unordered<F, I, X>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, F::Value>
+    pub fn imap_unordered<F, I, X, B>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, B>
     where
         I: IntoIterator,
-        F: TaskOver<Each<Vec<I::Item>>, X, S>,
+        F: TaskOver<Each<Vec<I::Item>>, X, S, Value = B>,
     {
         self.batch().imap_unordered(task, input)
     }
@@ -297,55 +297,55 @@ impl<S: 'static> Pool<S> {
     ///     Ok(())
     /// }
     /// ```
-    pub fn istarmap<F, I, X>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, F::Value>
+    pub fn istarmap<F, I, X, B>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, B>
     where
         I: IntoIterator,
-        F: TaskOver<Star<Vec<I::Item>>, X, S>,
+        F: TaskOver<Star<Vec<I::Item>>, X, S, Value = B>,
     {
         self.batch().istarmap(task, input)
     }
 
     /// As [`istarmap`](Self::istarmap), and the results come in the order in which blocks are finished.
-    pub fn istarmap_unordered<F, I, X>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, F::Value>
+    pub fn istarmap_unordered<F, I, X, B>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, B>
     where
         I: IntoIterator,
-        F: TaskOver<Star<Vec<I::Item>>, X, S>,
+        F: TaskOver<Star<Vec<I::Item>>, X, S, Value = B>,
     {
         self.batch().istarmap_unordered(task, input)
     }
 
     /// As [`imap`](Self::imap), for a task that returns a `Result`; see [`try_map`](Self::try_map).
-    pub fn try_imap<F, I, X>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, F::Value>
+    pub fn try_imap<F, I, X, B>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, B>
     where
         I: IntoIterator,
-        F: TaskOver<Fallible<Each<Vec<I::Item>>>, X, S>,
+        F: TaskOver<Fallible<Each<Vec<I::Item>>>, X, S, Value = B>,
     {
         self.batch().try_imap(task, input)
     }
 
     /// As [`imap_unordered`](Self::imap_unordered), for a task that returns a `Result`; see [`try_map`](Self::try_map).
-    pub fn try_imap_unordered<F, I, X>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, F::Value>
+    pub fn try_imap_unordered<F, I, X, B>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, B>
     where
         I: IntoIterator,
-        F: TaskOver<Fallible<Each<Vec<I::Item>>>, X, S>,
+        F: TaskOver<Fallible<Each<Vec<I::Item>>>, X, S, Value = B>,
     {
         self.batch().try_imap_unordered(task, input)
     }
 
     /// As [`istarmap`](Self::istarmap), for a task that returns a `Result`; see [`try_map`](Self::try_map).
-    pub fn try_istarmap<F, I, X>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, F::Value>
+    pub fn try_istarmap<F, I, X, B>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, B>
     where
         I: IntoIterator,
-        F: TaskOver<Fallible<Star<Vec<I::Item>>>, X, S>,
+        F: TaskOver<Fallible<Star<Vec<I::Item>>>, X, S, Value = B>,
     {
         self.batch().try_istarmap(task, input)
     }
 
     /// As [`istarmap_unordered`](Self::istarmap_unordered), for a task that returns a `Result`; see [`try_map`](Self::try_map).
-    pub fn try_istarmap_unordered<F, I, X>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, F::Value>
+    pub fn try_istarmap_unordered<F, I, X, B>(&self, task: F, input: I) -> Imap<'_, I::IntoIter, B>
     where
         I: IntoIterator,
-        F: TaskOver<Fallible<Star<Vec<I::Item>>>, X, S>,
+        F: TaskOver<Fallible<Star<Vec<I::Item>>>, X, S, Value = B>,
     {
         self.batch().try_istarmap_unordered(task, input)
     }

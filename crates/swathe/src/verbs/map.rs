@@ -2,9 +2,9 @@
 
 use crate::{
     Batch, Pending, Pool, Result,
-    call::mode::Mode,
+    call::mode::{Mode, Strict},
     cross::{
-        datum::Datum,
+        datum::{Collection, Datum},
         over::{Each, Fallible, Star, TaskOver},
         parameters::{Parameters, With},
     },
@@ -13,65 +13,73 @@ use crate::{
 /// One call of the task for each element.
 impl<S: 'static, P: Parameters, E: Mode> Batch<'_, S, P, E> {
     /// As [`Pool::map`], with the options of this batch.
-    pub fn map<F, I, X>(self, task: F, input: I) -> Result<E::Of<F::Values>>
+    pub fn map<F, I, X, R>(self, task: F, input: I) -> Result<E::Of<R>>
     where
-        F: TaskOver<Each<I>, X, S, P>,
+        F: TaskOver<Each<I>, X, S, P, Values = R>,
+        R: Collection,
     {
         self.prepare(task, Each(input))?.wait(E::show)
     }
 
     /// As [`Pool::map_async`], with the options of this batch.
-    pub fn map_async<F, I, X>(self, task: F, input: I) -> Result<Pending<E::Of<F::Values>>>
+    pub fn map_async<F, I, X, R>(self, task: F, input: I) -> Result<Pending<E::Of<R>>>
     where
-        F: TaskOver<Each<I>, X, S, P>,
+        F: TaskOver<Each<I>, X, S, P, Values = R>,
+        R: Collection,
     {
         self.prepare(task, Each(input))?.start(E::show)
     }
 
     /// As [`Pool::try_map`], with the options of this batch.
-    pub fn try_map<F, I, X>(self, task: F, input: I) -> Result<E::Of<F::Values>>
+    pub fn try_map<F, I, X, R>(self, task: F, input: I) -> Result<E::Of<R>>
     where
-        F: TaskOver<Fallible<Each<I>>, X, S, P>,
+        F: TaskOver<Fallible<Each<I>>, X, S, P, Values = R>,
+        R: Collection,
     {
         self.prepare(task, Fallible(Each(input)))?.wait(E::show)
     }
 
     /// As [`Pool::try_map_async`], with the options of this batch.
-    pub fn try_map_async<F, I, X>(self, task: F, input: I) -> Result<Pending<E::Of<F::Values>>>
+    pub fn try_map_async<F, I, X, R>(self, task: F, input: I) -> Result<Pending<E::Of<R>>>
     where
-        F: TaskOver<Fallible<Each<I>>, X, S, P>,
+        F: TaskOver<Fallible<Each<I>>, X, S, P, Values = R>,
+        R: Collection,
     {
         self.prepare(task, Fallible(Each(input)))?.start(E::show)
     }
 
     /// As [`Pool::starmap`], with the options of this batch.
-    pub fn starmap<F, I, X>(self, task: F, input: I) -> Result<E::Of<F::Values>>
+    pub fn starmap<F, I, X, R>(self, task: F, input: I) -> Result<E::Of<R>>
     where
-        F: TaskOver<Star<I>, X, S, P>,
+        F: TaskOver<Star<I>, X, S, P, Values = R>,
+        R: Collection,
     {
         self.prepare(task, Star(input))?.wait(E::show)
     }
 
     /// As [`Pool::starmap_async`], with the options of this batch.
-    pub fn starmap_async<F, I, X>(self, task: F, input: I) -> Result<Pending<E::Of<F::Values>>>
+    pub fn starmap_async<F, I, X, R>(self, task: F, input: I) -> Result<Pending<E::Of<R>>>
     where
-        F: TaskOver<Star<I>, X, S, P>,
+        F: TaskOver<Star<I>, X, S, P, Values = R>,
+        R: Collection,
     {
         self.prepare(task, Star(input))?.start(E::show)
     }
 
     /// As [`Pool::try_starmap`], with the options of this batch.
-    pub fn try_starmap<F, I, X>(self, task: F, input: I) -> Result<E::Of<F::Values>>
+    pub fn try_starmap<F, I, X, R>(self, task: F, input: I) -> Result<E::Of<R>>
     where
-        F: TaskOver<Fallible<Star<I>>, X, S, P>,
+        F: TaskOver<Fallible<Star<I>>, X, S, P, Values = R>,
+        R: Collection,
     {
         self.prepare(task, Fallible(Star(input)))?.wait(E::show)
     }
 
     /// As [`Pool::try_starmap_async`], with the options of this batch.
-    pub fn try_starmap_async<F, I, X>(self, task: F, input: I) -> Result<Pending<E::Of<F::Values>>>
+    pub fn try_starmap_async<F, I, X, R>(self, task: F, input: I) -> Result<Pending<E::Of<R>>>
     where
-        F: TaskOver<Fallible<Star<I>>, X, S, P>,
+        F: TaskOver<Fallible<Star<I>>, X, S, P, Values = R>,
+        R: Collection,
     {
         self.prepare(task, Fallible(Star(input)))?.start(E::show)
     }
@@ -104,11 +112,12 @@ impl<S: 'static> Pool<S> {
     /// [`Array`]: crate::Array
     /// [`Records`]: crate::Records
     /// [`Error::Job`]: crate::Error::Job
-    pub fn map<F, I, X>(&self, task: F, input: I) -> Result<F::Values>
+    pub fn map<F, I, X, R>(&self, task: F, input: I) -> Result<R>
     where
-        F: TaskOver<Each<I>, X, S>,
+        F: TaskOver<Each<I>, X, S, Values = R>,
+        R: Collection,
     {
-        self.batch().map(task, input)
+        self.batch().prepare(task, Each(input))?.wait(Strict::show)
     }
 
     /// As [`map`](Self::map), and does not wait.
@@ -128,11 +137,12 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// If the call could not be made. Failures of elements are errors of [`Pending::get`].
-    pub fn map_async<F, I, X>(&self, task: F, input: I) -> Result<Pending<F::Values>>
+    pub fn map_async<F, I, X, R>(&self, task: F, input: I) -> Result<Pending<R>>
     where
-        F: TaskOver<Each<I>, X, S>,
+        F: TaskOver<Each<I>, X, S, Values = R>,
+        R: Collection,
     {
-        self.batch().map_async(task, input)
+        self.batch().prepare(task, Each(input))?.start(Strict::show)
     }
 
     /// As [`map`](Self::map), for a task that returns a `Result`: its error is the failure of that element, and the
@@ -154,22 +164,28 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// As [`map`](Self::map).
-    pub fn try_map<F, I, X>(&self, task: F, input: I) -> Result<F::Values>
+    pub fn try_map<F, I, X, R>(&self, task: F, input: I) -> Result<R>
     where
-        F: TaskOver<Fallible<Each<I>>, X, S>,
+        F: TaskOver<Fallible<Each<I>>, X, S, Values = R>,
+        R: Collection,
     {
-        self.batch().try_map(task, input)
+        self.batch()
+            .prepare(task, Fallible(Each(input)))?
+            .wait(Strict::show)
     }
 
     /// As [`try_map`](Self::try_map), and does not wait; see [`map_async`](Self::map_async).
     ///
     /// # Errors
     /// If the call could not be made.
-    pub fn try_map_async<F, I, X>(&self, task: F, input: I) -> Result<Pending<F::Values>>
+    pub fn try_map_async<F, I, X, R>(&self, task: F, input: I) -> Result<Pending<R>>
     where
-        F: TaskOver<Fallible<Each<I>>, X, S>,
+        F: TaskOver<Fallible<Each<I>>, X, S, Values = R>,
+        R: Collection,
     {
-        self.batch().try_map_async(task, input)
+        self.batch()
+            .prepare(task, Fallible(Each(input)))?
+            .start(Strict::show)
     }
 
     /// As [`map`](Self::map), with parameters that every call of the task sees by reference. They cross once a worker.
@@ -193,13 +209,17 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// As [`map`](Self::map), or if the parameters cannot be encoded.
-    pub fn map_with<D, K, F, I, X>(&self, parameters: &D, task: F, input: I) -> Result<F::Values>
+    pub fn map_with<D, K, F, I, X, R>(&self, parameters: &D, task: F, input: I) -> Result<R>
     where
         D: Datum<K>,
         K: 'static,
-        F: TaskOver<Each<I>, X, S, With<D, K>>,
+        F: TaskOver<Each<I>, X, S, With<D, K>, Values = R>,
+        R: Collection,
     {
-        self.batch().with(parameters)?.map(task, input)
+        self.batch()
+            .with(parameters)?
+            .prepare(task, Each(input))?
+            .wait(Strict::show)
     }
 
     /// As [`map`](Self::map), for a task of several arguments. See [`StarInput`] for what an input can be; columns are
@@ -222,56 +242,68 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// As [`map`](Self::map), and [`Error::Columns`](crate::Error::Columns) if the columns are not equally long.
-    pub fn starmap<F, I, X>(&self, task: F, input: I) -> Result<F::Values>
+    pub fn starmap<F, I, X, R>(&self, task: F, input: I) -> Result<R>
     where
-        F: TaskOver<Star<I>, X, S>,
+        F: TaskOver<Star<I>, X, S, Values = R>,
+        R: Collection,
     {
-        self.batch().starmap(task, input)
+        self.batch().prepare(task, Star(input))?.wait(Strict::show)
     }
 
     /// As [`starmap`](Self::starmap), and does not wait; see [`map_async`](Self::map_async).
     ///
     /// # Errors
     /// If the call could not be made.
-    pub fn starmap_async<F, I, X>(&self, task: F, input: I) -> Result<Pending<F::Values>>
+    pub fn starmap_async<F, I, X, R>(&self, task: F, input: I) -> Result<Pending<R>>
     where
-        F: TaskOver<Star<I>, X, S>,
+        F: TaskOver<Star<I>, X, S, Values = R>,
+        R: Collection,
     {
-        self.batch().starmap_async(task, input)
+        self.batch().prepare(task, Star(input))?.start(Strict::show)
     }
 
     /// As [`starmap`](Self::starmap), for a task that returns a `Result`; see [`try_map`](Self::try_map).
     ///
     /// # Errors
     /// As [`starmap`](Self::starmap).
-    pub fn try_starmap<F, I, X>(&self, task: F, input: I) -> Result<F::Values>
+    pub fn try_starmap<F, I, X, R>(&self, task: F, input: I) -> Result<R>
     where
-        F: TaskOver<Fallible<Star<I>>, X, S>,
+        F: TaskOver<Fallible<Star<I>>, X, S, Values = R>,
+        R: Collection,
     {
-        self.batch().try_starmap(task, input)
+        self.batch()
+            .prepare(task, Fallible(Star(input)))?
+            .wait(Strict::show)
     }
 
     /// As [`try_starmap`](Self::try_starmap), and does not wait; see [`map_async`](Self::map_async).
     ///
     /// # Errors
     /// If the call could not be made.
-    pub fn try_starmap_async<F, I, X>(&self, task: F, input: I) -> Result<Pending<F::Values>>
+    pub fn try_starmap_async<F, I, X, R>(&self, task: F, input: I) -> Result<Pending<R>>
     where
-        F: TaskOver<Fallible<Star<I>>, X, S>,
+        F: TaskOver<Fallible<Star<I>>, X, S, Values = R>,
+        R: Collection,
     {
-        self.batch().try_starmap_async(task, input)
+        self.batch()
+            .prepare(task, Fallible(Star(input)))?
+            .start(Strict::show)
     }
 
     /// As [`starmap`](Self::starmap), with parameters; see [`map_with`](Self::map_with).
     ///
     /// # Errors
     /// As [`starmap`](Self::starmap), or if the parameters cannot be encoded.
-    pub fn starmap_with<D, K, F, I, X>(&self, parameters: &D, task: F, input: I) -> Result<F::Values>
+    pub fn starmap_with<D, K, F, I, X, R>(&self, parameters: &D, task: F, input: I) -> Result<R>
     where
         D: Datum<K>,
         K: 'static,
-        F: TaskOver<Star<I>, X, S, With<D, K>>,
+        F: TaskOver<Star<I>, X, S, With<D, K>, Values = R>,
+        R: Collection,
     {
-        self.batch().with(parameters)?.starmap(task, input)
+        self.batch()
+            .with(parameters)?
+            .prepare(task, Star(input))?
+            .wait(Strict::show)
     }
 }

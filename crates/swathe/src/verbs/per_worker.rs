@@ -2,23 +2,35 @@
 
 use crate::{
     Batch, Pool, Result,
-    call::mode::Mode,
+    call::{
+        mode::{Mode, Strict},
+        ready::Ready,
+    },
     cross::{
+        datum::Collection,
         over::{EachWorker, TaskOver},
         parameters::Parameters,
     },
 };
 
-impl<S: 'static, P: Parameters, E: Mode> Batch<'_, S, P, E> {
+impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E> {
     /// As [`Pool::run_per_worker`], with the options of this batch.
-    pub fn run_per_worker<F, X>(self, task: F) -> Result<E::Of<F::Values>>
+    pub fn run_per_worker<F, X, R>(self, task: F) -> Result<E::Of<R>>
+    where
+        F: TaskOver<EachWorker, X, S, P, Values = R>,
+        R: Collection,
+    {
+        self.prepare_pinned(task)?.wait(E::show)
+    }
+
+    fn prepare_pinned<F, X>(self, task: F) -> Result<Ready<'p, E::Of<F::Values>>>
     where
         F: TaskOver<EachWorker, X, S, P>,
     {
         let workers = EachWorker(self.call.engine.processes());
         let mut ready = self.prepare(task, workers)?;
         ready.job.traits.pinned = true;
-        ready.wait(E::show)
+        Ok(ready)
     }
 }
 
@@ -44,10 +56,11 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// As [`map`](Self::map).
-    pub fn run_per_worker<F, X>(&self, task: F) -> Result<F::Values>
+    pub fn run_per_worker<F, X, R>(&self, task: F) -> Result<R>
     where
-        F: TaskOver<EachWorker, X, S>,
+        F: TaskOver<EachWorker, X, S, Values = R>,
+        R: Collection,
     {
-        self.batch().run_per_worker(task)
+        self.batch().prepare_pinned(task)?.wait(Strict::show)
     }
 }

@@ -28,9 +28,18 @@ const BLOCKS: u64 = 1024;
 impl<S: 'static, P: Parameters> Batch<'_, S, P> {
     /// As [`Pool::map_reduce`], with the options of this batch. A chunk size sets the length of the blocks, and so the
     /// shape of the tree.
-    pub fn map_reduce<F, G, I, X, Y>(self, task: F, combine: G, input: I) -> Result<Option<F::Value>>
+    pub fn map_reduce<F, G, I, X, Y, B>(self, task: F, combine: G, input: I) -> Result<Option<B>>
     where
-        F: TaskOver<Each<I>, X, S, P>,
+        F: TaskOver<Each<I>, X, S, P, Value = B>,
+        G: CombineTask<B, Y, S, P>,
+        B: 'static,
+    {
+        self.reduce(task, combine, Each(input))
+    }
+
+    fn reduce<F, G, In, X, Y>(self, task: F, combine: G, input: In) -> Result<Option<F::Value>>
+    where
+        F: TaskOver<In, X, S, P>,
         G: CombineTask<F::Value, Y, S, P>,
     {
         let Call {
@@ -46,9 +55,9 @@ impl<S: 'static, P: Parameters> Batch<'_, S, P> {
             parameters: Arc::new(parameters),
         };
         let reduce = || {
-            let blocks = lower::reduce_task::<F, Each<I>, X, G, Y, S, P>(task, combine)?;
+            let blocks = lower::reduce_task::<F, In, X, G, Y, S, P>(task, combine)?;
             let tree = lower::combine_task::<G, Y, F::Value, F::Kind, S, P>(combine)?;
-            let lowered = F::lower(Each(input), engine.memory())?;
+            let lowered = F::lower(input, engine.memory())?;
             reduction.run::<F::Value, F::Kind>(blocks, tree, lowered)
         };
         let result = reduce();
@@ -170,10 +179,11 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// As [`map`](Self::map), without partial results. A block fails as a whole, and the error names its positions.
-    pub fn map_reduce<F, G, I, X, Y>(&self, task: F, combine: G, input: I) -> Result<Option<F::Value>>
+    pub fn map_reduce<F, G, I, X, Y, B>(&self, task: F, combine: G, input: I) -> Result<Option<B>>
     where
-        F: TaskOver<Each<I>, X, S>,
-        G: CombineTask<F::Value, Y, S>,
+        F: TaskOver<Each<I>, X, S, Value = B>,
+        G: CombineTask<B, Y, S>,
+        B: 'static,
     {
         self.batch().map_reduce(task, combine, input)
     }

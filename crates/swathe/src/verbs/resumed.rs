@@ -52,9 +52,10 @@ impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E, InFile> {
     ///
     /// # Errors
     /// As there, and [`Error::Output`].
-    pub fn map<F, I, X>(self, task: F, input: I) -> Result<E::Of<Array<F::Value>>>
+    pub fn map<F, I, X, B>(self, task: F, input: I) -> Result<E::Of<Array<B>>>
     where
-        F: TaskOver<Each<I>, X, S, P, Value: OutputElement>,
+        F: TaskOver<Each<I>, X, S, P, Value = B>,
+        B: OutputElement,
     {
         self.prepare_file(task, Each(input))?.wait(E::show)
     }
@@ -63,9 +64,10 @@ impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E, InFile> {
     ///
     /// # Errors
     /// As [`Pool::map_async`](crate::Pool::map_async), and [`Error::Output`].
-    pub fn map_async<F, I, X>(self, task: F, input: I) -> Result<Pending<E::Of<Array<F::Value>>>>
+    pub fn map_async<F, I, X, B>(self, task: F, input: I) -> Result<Pending<E::Of<Array<B>>>>
     where
-        F: TaskOver<Each<I>, X, S, P, Value: OutputElement>,
+        F: TaskOver<Each<I>, X, S, P, Value = B>,
+        B: OutputElement,
     {
         self.prepare_file(task, Each(input))?.start(E::show)
     }
@@ -74,9 +76,10 @@ impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E, InFile> {
     ///
     /// # Errors
     /// As there, and [`Error::Output`].
-    pub fn try_map<F, I, X>(self, task: F, input: I) -> Result<E::Of<Array<F::Value>>>
+    pub fn try_map<F, I, X, B>(self, task: F, input: I) -> Result<E::Of<Array<B>>>
     where
-        F: TaskOver<Fallible<Each<I>>, X, S, P, Value: OutputElement>,
+        F: TaskOver<Fallible<Each<I>>, X, S, P, Value = B>,
+        B: OutputElement,
     {
         self.prepare_file(task, Fallible(Each(input)))?.wait(E::show)
     }
@@ -85,9 +88,10 @@ impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E, InFile> {
     ///
     /// # Errors
     /// As [`Pool::map_async`](crate::Pool::map_async), and [`Error::Output`].
-    pub fn try_map_async<F, I, X>(self, task: F, input: I) -> Result<Pending<E::Of<Array<F::Value>>>>
+    pub fn try_map_async<F, I, X, B>(self, task: F, input: I) -> Result<Pending<E::Of<Array<B>>>>
     where
-        F: TaskOver<Fallible<Each<I>>, X, S, P, Value: OutputElement>,
+        F: TaskOver<Fallible<Each<I>>, X, S, P, Value = B>,
+        B: OutputElement,
     {
         self.prepare_file(task, Fallible(Each(input)))?.start(E::show)
     }
@@ -96,9 +100,10 @@ impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E, InFile> {
     ///
     /// # Errors
     /// As there, and [`Error::Output`].
-    pub fn starmap<F, I, X>(self, task: F, input: I) -> Result<E::Of<Array<F::Value>>>
+    pub fn starmap<F, I, X, B>(self, task: F, input: I) -> Result<E::Of<Array<B>>>
     where
-        F: TaskOver<Star<I>, X, S, P, Value: OutputElement>,
+        F: TaskOver<Star<I>, X, S, P, Value = B>,
+        B: OutputElement,
     {
         self.prepare_file(task, Star(input))?.wait(E::show)
     }
@@ -107,9 +112,10 @@ impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E, InFile> {
     ///
     /// # Errors
     /// As [`Pool::starmap_async`](crate::Pool::starmap_async), and [`Error::Output`].
-    pub fn starmap_async<F, I, X>(self, task: F, input: I) -> Result<Pending<E::Of<Array<F::Value>>>>
+    pub fn starmap_async<F, I, X, B>(self, task: F, input: I) -> Result<Pending<E::Of<Array<B>>>>
     where
-        F: TaskOver<Star<I>, X, S, P, Value: OutputElement>,
+        F: TaskOver<Star<I>, X, S, P, Value = B>,
+        B: OutputElement,
     {
         self.prepare_file(task, Star(input))?.start(E::show)
     }
@@ -118,9 +124,10 @@ impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E, InFile> {
     ///
     /// # Errors
     /// As there, and [`Error::Output`].
-    pub fn try_starmap<F, I, X>(self, task: F, input: I) -> Result<E::Of<Array<F::Value>>>
+    pub fn try_starmap<F, I, X, B>(self, task: F, input: I) -> Result<E::Of<Array<B>>>
     where
-        F: TaskOver<Fallible<Star<I>>, X, S, P, Value: OutputElement>,
+        F: TaskOver<Fallible<Star<I>>, X, S, P, Value = B>,
+        B: OutputElement,
     {
         self.prepare_file(task, Fallible(Star(input)))?.wait(E::show)
     }
@@ -129,9 +136,10 @@ impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E, InFile> {
     ///
     /// # Errors
     /// As [`Pool::starmap_async`](crate::Pool::starmap_async), and [`Error::Output`].
-    pub fn try_starmap_async<F, I, X>(self, task: F, input: I) -> Result<Pending<E::Of<Array<F::Value>>>>
+    pub fn try_starmap_async<F, I, X, B>(self, task: F, input: I) -> Result<Pending<E::Of<Array<B>>>>
     where
-        F: TaskOver<Fallible<Star<I>>, X, S, P, Value: OutputElement>,
+        F: TaskOver<Fallible<Star<I>>, X, S, P, Value = B>,
+        B: OutputElement,
     {
         self.prepare_file(task, Fallible(Star(input)))?.start(E::show)
     }
@@ -140,10 +148,11 @@ impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E, InFile> {
     ///
     /// # Errors
     /// As there, and [`Error::Output`].
-    pub fn map_rows<F, T, X>(self, task: F, array: &Array<T>, axis: usize) -> Result<E::Of<Array<F::Value>>>
+    pub fn map_rows<F, T, X, B>(self, task: F, array: &Array<T>, axis: usize) -> Result<E::Of<Array<B>>>
     where
         T: Pod,
-        F: TaskOver<EachRow<T>, X, S, P, Value: OutputElement>,
+        F: TaskOver<EachRow<T>, X, S, P, Value = B>,
+        B: OutputElement,
     {
         let rows = EachRow {
             array: array.clone(),
@@ -156,15 +165,11 @@ impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E, InFile> {
     ///
     /// # Errors
     /// As there, and [`Error::Output`].
-    pub fn try_map_rows<F, T, X>(
-        self,
-        task: F,
-        array: &Array<T>,
-        axis: usize,
-    ) -> Result<E::Of<Array<F::Value>>>
+    pub fn try_map_rows<F, T, X, B>(self, task: F, array: &Array<T>, axis: usize) -> Result<E::Of<Array<B>>>
     where
         T: Pod,
-        F: TaskOver<Fallible<EachRow<T>>, X, S, P, Value: OutputElement>,
+        F: TaskOver<Fallible<EachRow<T>>, X, S, P, Value = B>,
+        B: OutputElement,
     {
         let rows = EachRow {
             array: array.clone(),
@@ -178,9 +183,10 @@ impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E, InFile> {
     ///
     /// # Errors
     /// As there, and [`Error::Output`].
-    pub fn map_chunks<F, I, X>(self, task: F, input: I) -> Result<E::Of<Array<F::Element>>>
+    pub fn map_chunks<F, I, X, B>(self, task: F, input: I) -> Result<E::Of<Array<B>>>
     where
-        F: ChunkTask<Each<I>, X, S, P, Element: OutputElement>,
+        F: ChunkTask<Each<I>, X, S, P, Element = B>,
+        B: OutputElement,
     {
         self.prepare_file_chunks(task, Each(input))?.wait(E::show)
     }
@@ -190,9 +196,10 @@ impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E, InFile> {
     ///
     /// # Errors
     /// As there, and [`Error::Output`].
-    pub fn try_map_chunks<F, I, X>(self, task: F, input: I) -> Result<E::Of<Array<F::Element>>>
+    pub fn try_map_chunks<F, I, X, B>(self, task: F, input: I) -> Result<E::Of<Array<B>>>
     where
-        F: ChunkTask<Fallible<Each<I>>, X, S, P, Element: OutputElement>,
+        F: ChunkTask<Fallible<Each<I>>, X, S, P, Element = B>,
+        B: OutputElement,
     {
         self.prepare_file_chunks(task, Fallible(Each(input)))?
             .wait(E::show)

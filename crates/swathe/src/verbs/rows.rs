@@ -5,8 +5,9 @@ use swathe_memory::Array;
 
 use crate::{
     Batch, Pool, Result,
-    call::mode::Mode,
+    call::mode::{Mode, Strict},
     cross::{
+        datum::Collection,
         over::{EachRow, Fallible, TaskOver},
         parameters::Parameters,
     },
@@ -14,10 +15,11 @@ use crate::{
 
 impl<S: 'static, P: Parameters, E: Mode> Batch<'_, S, P, E> {
     /// As [`Pool::map_rows`], with the options of this batch.
-    pub fn map_rows<F, T, X>(self, task: F, array: &Array<T>, axis: usize) -> Result<E::Of<F::Values>>
+    pub fn map_rows<F, T, X, R>(self, task: F, array: &Array<T>, axis: usize) -> Result<E::Of<R>>
     where
         T: Pod,
-        F: TaskOver<EachRow<T>, X, S, P>,
+        F: TaskOver<EachRow<T>, X, S, P, Values = R>,
+        R: Collection,
     {
         let rows = EachRow {
             array: array.clone(),
@@ -27,10 +29,11 @@ impl<S: 'static, P: Parameters, E: Mode> Batch<'_, S, P, E> {
     }
 
     /// As [`Pool::try_map_rows`], with the options of this batch.
-    pub fn try_map_rows<F, T, X>(self, task: F, array: &Array<T>, axis: usize) -> Result<E::Of<F::Values>>
+    pub fn try_map_rows<F, T, X, R>(self, task: F, array: &Array<T>, axis: usize) -> Result<E::Of<R>>
     where
         T: Pod,
-        F: TaskOver<Fallible<EachRow<T>>, X, S, P>,
+        F: TaskOver<Fallible<EachRow<T>>, X, S, P, Values = R>,
+        R: Collection,
     {
         let rows = EachRow {
             array: array.clone(),
@@ -61,23 +64,33 @@ impl<S: 'static> Pool<S> {
     ///
     /// # Errors
     /// As [`map`](Self::map), and [`Error::Axis`] if there is no such axis.
-    pub fn map_rows<F, T, X>(&self, task: F, array: &Array<T>, axis: usize) -> Result<F::Values>
+    pub fn map_rows<F, T, X, R>(&self, task: F, array: &Array<T>, axis: usize) -> Result<R>
     where
         T: Pod,
-        F: TaskOver<EachRow<T>, X, S>,
+        F: TaskOver<EachRow<T>, X, S, Values = R>,
+        R: Collection,
     {
-        self.batch().map_rows(task, array, axis)
+        let rows = EachRow {
+            array: array.clone(),
+            axis,
+        };
+        self.batch().prepare(task, rows)?.wait(Strict::show)
     }
 
     /// As [`map_rows`](Self::map_rows), for a task that returns a `Result`; see [`try_map`](Self::try_map).
     ///
     /// # Errors
     /// As [`map_rows`](Self::map_rows).
-    pub fn try_map_rows<F, T, X>(&self, task: F, array: &Array<T>, axis: usize) -> Result<F::Values>
+    pub fn try_map_rows<F, T, X, R>(&self, task: F, array: &Array<T>, axis: usize) -> Result<R>
     where
         T: Pod,
-        F: TaskOver<Fallible<EachRow<T>>, X, S>,
+        F: TaskOver<Fallible<EachRow<T>>, X, S, Values = R>,
+        R: Collection,
     {
-        self.batch().try_map_rows(task, array, axis)
+        let rows = EachRow {
+            array: array.clone(),
+            axis,
+        };
+        self.batch().prepare(task, Fallible(rows))?.wait(Strict::show)
     }
 }
