@@ -57,7 +57,7 @@ fn print(what: &str, times: &mut [Duration]) {
 /// Writes down when it starts, then hangs if it is the first.
 fn hang(started: SharedArray<u64>, x: u64) -> u64 {
     if x == 0 {
-        started.set(0, monotonic_ns());
+        started.store(0, monotonic_ns());
         loop {
             std::hint::spin_loop();
         }
@@ -82,7 +82,7 @@ fn timeouts(args: &Args) -> swathe::Result<Vec<Duration>> {
             Status::TimedOut,
             "a hung element has another status"
         );
-        let over = started.get(0) + timeout.as_nanos() as u64;
+        let over = started.load(0) + timeout.as_nanos() as u64;
         late.push(Duration::from_nanos(now.saturating_sub(over)));
     }
     Ok(late)
@@ -91,12 +91,12 @@ fn timeouts(args: &Args) -> swathe::Result<Vec<Duration>> {
 /// Sleeps the first time, so that it can be killed; the second time says when it began.
 fn linger(context: &Context, begun: SharedArray<u64>, _: u64) -> u64 {
     if context.attempt() == 1 {
-        begun.set(1, u64::from(std::process::id()));
+        begun.store(1, u64::from(std::process::id()));
         loop {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-    begun.set(0, monotonic_ns());
+    begun.store(0, monotonic_ns());
     0
 }
 
@@ -110,13 +110,13 @@ fn requeues(trials: usize) -> swathe::Result<Vec<Duration>> {
         let begun = SharedArray::from_slice(&[0u64, 0])?;
         let pending = pool.batch().starmap_async(linger, [(begun.clone(), 0u64)])?;
         let ready = Instant::now();
-        while begun.get(1) == 0 && ready.elapsed() < Duration::from_secs(60) {
+        while begun.load(1) == 0 && ready.elapsed() < Duration::from_secs(60) {
             std::thread::sleep(Duration::from_micros(200));
         }
         let killed = monotonic_ns();
-        let _ = kill(Pid::from_raw(begun.get(1) as i32), Signal::SIGKILL);
+        let _ = kill(Pid::from_raw(begun.load(1) as i32), Signal::SIGKILL);
         pending.get()?;
-        requeued.push(Duration::from_nanos(begun.get(0).saturating_sub(killed)));
+        requeued.push(Duration::from_nanos(begun.load(0).saturating_sub(killed)));
     }
     Ok(requeued)
 }

@@ -399,6 +399,7 @@ pub struct Exit {
 
 /// Why a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ExitCause {
     /// It called exit with this code.
     Code(i32),

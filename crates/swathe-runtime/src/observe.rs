@@ -123,6 +123,7 @@ impl fmt::Display for JobState {
 
 /// A worker, as it was.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct WorkerView {
     /// Its number.
     pub index: usize,
@@ -150,6 +151,7 @@ pub struct WorkerView {
 
 /// A job, as it was.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct JobView {
     /// Tells it from the other jobs of its pool that are there at the same time.
     pub id: u32,
@@ -169,6 +171,7 @@ pub struct JobView {
 
 /// A pool, as it was.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PoolView {
     /// When, on the monotonic clock.
     pub at: Duration,

@@ -404,7 +404,7 @@ impl Zygote {
         let how = match reaped.exit.cause {
             ExitCause::Code(code) => (0, code as u64),
             ExitCause::Signal(signal) => (1, signal as u64),
-            ExitCause::Unknown => (2, 0),
+            _ => (2, 0),
         };
         self.tell_death(&child, how, reaped.exit.peak_kib)
     }

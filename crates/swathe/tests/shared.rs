@@ -116,7 +116,7 @@ fn handles_cross_as_arguments_of_every_kind() {
     let use_desk = |state: &mut SharedArray<u16>, desk: Desk| {
         desk.stamp.fetch_add(100);
         desk.trays[1].put(&"done".to_owned()).unwrap();
-        desk.board.as_ref().unwrap().set(0, 50);
+        desk.board.as_ref().unwrap().store(0, 50);
         state.update(1, |x| x * 10);
         desk.trays[0].clone()
     };
@@ -147,7 +147,7 @@ fn neighbouring_elements_do_not_disturb_each_other() {
     bytes.fill(9);
     assert_eq!(bytes.iter().map(u32::from).sum::<u32>(), 900);
     assert_eq!(
-        (bytes.swap(7, 1), bytes.get(7), bytes.compare_exchange(7, 0, 2)),
+        (bytes.swap(7, 1), bytes.load(7), bytes.compare_exchange(7, 0, 2)),
         (9, 1, Err(1))
     );
     assert!(SharedArray::<u64>::zeros(0).unwrap().is_empty());
@@ -155,7 +155,7 @@ fn neighbouring_elements_do_not_disturb_each_other() {
 
     // Out of bounds is a panic of the task, which is its element's failure.
     let error = pool
-        .apply(|bytes: SharedArray<u8>| bytes.get(100), bytes)
+        .apply(|bytes: SharedArray<u8>| bytes.load(100), bytes)
         .unwrap_err()
         .to_string();
     assert!(error.contains("out of bounds"), "{error}");
@@ -334,7 +334,7 @@ fn a_call_holds_the_handles_it_was_given() {
     let pool = pool(2);
     let late = |total: Value<u64>, marks: SharedArray<u8>, x: u64| {
         thread::sleep(Duration::from_millis(2));
-        total.fetch_add(x) + u64::from(marks.get(1))
+        total.fetch_add(x) + u64::from(marks.load(1))
     };
     let calls: Vec<_> = (0..6_u64)
         .map(|x| {

@@ -103,7 +103,7 @@ impl Trial {
 
     /// The parent puts an item, with a number that no attempt has.
     fn stock(&self, item: usize) -> swathe::Result<()> {
-        self.marks.set(item, DONE);
+        self.marks.store(item, DONE);
         self.queue.try_put(&(item as u64)).map_err(lift)
     }
 
@@ -137,10 +137,10 @@ fn lift(error: QueueError) -> swathe::Error {
 /// Puts the number of the attempt.
 fn put_task(queue: Queue<u64>, marks: SharedArray<u32>) -> u64 {
     let item = u64::from(marks.fetch_add(ITEMS, 1));
-    marks.set(item as usize, BEGUN);
+    marks.store(item as usize, BEGUN);
     marker();
     if queue.put(&item).is_ok() {
-        marks.set(item as usize, DONE);
+        marks.store(item as usize, DONE);
     }
     marker();
     item
@@ -159,7 +159,7 @@ fn judge_put(trial: &Trial, mut got: [u32; ITEMS]) -> Verdict {
             _ => {}
         }
     }
-    verdict.rerun += u64::from(trial.marks.get(ITEMS).saturating_sub(1));
+    verdict.rerun += u64::from(trial.marks.load(ITEMS).saturating_sub(1));
     verdict
 }
 
@@ -256,7 +256,7 @@ fn judge_get(trial: &Trial, death: Death) -> Verdict {
             _ => {}
         }
     }
-    verdict.rerun += u64::from(trial.marks.get(ITEMS).saturating_sub(1));
+    verdict.rerun += u64::from(trial.marks.load(ITEMS).saturating_sub(1));
     verdict
 }
 

@@ -163,7 +163,7 @@ impl JobPlan {
         let mut missing = 0;
         for x in (0..self.len).step_by(2) {
             let number = x / 2;
-            let came = got.numbers[number] + seen.get(number);
+            let came = got.numbers[number] + seen.load(number);
             let put = partial.value(x)? == Some(1);
             missing += u64::from(put && came == 0);
             // An element that was run again has put again.

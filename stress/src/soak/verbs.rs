@@ -337,7 +337,7 @@ impl JobPlan {
 
     /// How often an element was started: in calm weather exactly as often as it was tried.
     fn judge_starts(&self, i: usize, status: Status, starts: &SharedArray<u32>, verdict: &mut Verdict) {
-        let found = starts.get(i);
+        let found = starts.load(i);
         let tries = match self.harms.get(&(i as u64)) {
             None => 1,
             Some(harm) if harm.passes() => 1 + self.retries.min(1),

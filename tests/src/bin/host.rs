@@ -688,7 +688,7 @@ fn hoards(limit: &str) -> Result<()> {
     let sums = SharedArray::<u64>::zeros(1)?;
     let add = |sums: &SharedArray<u64>, x: u64| sums.fetch_add(0, x);
     match pool.map_with(&sums, add, 1..=100) {
-        Ok(_) => println!("{}", sums.get(0)),
+        Ok(_) => println!("{}", sums.load(0)),
         Err(e) => println!("{e}"),
     }
     works(&pool)

@@ -44,9 +44,9 @@ fn timed<S: Step>(log: &Log, context: &Context, xs: &[S::In], out: &mut [S::Out]
     let end = now();
     let (words, size) = log;
     let first = WORDS * (context.position() / size) as usize;
-    words.set(first, context.worker() as u64 + 1);
-    words.set(first + 1, start);
-    words.set(first + 2, end);
+    words.store(first, context.worker() as u64 + 1);
+    words.store(first + 1, start);
+    words.store(first + 2, end);
 }
 
 /// Nanoseconds of the clock that all processes share.

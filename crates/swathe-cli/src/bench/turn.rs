@@ -45,7 +45,7 @@ impl<S: Step> Contender<S> {
                 let values = pool
                     .batch()
                     .chunk_size(*chunk)
-                    .map::<_, _, (_, _, Plain)>(S::step, &kernel.input)?;
+                    .map::<_, _, (_, _, Plain), _>(S::step, &kernel.input)?;
                 (Values::Shared(values), start.elapsed())
             }
             Self::Threads(threads, chunk) => {
@@ -78,7 +78,7 @@ impl<S: Step> Contender<S> {
         let pending = pool
             .batch()
             .chunk_size(*chunk)
-            .map_async::<_, _, (_, _, Plain)>(S::step, &kernel.input)?;
+            .map_async::<_, _, (_, _, Plain), _>(S::step, &kernel.input)?;
         pending.get()?;
         Ok(pending.report().map(|report| report.to_string()))
     }

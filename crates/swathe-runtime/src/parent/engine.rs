@@ -106,6 +106,7 @@ struct Owner {
 
 /// What is known about a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WorkerInfo {
     /// Its number.
     pub index: usize,

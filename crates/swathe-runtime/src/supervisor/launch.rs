@@ -195,7 +195,7 @@ impl Loss {
             // A program that ends before it is ready did not come to `init`, or said why it could not go on.
             (None, ExitCause::Code(_)) => !self.was_ready,
             (None, ExitCause::Signal(_)) => crashes >= CRASHES,
-            (None, ExitCause::Unknown) => false,
+            (None, _) => false,
         }
     }
 }

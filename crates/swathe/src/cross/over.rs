@@ -97,7 +97,7 @@ pub(crate) type ArgsOf<'a, C> = <<C as Columns>::Args as Args>::Values<'a>;
 /// use swathe::{Array, Pool, task::Plain};
 ///
 /// fn zeros<T: Pod + Send + Sync>(pool: &Pool, len: u64) -> swathe::Result<Array<T>> {
-///     pool.map::<_, _, (_, _, Plain)>(|_: u64| T::zeroed(), 0..len)
+///     pool.map::<_, _, (_, _, Plain), _>(|_: u64| T::zeroed(), 0..len)
 /// }
 /// # fn main() -> swathe::Result<()> {
 /// #     swathe::init();

@@ -85,13 +85,27 @@ impl<T: Pod> SharedArray<T> {
     }
 
     /// Element `i` now.
-    pub fn get(&self, i: usize) -> T {
+    pub fn load(&self, i: usize) -> T {
         self.0.load(i, Acquire)
     }
 
     /// Replaces element `i`.
-    pub fn set(&self, i: usize, value: T) {
+    pub fn store(&self, i: usize, value: T) {
         self.0.store(i, value, Release);
+    }
+
+    /// As [`load`](Self::load), which is what [`Value`](crate::Value) calls it too.
+    #[deprecated(since = "0.1.0", note = "named `load`, as in `Value`")]
+    #[doc(hidden)]
+    pub fn get(&self, i: usize) -> T {
+        self.load(i)
+    }
+
+    /// As [`store`](Self::store), which is what [`Value`](crate::Value) calls it too.
+    #[deprecated(since = "0.1.0", note = "named `store`, as in `Value`")]
+    #[doc(hidden)]
+    pub fn set(&self, i: usize, value: T) {
+        self.store(i, value);
     }
 
     /// Replaces element `i` and returns what it was before.
@@ -115,12 +129,12 @@ impl<T: Pod> SharedArray<T> {
 
     /// Replaces all elements, one after the other.
     pub fn fill(&self, value: T) {
-        (0..self.len()).for_each(|i| self.set(i, value));
+        (0..self.len()).for_each(|i| self.store(i, value));
     }
 
     /// Reads all elements, one after the other: no picture of one instant while others write.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = T> + ExactSizeIterator {
-        (0..self.len()).map(|i| self.get(i))
+        (0..self.len()).map(|i| self.load(i))
     }
 
     /// A copy, read as [`iter`](Self::iter) does.
@@ -133,7 +147,7 @@ impl<T: Pod> SharedArray<T> {
     /// # Errors
     /// When memory is short.
     pub fn to_array(&self) -> Result<Array<T>, MemoryError> {
-        Array::from_fn(self.len(), |i| self.get(i))
+        Array::from_fn(self.len(), |i| self.load(i))
     }
 }
 
