@@ -19,6 +19,7 @@ pub trait Integer: Pod + Debug + private::Integer {
     fn widen(self) -> i128;
 }
 
+#[expect(unnameable_types, reason = "what seals the traits of the same names")]
 mod private {
     pub trait Integer {}
     pub trait Element {}

@@ -195,56 +195,82 @@ impl Gate {
     }
 }
 
-/// What a job is: written by the parent while the cell is vacant, read by workers that entered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct JobTerms {
-    /// The object that holds the task's trampoline, 0 for the main executable.
-    pub task_object: u64,
-    /// The trampoline's offset in that object.
-    pub task_offset: u64,
-    /// Number of positions.
-    pub positions: u64,
-    /// Positions a chunk; the last chunk may be shorter.
-    pub chunk_len: u64,
-    /// Number of chunks.
-    pub chunks: u64,
-    /// Where the chunk status words lie, bytes into the pool's data segment.
-    pub status_offset: u64,
-    /// Where the parameter bytes lie, likewise.
-    pub params_offset: u64,
-    /// How many parameter bytes.
-    pub params_len: u64,
-    /// Flags of [`JobTerms`]: see the associated constants.
-    pub flags: u64,
-    /// Seed of the per-position random generators.
-    pub seed: u64,
-    /// First position of this job in the caller's numbering (streams number on over many jobs).
-    pub base: u64,
-    /// Where the job's first heap block lies, bytes into the data segment.
-    pub heap_offset: u64,
-    /// How many bytes it has.
-    pub heap_len: u64,
-    /// The segment that the status words of the first round lie in: 0 for the pool's data segment.
-    pub durable_segment: u64,
-    /// Where the bits of failed positions lie, bytes into that segment ([`JobTerms::DURABLE`]).
-    pub failed_offset: u64,
-    /// Where the spans of a retry round lie, bytes into the data segment ([`JobTerms::PICKS`]).
-    pub picks_offset: u64,
-    /// Where the parent writes which positions have cost workers, bytes into the data segment.
-    pub deaths_offset: u64,
-    /// Which round this is: 1, and one more for each retry.
-    pub attempt: u64,
-    /// How long one element may take, nanoseconds; 0 for as long as it likes.
-    pub element_ns: u64,
-    /// When the job must be over, nanoseconds of the monotonic clock; 0 for never.
-    pub deadline_ns: u64,
-    /// Where the workers' tallies lie, one a slot, bytes into the data segment.
-    pub tallies_offset: u64,
-    /// The serial number by which tallies of this job are known.
-    pub serial: u64,
-    /// The tag of the job's status words, as a word.
-    pub tag: u64,
+/// Writes [`JobTerms`] down once: its fields are its words, in this order.
+macro_rules! terms {
+    ($($(#[$doc:meta])* $field:ident,)*) => {
+        /// What a job is: written by the parent while the cell is vacant, read by workers that entered.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[repr(C)]
+        pub struct JobTerms {
+            $($(#[$doc])* pub $field: u64,)*
+        }
+
+        impl JobTerms {
+            fn to_words(self) -> [u64; TERMS] {
+                [$(self.$field),*]
+            }
+
+            fn of_words(words: [u64; TERMS]) -> Self {
+                let [$($field),*] = words;
+                Self { $($field),* }
+            }
+        }
+    };
 }
+
+terms! {
+    /// The object that holds the task's trampoline, 0 for the main executable.
+    task_object,
+    /// The trampoline's offset in that object.
+    task_offset,
+    /// Number of positions.
+    positions,
+    /// Positions a chunk; the last chunk may be shorter.
+    chunk_len,
+    /// Number of chunks.
+    chunks,
+    /// Where the chunk status words lie, bytes into the pool's data segment.
+    status_offset,
+    /// Where the parameter bytes lie, likewise.
+    params_offset,
+    /// How many parameter bytes.
+    params_len,
+    /// Flags of [`JobTerms`]: see the associated constants.
+    flags,
+    /// Seed of the per-position random generators.
+    seed,
+    /// First position of this job in the caller's numbering (streams number on over many jobs).
+    base,
+    /// Where the job's first heap block lies, bytes into the data segment.
+    heap_offset,
+    /// How many bytes it has.
+    heap_len,
+    /// The segment that the status words of the first round lie in: 0 for the pool's data segment.
+    durable_segment,
+    /// Where the bits of failed positions lie, bytes into that segment ([`JobTerms::DURABLE`]).
+    failed_offset,
+    /// Where the spans of a retry round lie, bytes into the data segment ([`JobTerms::PICKS`]).
+    picks_offset,
+    /// Where the parent writes which positions have cost workers, bytes into the data segment.
+    deaths_offset,
+    /// Which round this is: 1, and one more for each retry.
+    attempt,
+    /// How long one element may take, nanoseconds; 0 for as long as it likes.
+    element_ns,
+    /// When the job must be over, nanoseconds of the monotonic clock; 0 for never.
+    deadline_ns,
+    /// Where the workers' tallies lie, one a slot, bytes into the data segment.
+    tallies_offset,
+    /// The serial number by which tallies of this job are known.
+    serial,
+    /// The tag of the job's status words, as a word.
+    tag,
+}
+
+/// How many words the terms of a job are.
+const TERMS: usize = size_of::<JobTerms>() / size_of::<u64>();
+/// Which of them has the flags.
+const FLAGS: usize = core::mem::offset_of!(JobTerms, flags) / size_of::<u64>();
 
 impl JobTerms {
     /// Chunk `w` belongs to worker `w` alone and is not stolen.
@@ -286,39 +312,7 @@ impl JobTerms {
             .min(self.positions);
         start..end
     }
-
-    fn to_words(self) -> [u64; TERMS] {
-        [
-            self.task_object,
-            self.task_offset,
-            self.positions,
-            self.chunk_len,
-            self.chunks,
-            self.status_offset,
-            self.params_offset,
-            self.params_len,
-            self.flags,
-            self.seed,
-            self.base,
-            self.heap_offset,
-            self.heap_len,
-            self.durable_segment,
-            self.failed_offset,
-            self.picks_offset,
-            self.deaths_offset,
-            self.attempt,
-            self.element_ns,
-            self.deadline_ns,
-            self.tallies_offset,
-            self.serial,
-            self.tag,
-        ]
-    }
 }
-
-const TERMS: usize = 23;
-/// Which of them are the flags.
-const FLAGS: usize = 8;
 
 /// The cell of one job.
 #[repr(C, align(128))]
@@ -404,31 +398,6 @@ impl JobCell {
 
     /// Reads the terms. Exact for whoever entered by the gate.
     pub fn terms(&self) -> JobTerms {
-        let word = |i: usize| self.terms[i].load(Ordering::Relaxed);
-        JobTerms {
-            task_object: word(0),
-            task_offset: word(1),
-            positions: word(2),
-            chunk_len: word(3),
-            chunks: word(4),
-            status_offset: word(5),
-            params_offset: word(6),
-            params_len: word(7),
-            flags: word(FLAGS),
-            seed: word(9),
-            base: word(10),
-            heap_offset: word(11),
-            heap_len: word(12),
-            durable_segment: word(13),
-            failed_offset: word(14),
-            picks_offset: word(15),
-            deaths_offset: word(16),
-            attempt: word(17),
-            element_ns: word(18),
-            deadline_ns: word(19),
-            tallies_offset: word(20),
-            serial: word(21),
-            tag: word(22),
-        }
+        JobTerms::of_words(core::array::from_fn(|i| self.terms[i].load(Ordering::Relaxed)))
     }
 }

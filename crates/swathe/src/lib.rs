@@ -51,6 +51,22 @@ mod shared;
 pub mod untrusted;
 mod verbs;
 
+pub mod task {
+    //! How a task fits an input, for functions of one's own over pools: see [`TaskOver`].
+    #[doc(hidden)]
+    pub use crate::cross::task::{Form, Nullary, TakesContext, TakesParameters, TakesState};
+    pub use crate::cross::{
+        arg,
+        kind::Plain,
+        over::{
+            ChunkTask, CombineTask, Each, EachRow, EachWorker, Fallible, InPlaceTask, Once, SetupTask, Star,
+            TaskOver,
+        },
+        parameters::{Parameters, With, Without},
+        task::Task,
+    };
+}
+
 #[cfg(feature = "chaos")]
 pub mod chaos {
     //! What can be made to go wrong in a pool, to see what its tasks make of that (feature `chaos`).
@@ -76,29 +92,15 @@ pub use call::{
     mode::{Collect, Mode, Strict},
     options::ChunkSize,
 };
-pub use cross::{
-    code::Code,
-    datum::{Collection, Datum, Record},
-    input::{Input, Items, StarInput, items},
-    item::{Arguments, Item, ItemRef},
-    task::Task,
-};
-pub mod task {
-    //! Which tasks fit which inputs: for functions of one's own over pools. See [`TaskOver`].
-    #[doc(hidden)]
-    pub use crate::cross::task::{Form, Nullary, TakesContext, TakesParameters, TakesState};
-    pub use crate::cross::{
-        kind::Plain,
-        over::{
-            ChunkTask, CombineTask, Each, EachRow, EachWorker, Fallible, InPlaceTask, Once, SetupTask, Star,
-            TaskOver,
-        },
-        parameters::{Parameters, With, Without},
-        task::Task,
-    };
-}
 #[doc(hidden)]
 pub use cross::kind;
+pub use cross::{
+    code::Code,
+    datum::{Archivable, Collection, Datum, Record},
+    input::{Countable, Input, Items, StarInput, items},
+    item::{Arguments, Item, ItemRef, Rows, RowsRef},
+    task::Task,
+};
 pub use error::{Error, ItemError, JobError, Result};
 pub use pool::{Pool, builder::Builder, context::Context};
 pub use results::{
@@ -113,11 +115,19 @@ pub use shared::{Queue, QueueError, SharedArray, Value};
 pub use swathe_memory::{
     Array, ArrayMut, Element, Memory, MemoryError, MemoryStats, OutputElement, Placement,
 };
-pub use swathe_os::cores::cores;
+pub use swathe_os::{
+    cores::{CoreSource, Cores, cores},
+    file::{NotOurs, ReserveError},
+    mapping::MappingError,
+};
+pub use swathe_protocol::queue::ShapeError;
 pub use swathe_runtime::{
     EngineError, ExitCause, Host, Report, SlowStrip, WorkerInfo, WorkerReport, init, init_with,
     is_initialized, observe,
 };
+
+// Their types are in the signatures here, so their versions are this crate's: a program can do without naming its own.
+pub use {bytemuck, ndarray, rand_pcg, rkyv};
 
 #[doc(hidden)]
 pub mod __private {

@@ -1,4 +1,8 @@
 //! One argument of a task for all positions of a job, as a worker reads it.
+#![allow(
+    unnameable_types,
+    reason = "they are in hidden methods of traits that are sealed by that: nobody outside can name them"
+)]
 
 use std::{any::type_name, marker::PhantomData, ops::Range};
 

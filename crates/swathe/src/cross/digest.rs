@@ -1,4 +1,8 @@
 //! Fingerprints of what a job is made of, to compare it with another run of the program.
+#![allow(
+    unnameable_types,
+    reason = "they are in hidden methods of traits that are sealed by that: nobody outside can name them"
+)]
 
 use std::any::type_name;
 

@@ -15,6 +15,7 @@ use crate::{
         column::{Column, Columns, Counting, Sliced},
         item::{Item, ItemRef, Lowered, Rows, RowsRef},
         kind::{ByColumn, ByRow, Counted, Plain},
+        seal::Sealed,
     },
     lower::wire::Encoder,
 };
@@ -60,8 +61,8 @@ pub trait StarInput<K> {
     fn lower(self, memory: &Memory) -> Result<Lowered, Error>;
 }
 
-/// Integers that a worker can count by itself.
-pub trait Countable: Pod + PartialOrd + Send + Sync {
+/// Integers that a worker can count by itself. The trait is sealed.
+pub trait Countable: Sealed + Pod + PartialOrd + Send + Sync {
     #[doc(hidden)]
     fn plus(self, steps: u64) -> Self;
     #[doc(hidden)]
@@ -70,7 +71,9 @@ pub trait Countable: Pod + PartialOrd + Send + Sync {
 
 macro_rules! countable {
     ($($T:ty)*) => {
-        $(impl Countable for $T {
+        $(impl Sealed for $T {}
+
+        impl Countable for $T {
             #[inline(always)]
             fn plus(self, steps: u64) -> Self {
                 // The sum is in the range, so cutting the steps off changes nothing modulo the type.

@@ -12,7 +12,7 @@ use crate::{
     cross::{
         column::{Column, Columns, Decoded, Sliced, Texts},
         datum::{Archivable, Datum, Record},
-        kind::{ByRow, Owned, Plain, Recorded, Single, Text, Tuple},
+        kind::{ByRow, Owned, Plain, Recorded, Text, Tuple},
     },
     lower::{self, RecordRef, stack, wire::Encoder},
 };
@@ -22,6 +22,7 @@ pub(crate) type Keep = Vec<Box<dyn Any + Send + Sync>>;
 
 /// An input as the workers will find it.
 #[derive(Default)]
+#[allow(unnameable_types, reason = "it seals the traits whose methods give it")]
 pub struct Lowered {
     pub(crate) len: u64,
     /// What it takes in shared memory.
@@ -290,8 +291,7 @@ impl ItemRef<Text> for &str {
     }
 }
 
-/// An element of an input as the arguments of a task: one ([`Single`], for `map`) or all fields of a tuple ([`ByRow`],
-/// for `starmap`).
+/// An element of an input as the arguments of a task: all fields of a tuple, for `starmap`. The trait is sealed.
 pub trait Rows<K>: Sized {
     /// How workers read it.
     #[doc(hidden)]
@@ -299,14 +299,6 @@ pub trait Rows<K>: Sized {
 
     #[doc(hidden)]
     fn lower_rows(rows: Vec<Self>, memory: &Memory) -> Result<Lowered, Error>;
-}
-
-impl<T: Item<K>, K> Rows<Single<K>> for T {
-    type Columns = (T::Column,);
-
-    fn lower_rows(rows: Vec<T>, memory: &Memory) -> Result<Lowered, Error> {
-        T::lower(rows, memory)
-    }
 }
 
 /// As [`Rows`], for elements that are only borrowed.

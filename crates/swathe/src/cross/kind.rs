@@ -31,7 +31,3 @@ pub struct ByColumn<K>(std::marker::PhantomData<K>);
 /// One tuple per element.
 #[derive(Debug)]
 pub struct ByRow<K>(std::marker::PhantomData<K>);
-
-/// One value per element.
-#[derive(Debug)]
-pub struct Single<K>(std::marker::PhantomData<K>);

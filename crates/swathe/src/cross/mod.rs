@@ -1,6 +1,6 @@
 //! What may cross to a worker, and back, and how.
 
-pub(crate) mod arg;
+pub mod arg;
 pub(crate) mod code;
 pub(crate) mod column;
 pub(crate) mod datum;

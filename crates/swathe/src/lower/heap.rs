@@ -1,4 +1,8 @@
 //! Results of variable length: written by workers, copied out by the parent.
+#![allow(
+    unnameable_types,
+    reason = "they are in hidden methods of traits that are sealed by that: nobody outside can name them"
+)]
 
 use std::{ptr, slice, sync::Arc};
 

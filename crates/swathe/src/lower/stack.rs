@@ -3,6 +3,10 @@
 //!
 //! So the levels of what is decoded are counted, and decoding goes on on a larger stack if there are more than a few; what
 //! is encoded gets a larger stack if there is little left of its own.
+#![allow(
+    unnameable_types,
+    reason = "they are in hidden methods of traits that are sealed by that: nobody outside can name them"
+)]
 
 use std::{alloc::Layout, error::Error, fmt, ops::Range, ptr::NonNull};
 

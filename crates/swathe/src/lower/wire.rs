@@ -1,4 +1,8 @@
 //! The parameter bytes of a job: plain values and byte strings, one after the other.
+#![allow(
+    unnameable_types,
+    reason = "they are in hidden methods of traits that are sealed by that: nobody outside can name them"
+)]
 
 use bytemuck::Pod;
 
