@@ -266,6 +266,51 @@ fn many_threads_submit_at_once() -> Result<()> {
 }
 
 #[test]
+fn a_callback_for_another_result_is_refused_before_anything_runs() -> Result<()> {
+    let pool = pool(2);
+    let runs = swathe::Value::new(0_u64)?;
+    let count = |runs: &swathe::Value<u64>, x: u64| runs.fetch_add(x);
+    let batch = || {
+        pool.batch()
+            .on_success(|_: &[i64]| unreachable!("the values are no i64"))
+    };
+    let refusals = [
+        batch().with(&runs)?.map(count, 1..9).unwrap_err(),
+        batch().with(&runs)?.map_async(count, 1..9).unwrap_err(),
+        batch().with(&runs)?.apply(count, 1).map(drop).unwrap_err(),
+        batch()
+            .with(&runs)?
+            .map_reduce(count, |a: u64, b: u64| a + b, 1..9)
+            .unwrap_err(),
+    ];
+    let gives = ["[u64]", "[u64]", "u64", "core::option::Option<u64>"];
+    for (refusal, gives) in refusals.iter().zip(gives) {
+        let expected = format!(
+            "the function given to on_success takes `[i64]`, and this call gives it `{gives}`; nothing was run"
+        );
+        assert_eq!(refusal.to_string(), expected);
+    }
+    assert_eq!(runs.load(), 0);
+    Ok(())
+}
+
+#[test]
+fn a_stream_refuses_callbacks_that_it_would_never_call() {
+    let pool = pool(2);
+    let batches = [
+        pool.batch().on_success(|_: &u64| ()),
+        pool.batch().on_error(|_| ()),
+    ];
+    for batch in batches {
+        let results: Vec<_> = batch.imap(nap, 0..).collect();
+        let [Err(error)] = &results[..] else {
+            panic!("a stream that began: {results:?}")
+        };
+        assert!(error.to_string().contains("calls nobody back"), "{error}");
+    }
+}
+
+#[test]
 fn handles_and_pools_pass_between_threads() -> Result<()> {
     fn crosses<T: Send + Sync>(_: &T) {}
     let pool = pool(2);

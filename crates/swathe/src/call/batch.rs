@@ -273,7 +273,7 @@ impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E> {
     {
         self.call.engine.check()?;
         let lowered = F::lower(input, self.call.engine.memory())?;
-        let task = lower::map_task::<F, In, X, S, P, F::Kind>(task)?;
+        let task = lower::map_task::<F::Bound, S, P, F::Kind>(task)?;
         self.call.map::<F::Value, F::Kind, _>(task, lowered, E::conclude)
     }
 }

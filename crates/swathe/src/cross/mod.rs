@@ -1,6 +1,7 @@
 //! What may cross to a worker, and back, and how.
 
 pub mod arg;
+pub(crate) mod callable;
 pub(crate) mod code;
 pub(crate) mod column;
 pub(crate) mod datum;

@@ -9,12 +9,12 @@
 
 use bytemuck::Pod;
 use swathe_memory::{Array, ArrayMut, Memory};
-use swathe_runtime::error_chain;
 
 use crate::{
     Context, Error,
     cross::{
-        arg::{Args, ByValue, Chunk, ChunkMut},
+        arg::{ByValue, Chunk, ChunkMut},
+        callable::{ArgsOf, Bound, Callable, ChunkCallable, IsResult, IsValue, or_text},
         column::{Columns, RowsOf, Sliced},
         datum::{Collection, Datum},
         input::{Input, StarInput},
@@ -53,9 +53,6 @@ pub struct EachWorker(pub usize);
 /// An input of a task that returns a `Result`, whose error is the failure of that element: the `try_` verbs.
 #[derive(Clone, Copy, Debug)]
 pub struct Fallible<In>(pub In);
-
-/// The arguments that a task gets from these columns; `'a` is the time of one call.
-pub(crate) type ArgsOf<'a, C> = <<C as Columns>::Args as Args>::Values<'a>;
 
 /// A task that fits an input, and whose results can cross: what the verbs ask for. Every [`Task`] that does is one; the trait
 /// is sealed.
@@ -115,29 +112,19 @@ pub trait TaskOver<In, X, S = (), P: Parameters = Without>: Copy + Send + Sync +
     /// How a result crosses.
     #[doc(hidden)]
     type Kind: 'static;
-    /// How workers read the input.
+    /// How workers call it.
     #[doc(hidden)]
-    type Columns: Columns;
+    type Bound: Callable<S, P, Task = Self, Value = Self::Value>;
 
     #[doc(hidden)]
     fn lower(input: In, memory: &Memory) -> Result<Lowered, Error>;
-
-    /// Runs the task: its value, or the text of its error.
-    #[doc(hidden)]
-    fn call(
-        self,
-        state: &mut S,
-        parameters: &P::Value,
-        context: &Context,
-        args: ArgsOf<'_, Self::Columns>,
-    ) -> Result<Self::Value, String>;
 }
 
-/// [`TaskOver`] for tasks that return `$R`, of which `$finish` makes a `Result<B, String>`.
+/// [`TaskOver`] for tasks that return `$R`, which `$N` says what it is.
 macro_rules! task_over {
     (
         [$($generics:ident),*] [$($E:ident)?] [$($bounds:tt)*] $In:ty, $X:ty, $Columns:ty,
-        |$input:pat_param, $memory:ident| $lower:expr, $R:ty, $finish:expr
+        |$input:pat_param, $memory:ident| $lower:expr, $R:ty, $N:ty
     ) => {
         impl<F, S, P, B, M, K, $($generics,)* $($E)?> TaskOver<$In, ($X, M, K), S, P> for F
         where
@@ -145,27 +132,17 @@ macro_rules! task_over {
             P: Parameters,
             F: Task<S, P::Value, <$Columns as Columns>::Args, M, Output = $R>,
             B: Datum<K>,
+            M: 'static,
             K: 'static,
             $($E: Into<Box<dyn std::error::Error>>,)?
         {
             type Value = B;
             type Values = B::Output;
             type Kind = K;
-            type Columns = $Columns;
+            type Bound = Bound<F, $Columns, M, $N>;
 
             fn lower($input: $In, $memory: &Memory) -> Result<Lowered, Error> {
                 $lower
-            }
-
-            #[inline(always)]
-            fn call(
-                self,
-                state: &mut S,
-                parameters: &P::Value,
-                context: &Context,
-                args: ArgsOf<'_, $Columns>,
-            ) -> Result<B, String> {
-                $finish(Task::call(self, state, parameters, context, args))
             }
         }
     };
@@ -177,9 +154,9 @@ macro_rules! over {
         [$($generics:ident),*] $In:ty, $X:ty, where [$($bounds:tt)*], $Columns:ty,
         |$input:ident, $memory:ident| $lower:expr
     ) => {
-        task_over!([$($generics),*] [] [$($bounds)*] $In, $X, $Columns, |$input, $memory| $lower, B, Ok);
+        task_over!([$($generics),*] [] [$($bounds)*] $In, $X, $Columns, |$input, $memory| $lower, B, IsValue);
         task_over!([$($generics),*] [E] [$($bounds)*] Fallible<$In>, $X, $Columns,
-            |Fallible($input), $memory| $lower, Result<B, E>, or_text);
+            |Fallible($input), $memory| $lower, Result<B, E>, IsResult);
     };
 }
 
@@ -209,59 +186,39 @@ pub trait ChunkTask<In, X, S = (), P: Parameters = Without>: Copy + Send + Sync 
     /// An element of the output.
     type Element: Pod + Send + Sync;
 
-    /// An element of the input.
+    /// How workers call it.
     #[doc(hidden)]
-    type Given: Pod + Send + Sync;
+    type Bound: ChunkCallable<S, P, Task = Self, Element = Self::Element>;
 
     #[doc(hidden)]
     fn lower(input: In, memory: &Memory) -> Result<Lowered, Error>;
-
-    #[doc(hidden)]
-    fn call(
-        self,
-        state: &mut S,
-        parameters: &P::Value,
-        context: &Context,
-        input: &[Self::Given],
-        output: &mut [Self::Element],
-    ) -> Result<(), String>;
 }
 
-/// [`ChunkTask`] for tasks that return `$R`, of which `$finish` makes a `Result<(), String>`.
+/// [`ChunkTask`] for tasks that return `$R`, which `$N` says what it is.
 macro_rules! chunk_task {
-    ([$($E:ident)?] $In:ty, $input:ident => $lowered:expr, $R:ty, $finish:expr) => {
+    ([$($E:ident)?] $In:ty, $input:ident => $lowered:expr, $R:ty, $N:ty) => {
         impl<F, S, P, I, A, B, M, KI, $($E)?> ChunkTask<$In, (KI, A, B, M), S, P> for F
         where
             P: Parameters,
             I: Input<KI, Column = Sliced<A>>,
             A: Pod + Send + Sync,
             B: Pod + Send + Sync,
+            M: 'static,
             F: Task<S, P::Value, (Chunk<A>, ChunkMut<B>), M, Output = $R>,
             $($E: Into<Box<dyn std::error::Error>>,)?
         {
             type Element = B;
-            type Given = A;
+            type Bound = Bound<F, (Chunk<A>, ChunkMut<B>), M, $N>;
 
             fn lower($input: $In, memory: &Memory) -> Result<Lowered, Error> {
                 $lowered.lower(memory)
-            }
-
-            fn call(
-                self,
-                state: &mut S,
-                parameters: &P::Value,
-                context: &Context,
-                input: &[A],
-                output: &mut [B],
-            ) -> Result<(), String> {
-                $finish(Task::call(self, state, parameters, context, (input, output)))
             }
         }
     };
 }
 
-chunk_task!([] Each<I>, input => input.0, (), Ok);
-chunk_task!([E] Fallible<Each<I>>, input => input.0.0, Result<(), E>, or_text);
+chunk_task!([] Each<I>, input => input.0, (), IsValue);
+chunk_task!([E] Fallible<Each<I>>, input => input.0.0, Result<(), E>, IsResult);
 
 /// A task that replaces each element of an array by another of its type, as
 /// [`Pool::map_in_place`](crate::Pool::map_in_place) has them. Every [`Task`] that does is one; the trait is sealed.
@@ -376,9 +333,3 @@ macro_rules! setup_task {
 
 setup_task!([] Once<A>, arguments => arguments.0, T, Ok);
 setup_task!([E] Fallible<Once<A>>, arguments => arguments.0.0, Result<T, E>, or_text);
-
-/// A value, or the text of an error and of its causes.
-#[inline(always)]
-fn or_text<T, E: Into<Box<dyn std::error::Error>>>(result: Result<T, E>) -> Result<T, String> {
-    result.map_err(|error| error_chain(&*error.into()))
-}

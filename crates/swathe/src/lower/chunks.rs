@@ -10,25 +10,25 @@ use super::{
 use crate::{
     Context, Error,
     cross::{
+        callable::ChunkCallable,
         column::{Column, Sliced},
-        over::ChunkTask,
         parameters::Parameters,
     },
 };
 
 /// The engine's reference to a task that maps a slice to a slice.
-pub(crate) fn chunks_task<F, In, X, S, P>(task: F) -> Result<TaskRef, Error>
+pub(crate) fn chunks_task<C, S, P>(task: C::Task) -> Result<TaskRef, Error>
 where
-    F: ChunkTask<In, X, S, P>,
+    C: ChunkCallable<S, P>,
     S: 'static,
     P: Parameters,
 {
-    reference(task, run::<F, In, X, S, P>)
+    reference(task, run::<C, S, P>)
 }
 
-fn run<F, In, X, S, P>(call: &mut Call<'_>)
+fn run<C, S, P>(call: &mut Call<'_>)
 where
-    F: ChunkTask<In, X, S, P>,
+    C: ChunkCallable<S, P>,
     S: 'static,
     P: Parameters,
 {
@@ -37,7 +37,7 @@ where
     let decode = |bytes: &'_ [u8]| {
         let mut wire = super::wire::Decoder::new(bytes);
         let is_fresh = wire.pod::<u64>()? != 0;
-        Prepared::<(Sliced<F::Given>,), P, F::Element>::decode(wire.bytes()?)
+        Prepared::<(Sliced<C::Given>,), P, C::Element>::decode(wire.bytes()?)
             .map(|prepared| (is_fresh, prepared, Blank::new()))
     };
     let ((is_fresh, prepared, blank), mut rest) = match call.cached(decode) {
@@ -49,12 +49,13 @@ where
     // SAFETY: the engine runs a chunk in one worker at a time, and the parent looks at a slab only when its job is
     // over.
     let output = unsafe { prepared.output.strip(positions) };
-    // SAFETY: this trampoline is private, and `chunks_task` gives its address only to those that have an F.
-    let task: F = unsafe { conjure() };
+    // SAFETY: this trampoline is private, and `chunks_task` gives its address only to those that have such a task.
+    let task: C::Task = unsafe { conjure() };
     let result = match (state, input, output) {
         (Ok(state), Ok(input), Ok(output)) => {
-            let mut run =
-                |output: &mut [F::Element]| task.call(state, &prepared.parameters, &context, input, output);
+            let mut run = |output: &mut [C::Element]| {
+                C::call(task, state, &prepared.parameters, &context, input, output)
+            };
             match *is_fresh && context.attempt() <= 1 {
                 true => run(output),
                 // An earlier job, or an earlier attempt, has written here.

@@ -8,34 +8,33 @@ use super::{
 };
 use crate::{
     Context, Error,
-    cross::{column::Columns, datum::Datum, over::TaskOver, parameters::Parameters},
+    cross::{callable::Callable, column::Columns, datum::Datum, parameters::Parameters},
 };
 
 /// The engine's reference to a task that maps arguments to values, which lie in the slab as `K` has them.
-pub(crate) fn map_task<F, In, X, S, P, K>(task: F) -> Result<TaskRef, Error>
+pub(crate) fn map_task<C, S, P, K>(task: C::Task) -> Result<TaskRef, Error>
 where
-    F: TaskOver<In, X, S, P, Value: Datum<K>>,
+    C: Callable<S, P, Value: Datum<K>>,
     S: 'static,
     P: Parameters,
 {
-    reference(task, run::<F, In, X, S, P, K>)
+    reference(task, run::<C, S, P, K>)
 }
 
-type Slot<F, In, X, S, P, K> = <<F as TaskOver<In, X, S, P>>::Value as Datum<K>>::Slot;
-
-fn run<F, In, X, S, P, K>(call: &mut Call<'_>)
+fn run<C, S, P, K>(call: &mut Call<'_>)
 where
-    F: TaskOver<In, X, S, P, Value: Datum<K>>,
+    C: Callable<S, P, Value: Datum<K>>,
     S: 'static,
     P: Parameters,
 {
     let mut context = Context::of_call(call);
     let (base, positions) = (context.position, positions(call));
     let len = positions.len();
-    let (prepared, mut rest) = match call.cached(Prepared::<F::Columns, P, Slot<F, In, X, S, P, K>>::decode) {
-        Ok(ready) => ready,
-        Err(message) => return call.fail_all(&message),
-    };
+    let (prepared, mut rest) =
+        match call.cached(Prepared::<C::Columns, P, <C::Value as Datum<K>>::Slot>::decode) {
+            Ok(ready) => ready,
+            Err(message) => return call.fail_all(&message),
+        };
     let state = take_state::<S>(&mut rest);
     let strips = prepared.columns.strips(positions.clone());
     // SAFETY: the engine runs a position in one worker at a time, and the parent looks at a slab only when its job is
@@ -47,16 +46,16 @@ where
             return fail_every(&mut rest, len, &message);
         }
     };
-    // SAFETY: this trampoline is private, and `map_task` gives its address only to those that have an F.
-    let task: F = unsafe { conjure() };
+    // SAFETY: this trampoline is private, and `map_task` gives its address only to those that have such a task.
+    let task: C::Task = unsafe { conjure() };
     let mut progress = Progress { rest, done: 0 };
     for (i, slot) in output.iter_mut().enumerate() {
         context.position = base + i as u64;
         if cfg!(panic = "abort") {
             progress.rest.set_cursor(i as u64);
         }
-        let stored = F::Columns::read(&mut strips, i)
-            .and_then(|args| task.call(state, &prepared.parameters, &context, args))
+        let stored = C::Columns::read(&mut strips, i)
+            .and_then(|args| C::call(task, state, &prepared.parameters, &context, args))
             .and_then(|value| {
                 Datum::<K>::store(
                     value,

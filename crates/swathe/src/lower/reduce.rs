@@ -9,30 +9,31 @@ use super::{
 use crate::{
     Context, Error,
     cross::{
+        callable::Callable,
         column::{Columns, Decoded},
         datum::Datum,
-        over::{CombineTask, TaskOver},
+        over::CombineTask,
         parameters::Parameters,
         seal::Seal,
     },
 };
 
 /// The engine's reference to a task that reduces one block, which is one chunk. `G` combines two values.
-pub(crate) fn reduce_task<F, In, X, G, Y, S, P>(task: F, _: G) -> Result<TaskRef, Error>
+pub(crate) fn reduce_task<C, G, Y, S, P, K>(task: C::Task, _: G) -> Result<TaskRef, Error>
 where
-    F: TaskOver<In, X, S, P>,
-    G: CombineTask<F::Value, Y, S, P>,
+    C: Callable<S, P, Value: Datum<K>>,
+    G: CombineTask<C::Value, Y, S, P>,
     S: 'static,
     P: Parameters,
 {
     assert_captures_nothing::<G>();
-    reference(task, run_block::<F, In, X, G, Y, S, P>)
+    reference(task, run_block::<C, G, Y, S, P, K>)
 }
 
-fn run_block<F, In, X, G, Y, S, P>(call: &mut Call<'_>)
+fn run_block<C, G, Y, S, P, K>(call: &mut Call<'_>)
 where
-    F: TaskOver<In, X, S, P>,
-    G: CombineTask<F::Value, Y, S, P>,
+    C: Callable<S, P, Value: Datum<K>>,
+    G: CombineTask<C::Value, Y, S, P>,
     S: 'static,
     P: Parameters,
 {
@@ -42,7 +43,7 @@ where
     let decode = |bytes: &'_ [u8]| {
         let mut wire = super::wire::Decoder::new(bytes);
         let block: u64 = wire.pod()?;
-        Prepared::<F::Columns, P, <F::Value as Datum<F::Kind>>::Slot>::decode(wire.bytes()?)
+        Prepared::<C::Columns, P, <C::Value as Datum<K>>::Slot>::decode(wire.bytes()?)
             .map(|prepared| (block, prepared))
     };
     let ((block, prepared), mut rest) = match call.cached(decode) {
@@ -62,14 +63,14 @@ where
             return fail_every(&mut rest, 1, &message);
         }
     };
-    // SAFETY: this trampoline is private, and `reduce_task` gives its address only to those that have an F and a G.
-    let (task, combine): (F, G) = unsafe { (conjure(), conjure()) };
+    // SAFETY: this trampoline is private, and `reduce_task` gives its address only to those that have such a task and a G.
+    let (task, combine): (C::Task, G) = unsafe { (conjure(), conjure()) };
     let mut reduce = || -> Result<(), String> {
         let mut sum = None;
         for i in 0..len {
             context.position = base + i as u64;
-            let args = F::Columns::read(&mut strips, i)?;
-            let value = task.call(state, &prepared.parameters, &context, args)?;
+            let args = C::Columns::read(&mut strips, i)?;
+            let value = C::call(task, state, &prepared.parameters, &context, args)?;
             sum = Some(match sum {
                 None => value,
                 Some(sum) => combine.call(state, &prepared.parameters, &context, sum, value, Seal),

@@ -60,7 +60,7 @@ impl<'p, S: 'static, P: Parameters> Batch<'p, S, P> {
     {
         self.call.engine.check()?;
         let lowered = F::lower(arguments, self.call.engine.memory())?;
-        let task = lower::map_task::<F, In, X, S, P, F::Kind>(task)?;
+        let task = lower::map_task::<F::Bound, S, P, F::Kind>(task)?;
         self.call
             .map::<F::Value, F::Kind, _>(task, lowered, |outcome, values| {
                 Strict::conclude(outcome, values)?.fetch(0)

@@ -44,7 +44,7 @@ impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E> {
         } = self.call;
         engine.check()?;
         let lowered = F::lower(input, engine.memory())?;
-        let task = lower::chunks_task::<F, In, X, S, P>(task)?;
+        let task = lower::chunks_task::<F::Bound, S, P>(task)?;
         let (job, output) = chunks_job(&options, task, lowered, parameters, |len, wire| {
             Output::new_noting(engine.memory(), len, wire)
         })?;

@@ -136,7 +136,7 @@ impl<'p, S: 'static, P: Parameters> Batch<'p, S, P> {
         };
         let task = callbacks
             .of_stream()
-            .and_then(|()| lower::map_task::<F, In, X, S, P, F::Kind>(task));
+            .and_then(|()| lower::map_task::<F::Bound, S, P, F::Kind>(task));
         let task = match task {
             Ok(task) => task,
             Err(error) => return Imap::refused(&error),

@@ -55,7 +55,7 @@ impl<S: 'static, P: Parameters> Batch<'_, S, P> {
             parameters: Arc::new(parameters),
         };
         let reduce = || {
-            let blocks = lower::reduce_task::<F, In, X, G, Y, S, P>(task, combine)?;
+            let blocks = lower::reduce_task::<F::Bound, G, Y, S, P, F::Kind>(task, combine)?;
             let tree = lower::combine_task::<G, Y, F::Value, F::Kind, S, P>(combine)?;
             let lowered = F::lower(input, engine.memory())?;
             reduction.run::<F::Value, F::Kind>(blocks, tree, lowered)

@@ -23,6 +23,7 @@ use crate::{
         ready::Ready,
     },
     cross::{
+        callable::{Callable, ChunkCallable},
         column::{Columns, Sliced},
         digest::Digest,
         item::Lowered,
@@ -211,8 +212,9 @@ impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E, InFile> {
     {
         self.call.engine.check()?;
         let mut lowered = F::lower(input, self.call.engine.memory())?;
-        let task = lower::map_task::<F, In, X, S, P, Plain>(task)?;
-        let file = self.open_file::<F, F::Columns, F::Value>(task, &lowered, false)?;
+        let task = lower::map_task::<F::Bound, S, P, Plain>(task)?;
+        let file =
+            self.open_file::<F, <F::Bound as Callable<S, P>>::Columns, F::Value>(task, &lowered, false)?;
         let parameters = &mut self.call.parameters;
         lowered.lends |= parameters.lends;
         lowered.keep.append(&mut parameters.keep);
@@ -237,8 +239,10 @@ impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E, InFile> {
     {
         self.call.engine.check()?;
         let lowered = F::lower(input, self.call.engine.memory())?;
-        let task = lower::chunks_task::<F, In, X, S, P>(task)?;
-        let file = self.open_file::<F, (Sliced<F::Given>,), F::Element>(task, &lowered, true)?;
+        let task = lower::chunks_task::<F::Bound, S, P>(task)?;
+        let file = self.open_file::<F, (Sliced<<F::Bound as ChunkCallable<S, P>>::Given>,), F::Element>(
+            task, &lowered, true,
+        )?;
         let values = file.output.values.clone();
         let parameters = std::mem::take(&mut self.call.parameters);
         let (job, output) = chunks_job(&self.call.options, task, lowered, parameters, |len, wire| {
