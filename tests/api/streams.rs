@@ -2,12 +2,14 @@
 
 use std::{
     cell::Cell,
+    fs, iter,
+    sync::mpsc,
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use swathe::{Context, Result, Status};
-use swathe_tests::pool;
+use swathe::{Context, Error, Result, Status};
+use swathe_tests::{pool, until};
 
 fn sqr(x: i64) -> i64 {
     x * x
@@ -102,7 +104,7 @@ fn test_imap_unordered_handle_iterable_exception() {
 fn test_empty_iterable() {
     let pool = pool(1);
     assert_eq!(pool.imap(sqr, Vec::<i64>::new()).next(), None);
-    assert_eq!(pool.imap_unordered(sqr, std::iter::empty::<i64>()).next(), None);
+    assert_eq!(pool.imap_unordered(sqr, iter::empty::<i64>()).next(), None);
     assert_eq!(
         pool.istarmap(|a: i64, b: i64| a + b, Vec::<(i64, i64)>::new())
             .next(),
@@ -165,10 +167,7 @@ fn an_endless_input_is_no_trouble() -> Result<()> {
         .take(5000)
         .collect::<Result<_, _>>()?;
     assert_eq!(many.len(), 5000);
-    let untouched = pool.imap(
-        sqr,
-        std::iter::from_fn(|| -> Option<i64> { panic!("nobody asked") }),
-    );
+    let untouched = pool.imap(sqr, iter::from_fn(|| -> Option<i64> { panic!("nobody asked") }));
     drop(untouched);
     assert_eq!(pool.map(sqr, 0..3)?, [0, 1, 4], "the pool is free again");
     Ok(())
@@ -198,8 +197,10 @@ fn a_pool_ends_after_a_stream_that_was_dropped_in_the_middle() -> Result<()> {
 #[test]
 fn a_pool_ends_beside_a_stream_whose_results_nobody_takes() -> Result<()> {
     let pool = pool(2);
-    let mut stream = pool.batch().chunk_size(1).imap(sqr, 0..100).look_ahead(4);
+    let mut stream = pool.batch().chunk_size(1).imap(nap, 0..100).look_ahead(4);
+    // The input is not asked for more until it is known that the first result takes longer than that.
     assert_eq!(stream.next(), Some(Ok(0)));
+    assert_eq!(stream.next(), Some(Ok(1)));
     pool.close();
     pool.join()?;
     // What was under way is there, and no more.
@@ -321,7 +322,7 @@ fn unordered_results_come_as_they_are_finished() -> Result<()> {
     }
     order.sort_unstable();
     assert_eq!(order, [1, 2, 3, 4, 5]);
-    std::fs::write(&go, "").expect("the directory is there");
+    fs::write(&go, "").expect("the directory is there");
     assert_eq!(stream.next(), Some(Ok(0)));
     Ok(())
 }
@@ -382,4 +383,242 @@ fn a_stream_of_a_pool_that_stops_ends_with_an_error() {
     let last = rest.last().expect("an error").as_ref().expect_err("no value");
     let text = last.to_string();
     assert!(text.contains("was not run: the pool"), "{text}");
+}
+
+/// Values that are there are handed out; of all others one error tells.
+#[test]
+fn a_deadline_ends_a_stream_over_an_endless_input_with_one_error() {
+    let pool = pool(2);
+    for unordered in [false, true] {
+        for chunk in [None, Some(1), Some(7)] {
+            let mut batch = pool.batch().deadline(Duration::from_millis(120));
+            if let Some(chunk) = chunk {
+                batch = batch.chunk_size(chunk);
+            }
+            let stream = match unordered {
+                false => batch.imap(nap, 0..),
+                true => batch.imap_unordered(nap, 0..),
+            };
+            let all: Vec<_> = stream.positions().collect();
+            let (values, errors): (Vec<_>, Vec<_>) = all.iter().partition(|(_, result)| result.is_ok());
+            assert!(!values.is_empty());
+            assert!(values.iter().all(|(at, value)| *value == Ok(*at as i64)));
+            let [(at, Err(error))] = &errors[..] else {
+                panic!("not one error: {errors:?}")
+            };
+            assert_eq!((*at, error.status()), (error.position(), Status::TimedOut));
+            assert!(
+                error
+                    .to_string()
+                    .contains("the deadline of the stream has passed"),
+                "{error}"
+            );
+            assert!(matches!(all.last(), Some((_, Err(_)))), "the error is the last");
+            assert!(values.iter().all(|(value, _)| value != at), "{at} has a value");
+        }
+    }
+}
+
+/// Also when nothing is under way then, because nobody has asked for a result.
+#[test]
+fn a_stream_whose_deadline_passes_while_nobody_looks_has_ended() {
+    let pool = pool(2);
+    let mut stream = pool
+        .batch()
+        .deadline(Duration::from_millis(30))
+        .chunk_size(1)
+        .imap(sqr, 0..)
+        .look_ahead(1);
+    assert_eq!(stream.next(), Some(Ok(0)));
+    sleep(Duration::from_millis(40));
+    let error = stream.next().expect("an error").unwrap_err();
+    assert_eq!((error.position(), error.status()), (1, Status::TimedOut));
+    assert!(error.to_string().ends_with("nothing was under way"), "{error}");
+    assert!(stream.next().is_none());
+    let in_time = pool.batch().deadline(Duration::from_secs(3600)).imap(sqr, 0..3);
+    assert!(in_time.eq([Ok(0), Ok(1), Ok(4)]));
+}
+
+#[test]
+fn a_stream_that_fails_fast_ends_behind_its_first_error() {
+    fn no_five(x: i64) -> Result<i64, &'static str> {
+        if x == 5 { Err("five") } else { Ok(x) }
+    }
+    let pool = pool(2);
+    for chunk in [1, 4, 100] {
+        let batch = pool.batch().fail_fast().chunk_size(chunk);
+        let all: Vec<_> = batch.try_imap(no_five, 0..).collect();
+        assert_eq!(all.len(), 6, "chunks of {chunk}: {all:?}");
+        assert!(all[..5].iter().zip(0..).all(|(value, x)| *value == Ok(x)));
+        assert_eq!(all[5].as_ref().unwrap_err().message(), "five");
+        let batch = pool.batch().fail_fast().chunk_size(chunk);
+        let all: Vec<_> = batch.try_imap_unordered(no_five, 0..10_000).collect();
+        assert_eq!(all.iter().filter(|result| result.is_err()).count(), 1);
+        assert!(all.last().is_some_and(Result::is_err));
+    }
+}
+
+/// The next element is sent only when the result of the one before is there.
+#[test]
+fn with_a_look_ahead_of_one_an_element_may_depend_on_the_last_result() {
+    for chunk in [None, Some(1)] {
+        let pool = pool(2);
+        let (send, receive) = mpsc::channel();
+        send.send(1).unwrap();
+        let mut batch = pool.batch();
+        if let Some(chunk) = chunk {
+            batch = batch.chunk_size(chunk);
+        }
+        let mut last = 0;
+        for result in batch.imap(|x: i64| x * 3, receive).look_ahead(1) {
+            last = result.expect("none fails");
+            if last > 1_000_000 {
+                break;
+            }
+            send.send(last).unwrap();
+        }
+        assert_eq!(last, 3_i64.pow(13));
+    }
+}
+
+/// The look-ahead counts what is out: taken from the input and not yet handed out.
+#[test]
+fn no_more_is_taken_from_the_input_than_the_look_ahead_says() {
+    let pool = pool(2);
+    for (look_ahead, chunk) in [(1, None), (3, Some(1)), (8, None), (8, Some(4))] {
+        let taken = Cell::new(0);
+        let input = (0..60).inspect(|_| taken.set(taken.get() + 1));
+        let mut batch = pool.batch();
+        if let Some(chunk) = chunk {
+            batch = batch.chunk_size(chunk);
+        }
+        let stream = batch.imap(nap, input).look_ahead(look_ahead);
+        for (handed_out, result) in (1..).zip(stream) {
+            assert!(result.is_ok());
+            let out = taken.get() - handed_out;
+            assert!(
+                out < look_ahead.max(chunk.unwrap_or(1)),
+                "{out} elements are out behind it"
+            );
+        }
+        assert_eq!(taken.get(), 60);
+    }
+}
+
+/// The channel stays open and silent: whoever asks it would wait for ever.
+#[test]
+fn what_is_ready_is_handed_out_before_a_silent_input_is_asked() {
+    let pool = pool(2);
+    let (send, receive) = mpsc::channel();
+    send.send(7).unwrap();
+    let mut stream = pool.batch().chunk_size(1).imap(sqr, receive);
+    assert_eq!(stream.next(), Some(Ok(49)));
+    drop(send);
+    assert_eq!(stream.next(), None);
+}
+
+fn input_threads() -> usize {
+    fs::read_dir("/proc/self/task")
+        .expect("this process has threads")
+        .filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok())
+        .filter(|name| name == "swathe-input\n")
+        .count()
+}
+
+#[test]
+fn a_live_input_is_never_waited_for() -> Result<()> {
+    let pool = pool(2);
+    for unordered in [false, true] {
+        let (send, receive) = mpsc::channel();
+        let mut stream = match unordered {
+            false => pool.imap(sqr, receive).live(),
+            true => pool.imap_unordered(sqr, receive).live(),
+        };
+        for round in 0..20 {
+            // As many as there are, and then nothing: each result comes although the channel is silent.
+            let burst = 1 + round % 5;
+            (0..burst).for_each(|x| send.send(10 * round + x).unwrap());
+            let mut squares: Vec<_> = stream.by_ref().take(burst as usize).collect::<Result<_, _>>()?;
+            squares.sort_unstable();
+            let expected: Vec<i64> = (0..burst).map(|x| sqr(10 * round + x)).collect();
+            assert_eq!(squares, expected);
+            let nothing = stream.next_timeout(Duration::from_millis(1));
+            assert!(matches!(nothing, Err(Error::Timeout)), "{nothing:?}");
+        }
+        send.send(5).unwrap();
+        drop(send);
+        assert_eq!(stream.next(), Some(Ok(25)));
+        assert_eq!(stream.next(), None);
+    }
+    Ok(())
+}
+
+/// A deadline ends it too, and its thread goes when the source has given something.
+#[test]
+fn a_live_stream_ends_at_its_deadline_and_leaves_no_thread() {
+    let pool = pool(2);
+    let (send, receive) = mpsc::channel();
+    let batch = pool.batch().deadline(Duration::from_millis(50));
+    let mut stream = batch.imap(sqr, receive).live();
+    send.send(3).unwrap();
+    assert_eq!(stream.next(), Some(Ok(9)));
+    let error = stream.next().expect("an error").unwrap_err();
+    assert_eq!((error.position(), error.status()), (1, Status::TimedOut));
+    assert_eq!(stream.next(), None);
+    drop(stream);
+    drop(send);
+    until("the thread of the input has ended", || input_threads() == 0);
+}
+
+#[test]
+fn a_live_source_is_not_drained_beyond_the_look_ahead() {
+    let pool = pool(2);
+    let (told, tell) = mpsc::channel();
+    let source = (0..40).inspect(move |x| told.send(*x).unwrap());
+    let stream = pool.imap(nap, source).look_ahead(2).live();
+    for (handed_out, result) in (1..).zip(stream) {
+        assert!(result.is_ok());
+        let taken = tell.try_iter().last();
+        assert!(
+            taken.is_none_or(|taken: i64| taken < handed_out + 2),
+            "{taken:?} of {handed_out}"
+        );
+    }
+}
+
+#[test]
+fn a_panic_of_a_live_source_is_one_error() {
+    let pool = pool(2);
+    let all: Vec<_> = pool.imap(sqr, breaking_at(4)).live().collect();
+    assert_eq!(all.len(), 5);
+    assert!(all[..4].iter().zip(0..).all(|(value, x)| *value == Ok(x * x)));
+    let error = all[4].as_ref().unwrap_err();
+    assert_eq!(error.position(), 4);
+    assert!(error.message().contains("4 does not exist"), "{error}");
+}
+
+/// A journal of what is done, whatever the order in which it is done.
+#[test]
+fn positions_name_the_element_of_each_result() {
+    fn odd_fails(x: i64) -> Result<i64, &'static str> {
+        if x % 2 == 1 { Err("odd") } else { Ok(-x) }
+    }
+    let pool = pool(2);
+    let input = || (0..500).map(|x| x * 3);
+    for unordered in [false, true] {
+        let stream = match unordered {
+            false => pool.try_imap(odd_fails, input()),
+            true => pool.try_imap_unordered(odd_fails, input()),
+        };
+        let mut seen = vec![false; 500];
+        for (at, result) in stream.positions() {
+            let x = 3 * at as i64;
+            assert!(!std::mem::replace(&mut seen[at as usize], true), "{at} twice");
+            match result {
+                Ok(value) => assert_eq!(value, -x),
+                Err(error) => assert_eq!((x % 2, error.position()), (1, at)),
+            }
+        }
+        assert!(iter::zip(seen, 0..).all(|(seen, _)| seen));
+    }
 }

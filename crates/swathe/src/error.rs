@@ -49,6 +49,12 @@ pub enum Error {
          or use map_async"
     )]
     StreamCallback,
+    /// A thread was to ask the input of a stream, and there is none to be had.
+    #[error("no thread can be started to ask the input of the stream: {error}")]
+    Thread {
+        /// What the system says.
+        error: std::io::Error,
+    },
     /// The columns of a `starmap` have different lengths.
     #[error(
         "the columns of a starmap must be equally long: column 0 has {first} elements, column {column} has {len}"

@@ -107,7 +107,7 @@ pub use results::{
     partial::{Partial, Status},
     pending::Pending,
     records::{Records, RecordsIter},
-    stream::Imap,
+    stream::{Imap, Positions},
 };
 pub use resume::{Difference, InFile, InMemory, OutputError};
 pub use shared::{Queue, QueueError, SharedArray, Value};

@@ -33,7 +33,8 @@ impl Arrival {
         true
     }
 
-    pub(crate) fn ring(&self) {
+    /// One more: who waits is woken.
+    pub fn ring(&self) {
         *self.count.lock() += 1;
         self.changed.notify_all();
     }

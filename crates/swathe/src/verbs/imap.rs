@@ -1,12 +1,12 @@
 //! Streams: `imap` and its relatives.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use swathe_memory::Memory;
 use swathe_runtime::{Chunking, End, Engine, Outcome, TaskRef};
 
 use crate::{
-    Batch, Imap, Pool, Result, Status,
+    Batch, Error, Imap, Pool, Result, Status,
     call::{
         batch::Call,
         job::{Encoded, MapOutput, map_job},
@@ -18,9 +18,9 @@ use crate::{
         over::{Each, Fallible, Star, TaskOver},
         parameters::Parameters,
     },
-    error::ItemError,
+    error::{ItemError, why_stopped},
     lower,
-    results::stream::{Block, LONGEST_BLOCK, Results},
+    results::stream::{Block, Brought, LONGEST_BLOCK, Place, Results, Terms},
 };
 
 /// What items of a stream are, as an input.
@@ -51,17 +51,15 @@ struct Stream<'p> {
     engine: &'p Engine,
     options: Options,
     parameters: Arc<Encoded>,
-    ordered: bool,
     task: TaskRef,
 }
 
 impl Stream<'_> {
-    /// Submits the elements that `lower` lowers, which start at position `base`.
+    /// Submits the elements that `lower` lowers.
     fn block<B: Datum<K>, K: 'static>(
         &self,
         lower: impl FnOnce(&Memory) -> Result<Lowered>,
-        base: u64,
-        fixed: bool,
+        place: Place,
     ) -> Result<Block<B>> {
         self.engine.check()?;
         let memory = self.engine.memory();
@@ -72,19 +70,19 @@ impl Stream<'_> {
         let bytes = lowered.bytes + len * size_of::<B::Slot>();
         let (mut job, output) =
             map_job::<B, K>(&self.options, self.task, lowered, &self.parameters.bytes, memory)?;
+        let base = place.base;
         job.base = base;
-        // A stream in order waits for its first block. One without order waits for any, and must be told of each; so must
-        // one with retries, which are not to wait until it is their block's turn.
-        job.traits.attended = !self.ordered || self.options.retries.more > 0;
+        // Retries are not to wait until it is their block's turn.
+        job.traits.attended = place.attended || self.options.retries.more > 0;
         // One worker takes the whole block, unless it is so long that waiting for one would hold up the stream.
-        job.chunking = if fixed || len <= LONGEST_BLOCK {
+        job.chunking = if place.is_fixed || len <= LONGEST_BLOCK {
             Chunking::Size(len as u64)
         } else {
             Chunking::Auto
         };
         let submitted = Instant::now();
         let job = self.engine.submit(job)?;
-        let results = Box::new(move |outcome: &Arc<Outcome>| results::<B, K>(outcome, &output, base));
+        let results = Box::new(move |outcome: &Arc<Outcome>| brought::<B, K>(outcome, &output, base));
         Ok(Block {
             job,
             len,
@@ -95,26 +93,43 @@ impl Stream<'_> {
     }
 }
 
-/// The results of a block that is over.
-fn results<B: Datum<K>, K>(outcome: &Arc<Outcome>, output: &MapOutput<B, K>, base: u64) -> Results<B> {
+/// What a block has brought that is over.
+fn brought<B: Datum<K>, K>(outcome: &Arc<Outcome>, output: &MapOutput<B, K>, base: u64) -> Brought<B> {
     let values = B::collect(output.when_over(outcome), outcome);
+    let mut late = Vec::new();
     if outcome.end == End::Complete
         && outcome.failures.is_empty()
         && let Ok(all) = values.fetch_all()
     {
-        return Results::All(all.into_iter());
+        let results = Results::All(base, all.into_iter());
+        return Brought { results, late };
     }
-    let result = |at: u64| {
-        let failed = |status, message| ItemError::without_worker(base + at, status, message);
-        match outcome.failure(at) {
+    let mut results = VecDeque::new();
+    for at in 0..outcome.positions {
+        let position = base + at;
+        let failed = |status, message| ItemError::without_worker(position, status, message);
+        let result = match outcome.failure(at) {
             Some(failure) => Err(ItemError::new(failure, base)),
             None if outcome.is_final(at) => values
                 .fetch(at as usize)
                 .map_err(|error| failed(Status::Failed, error.to_string())),
-            None => Err(failed(Status::Cancelled, "the pool stopped before".to_owned())),
-        }
-    };
-    Results::Mixed((0..outcome.positions).map(result).collect())
+            None if outcome.end == End::TimedOut => {
+                late.push(position);
+                continue;
+            }
+            // The stream ends behind the failure.
+            None if outcome.end == End::FailedFast => continue,
+            None => {
+                let why = why_stopped(&outcome.end).unwrap_or("the pool stopped before");
+                Err(failed(Status::Cancelled, why.to_owned()))
+            }
+        };
+        results.push_back((position, result));
+    }
+    Brought {
+        results: Results::Mixed(results),
+        late,
+    }
 }
 
 impl<'p, S: 'static, P: Parameters> Batch<'p, S, P> {
@@ -137,22 +152,32 @@ impl<'p, S: 'static, P: Parameters> Batch<'p, S, P> {
         let task = callbacks
             .of_stream()
             .and_then(|()| lower::map_task::<F::Bound, S, P, F::Kind>(task));
+        let terms = Terms {
+            ordered,
+            chunk_size,
+            processes: engine.processes(),
+            fail_fast: options.fail_fast,
+            deadline: options.deadline,
+        };
         let task = match task {
             Ok(task) => task,
-            Err(error) => return Imap::refused(&error),
+            Err(error) => {
+                let mut refused = Imap::new(input.into_iter(), |_, _| Err(Error::NotReady), terms);
+                refused.refuse(&error);
+                return refused;
+            }
         };
         let stream = Stream {
             engine,
             options,
             parameters: Arc::new(parameters),
-            ordered,
             task,
         };
-        let submit = move |items, base, fixed| {
+        let submit = move |items, place| {
             let lower = |memory: &Memory| F::lower(In::of_items(items), memory);
-            stream.block::<F::Value, F::Kind>(lower, base, fixed)
+            stream.block::<F::Value, F::Kind>(lower, place)
         };
-        Imap::new(input.into_iter(), submit, ordered, chunk_size, engine.processes())
+        Imap::new(input.into_iter(), submit, terms)
     }
 
     /// As [`Pool::imap`], with the options of this batch.
