@@ -12,6 +12,7 @@ mod host;
 mod hosted;
 mod insight;
 mod lives;
+mod outcomes;
 mod panics;
 mod refused;
 mod resume;

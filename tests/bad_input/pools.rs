@@ -55,6 +55,25 @@ fn a_program_that_forgot_init() {
     assert!(said.contains("`swathe::init_before_main!();`"), "{said}");
 }
 
+#[test]
+fn a_program_that_calls_init_when_it_has_threads() {
+    let output = Command::new(env!("CARGO_BIN_EXE_uninitialized"))
+        .arg("late")
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let expected =
+        "`swathe::init()` was called too late: this program had started a thread (`early-bird`) by then.";
+    assert!(said.starts_with(expected), "{said}");
+    for line in [
+        "fn main() {\n        swathe::init();\n",
+        "`swathe::init_before_main!();`",
+        "in place of `#[tokio::main]`",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+}
+
 /// An error of the pool, after a few tries and not after none or for ever.
 fn breaks_with<S>(pool: &Pool<S>) -> String
 where

@@ -18,6 +18,20 @@ pub enum EngineError {
          `swathe::init_before_main!();` at the top of the file)"
     )]
     NotInitialized,
+    /// The program called `init()` too late: it had started threads before.
+    #[error(
+        "`swathe::init()` was called too late: this program had started {} by then. Worker processes run the program up to \
+         that line, and would start {} as well, so the first lines must be\n\n    fn main() {{\n        \
+         swathe::init();\n\nwith whatever starts threads behind them (in place of `#[tokio::main]`: \
+         `tokio::runtime::Runtime::new()?.block_on(async {{ .. }})`). In tests, benches and doctests put \
+         `swathe::init_before_main!();` at the top of the file",
+        named(threads),
+        match threads.len() { 1 => "it", _ => "them" }
+    )]
+    LateInit {
+        /// The names of the threads that were there.
+        threads: Vec<String>,
+    },
     /// A number of processes that cannot be.
     #[error("a pool has at least 1 process, and 0 were asked for")]
     NoProcesses,
@@ -125,4 +139,21 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+/// The most threads that are named in an error.
+const NAMED: usize = 8;
+
+fn named(threads: &[String]) -> String {
+    let named: Vec<_> = threads
+        .iter()
+        .take(NAMED)
+        .map(|name| format!("`{}`", shown(name)))
+        .collect();
+    let (named, more) = (named.join(", "), threads.len().saturating_sub(NAMED));
+    match (threads.len(), more) {
+        (1, _) => format!("a thread ({named})"),
+        (all, 0) => format!("{all} threads ({named})"),
+        (all, more) => format!("{all} threads ({named} and {more} more)"),
+    }
 }

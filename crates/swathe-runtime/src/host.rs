@@ -54,6 +54,11 @@ pub(crate) fn set(host: &'static dyn Host) {
     let _ = HOST.set(host);
 }
 
+/// Whether the program has said what it does.
+pub(crate) fn is_set() -> bool {
+    HOST.get().is_some()
+}
+
 /// The program around.
 pub(crate) fn host() -> &'static dyn Host {
     *HOST.get_or_init(|| &Plain)

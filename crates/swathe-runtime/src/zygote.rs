@@ -11,7 +11,7 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -19,7 +19,7 @@ use std::{
 
 use swathe_memory::{Access, Segment, SegmentId};
 use swathe_os::{
-    AsFd, Descriptor, constructors, cores, descriptors, futex, image, memory_limits,
+    AsFd, Descriptor, constructors, cores, descriptors, futex, image, memory_limits, own_threads,
     process::{self, ExitCause, Forked, Pidfd, Reaped},
     signals::{self, Mask},
     socket::Socket,
@@ -27,6 +27,7 @@ use swathe_os::{
 };
 
 use crate::{
+    error::EngineError,
     host::{self, Host, host},
     shared::{
         control::Control,
@@ -43,13 +44,22 @@ pub(crate) const MARKER: &str = "SWATHE_ZYGOTE";
 pub(crate) const NAME: &str = "swathe-zygote";
 
 static INITIALIZED: AtomicBool = AtomicBool::new(false);
+/// Threads that the program had started when it called [`init`].
+static EARLIER_THREADS: OnceLock<Vec<String>> = OnceLock::new();
 
 /// Makes this program able to start workers. Call it on the first line of `main`: in a worker it never returns.
+///
+/// Threads that the program has started before are the reason for which `build()` then fails: workers would start them too.
+/// (Threads of libraries that were there before `main` are borne.)
 ///
 /// Calling it twice does no harm. It serves nobody but the process that has started this one, if that is of the same user
 /// and group and runs the same build; in a program with raised privileges (set-uid, set-gid, file capabilities) it serves
 /// nobody at all.
 pub fn init() {
+    // A program that knows what it does has said so: see `init_with`.
+    if !host::is_set() {
+        EARLIER_THREADS.get_or_init(own_threads::names);
+    }
     if INITIALIZED.swap(true, Ordering::SeqCst) {
         return;
     }
@@ -87,6 +97,22 @@ pub fn init_with(host: &'static dyn Host) {
 /// Whether [`init`] was called in this process.
 pub fn is_initialized() -> bool {
     INITIALIZED.load(Ordering::SeqCst)
+}
+
+/// Fails if the program may not build pools.
+///
+/// # Errors
+/// If [`init`] was not called, or too late.
+pub(crate) fn check_initialized() -> Result<(), EngineError> {
+    if !is_initialized() {
+        return Err(EngineError::NotInitialized);
+    }
+    match EARLIER_THREADS.get().filter(|threads| !threads.is_empty()) {
+        Some(threads) => Err(EngineError::LateInit {
+            threads: threads.clone(),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// Who has started this process, and may want to be served.

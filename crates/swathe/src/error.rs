@@ -12,7 +12,9 @@ use crate::{Partial, Status};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a pool could not do what was asked.
-#[derive(Debug, thiserror::Error)]
+///
+/// What `{:?}` gives is what `{}` gives, because that is what `main() -> swathe::Result<()>` and `unwrap` print.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The pool refused, or cannot go on.
@@ -266,16 +268,7 @@ impl ItemError {
 
 impl fmt::Debug for ItemError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ItemError")
-            .field("position", &self.0.position)
-            .field("span", &self.0.span)
-            .field("status", &self.0.status)
-            .field("cause", &self.0.cause)
-            .field("message", &format_args!("\"{}\"", shown(&self.0.message)))
-            .field("worker", &self.0.worker)
-            .field("attempts", &self.0.attempts)
-            .field("peak_memory", &self.0.peak_memory)
-            .finish()
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -303,14 +296,88 @@ impl fmt::Display for ItemError {
             }
             (Status::TimedOut, _) => write!(f, "timed out: {message}")?,
             (Status::Panicked, _) => write!(f, "failed: panicked: {message}")?,
-            (Status::Cancelled | Status::NotRun, _) => write!(f, "was not run: {message}")?,
+            (Status::Cancelled | Status::NotRun, _) => match self.0.span {
+                1 => write!(f, "was not run: {message}")?,
+                _ => write!(f, "were not run: {message}")?,
+            },
             _ => write!(f, "failed: {message}")?,
         }
-        match self.0.worker {
-            Some((number, pid)) => write!(f, " (worker {number}, pid {pid})"),
-            None => Ok(()),
+        let Some((number, pid)) = self.0.worker else {
+            return Ok(());
+        };
+        write!(f, " (worker {number}, pid {pid}")?;
+        match (self.0.status, self.0.attempts) {
+            // Said already.
+            (Status::Lost, _) | (_, 0 | 1) => f.write_str(")"),
+            (_, attempts) => write!(f, ", attempt {attempts})"),
         }
     }
+}
+
+/// Every position of a job that has no value, ascending.
+pub(crate) fn without_value(outcome: &Outcome) -> Vec<ItemError> {
+    let failed = |failure| ItemError::new(failure, 0);
+    if outcome.end == End::Complete {
+        return outcome.failures.iter().map(failed).collect();
+    }
+    let why: Arc<str> = why_stopped(&outcome.end).unwrap_or_default().into();
+    let gap = |from: u64, to: u64| {
+        let mut error = ItemError::without_worker(from, status_without_value(&outcome.end), String::new());
+        (error.0.span, error.0.message) = (to - from, why.clone());
+        error
+    };
+    let mut all = Vec::with_capacity(outcome.failures.len() + outcome.finals.len() + 1);
+    let mut failures = outcome.failures.iter().peekable();
+    let mut end = 0;
+    for range in outcome
+        .finals
+        .iter()
+        .cloned()
+        .chain([outcome.positions..outcome.positions])
+    {
+        if range.start > end {
+            all.push(gap(end, range.start));
+        }
+        while let Some(failure) = failures.next_if(|failure| failure.position < range.end) {
+            all.push(failed(failure));
+        }
+        end = range.end;
+    }
+    all
+}
+
+/// What became of positions to which a job that ended so did not come.
+pub(crate) fn status_without_value(end: &End) -> Status {
+    match end {
+        End::FailedFast | End::CannotRun(_) => Status::NotRun,
+        End::TimedOut => Status::TimedOut,
+        _ => Status::Cancelled,
+    }
+}
+
+/// Positions by what became of them, in one line.
+pub(crate) fn summary(positions: u64, without_value: &[ItemError]) -> String {
+    let words = [
+        (Status::Failed, "failed"),
+        (Status::Panicked, "panicked"),
+        (Status::TimedOut, "timed out"),
+        (Status::Lost, "lost"),
+        (Status::Cancelled, "cancelled"),
+        (Status::NotRun, "not run"),
+    ];
+    let count = |status| -> u64 {
+        let same = without_value.iter().filter(|error| error.status() == status);
+        same.map(ItemError::span).sum()
+    };
+    let missing: u64 = without_value.iter().map(ItemError::span).sum();
+    let mut line = format!("{} done", positions.saturating_sub(missing));
+    for (status, word) in words {
+        match count(status) {
+            0 => {}
+            n => line.push_str(&format!(", {n} {word}")),
+        }
+    }
+    line
 }
 
 /// Why a job did not come to its end.
@@ -353,11 +420,7 @@ pub struct JobError {
 
 impl JobError {
     pub(crate) fn new(outcome: &Arc<Outcome>, values: Option<Box<dyn Any + Send + Sync>>) -> Box<Self> {
-        let failures = outcome
-            .failures
-            .iter()
-            .map(|failure| ItemError::new(failure, 0))
-            .collect();
+        let failures = without_value(outcome);
         Box::new(Self {
             outcome: outcome.clone(),
             failures,
@@ -365,14 +428,26 @@ impl JobError {
         })
     }
 
-    /// The failed positions, ascending. Empty if the job was stopped before anything failed.
+    /// Every position without a value and why, ascending. Positions that a stopped job did not come to are one entry for as
+    /// many as lie beside each other: see [`ItemError::span`].
     pub fn failures(&self) -> &[ItemError] {
         &self.failures
     }
 
-    /// The failure at the lowest position.
+    /// The failure at the lowest position; if nothing has failed, the first positions that the job did not come to.
     pub fn first(&self) -> Option<&ItemError> {
-        self.failures.first()
+        self.failed().next().or_else(|| self.failures.first())
+    }
+
+    /// How many positions have a value, and how many have none for which reason, in one line:
+    /// `196 done, 1 panicked, 1 timed out, 2 lost`.
+    pub fn summary(&self) -> String {
+        summary(self.outcome.positions, &self.failures)
+    }
+
+    /// Positions that have failed, without those that were not run.
+    fn failed(&self) -> impl Iterator<Item = &ItemError> {
+        self.failures.iter().filter(|failure| failure.0.worker.is_some())
     }
 
     /// Whether the job ended early: it was cancelled, its deadline passed, its pool was terminated or broke, or it stopped
@@ -407,11 +482,11 @@ impl fmt::Display for JobError {
             .sum();
         let of = self.outcome.positions;
         let why = shown(why_stopped(&self.outcome.end).unwrap_or_default());
-        let Some(first) = self.failures.first() else {
+        let Some(first) = self.failed().next() else {
             return write!(f, "{why}: {finals} of {of} positions were done");
         };
         write!(f, "{first}")?;
-        let others: u64 = self.failures.iter().map(|failure| failure.0.span).sum::<u64>() - first.0.span;
+        let others = self.failed().map(ItemError::span).sum::<u64>() - first.span();
         match others {
             0 => {}
             1 => f.write_str("; 1 other position failed too")?,
@@ -424,22 +499,21 @@ impl fmt::Display for JobError {
     }
 }
 
-/// How many failures are shown to whoever prints an error for debugging.
-const TOLD: usize = 16;
-
+/// As it is displayed: that is what `unwrap` prints, and there may be a million failures.
 impl fmt::Debug for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // There may be a million failures, and whoever unwraps a result has this printed.
-        let told = &self.failures[..self.failures.len().min(TOLD)];
-        f.debug_struct("JobError")
-            .field(
-                "stopped",
-                &why_stopped(&self.outcome.end).map(|why| shown(why).to_string()),
-            )
-            .field("failed", &self.failures.len())
-            .field("failures", &told)
-            .finish_non_exhaustive()
+        fmt::Display::fmt(self, f)
     }
 }
 
-impl std::error::Error for JobError {}
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for JobError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.first().map(|first| first as _)
+    }
+}

@@ -323,7 +323,7 @@ fn a_running_job_is_alone_with_its_files() -> Result<()> {
         .arg(place.path())
         .output();
     let text = String::from_utf8(other.expect("it starts").stderr).expect("text");
-    assert!(text.contains("Locked"), "{text}");
+    assert!(text.contains("is being written by another job"), "{text}");
     fs::write(&go, "").expect("the directory is there");
     assert_eq!(first.get()?[9], 18.0);
     assert_eq!(batch()?.map(wait, 0..10)?[9], 18.0);

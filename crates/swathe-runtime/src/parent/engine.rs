@@ -127,9 +127,7 @@ impl Engine {
     /// If the program never called [`crate::init`], the number of processes is 0 or too large, memory cannot be had, or
     /// no process can be started.
     pub fn start(config: EngineConfig) -> Result<Self, EngineError> {
-        if !zygote::is_initialized() {
-            return Err(EngineError::NotInitialized);
-        }
+        zygote::check_initialized()?;
         if process::has_raised_privileges() {
             return Err(EngineError::RaisedPrivileges);
         }

@@ -4,7 +4,11 @@ use std::{fmt, sync::Arc};
 
 use swathe_runtime::{End, FailureKind, Outcome, Report};
 
-use crate::{Error, Result, cross::datum::Collection, error::ItemError};
+use crate::{
+    Error, Result,
+    cross::datum::Collection,
+    error::{ItemError, status_without_value, summary, without_value},
+};
 
 /// What became of one position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,9 +94,7 @@ impl<O> Partial<O> {
             Some(FailureKind::TimedOut) => Status::TimedOut,
             Some(_) => Status::Failed,
             None if self.outcome.is_final(at) => Status::Done,
-            None if matches!(self.outcome.end, End::FailedFast | End::CannotRun(_)) => Status::NotRun,
-            None if self.outcome.end == End::TimedOut => Status::TimedOut,
-            None => Status::Cancelled,
+            None => status_without_value(&self.outcome.end),
         }
     }
 
@@ -101,13 +103,16 @@ impl<O> Partial<O> {
         &self.outcome.report
     }
 
-    /// The failed positions, ascending.
+    /// Every position without a value and why, ascending. Positions that a stopped job did not come to are one entry for as
+    /// many as lie beside each other: see [`ItemError::span`].
     pub fn failures(&self) -> Vec<ItemError> {
-        self.outcome
-            .failures
-            .iter()
-            .map(|failure| ItemError::new(failure, 0))
-            .collect()
+        without_value(&self.outcome)
+    }
+
+    /// How many positions have a value, and how many have none for which reason, in one line:
+    /// `196 done, 1 panicked, 1 timed out, 2 lost`.
+    pub fn summary(&self) -> String {
+        summary(self.outcome.positions, &self.failures())
     }
 
     /// What lies there, whatever the statuses say: positions without a value hold zeros, in [`Records`](crate::Records) an
@@ -147,6 +152,42 @@ impl<O: Collection> Partial<O> {
         }
     }
 
+    /// What came of each position, in order: its value, or why there is none.
+    ///
+    /// ```
+    /// use swathe::Pool;
+    ///
+    /// fn main() -> swathe::Result<()> {
+    ///     swathe::init();
+    ///     let pool = Pool::builder().processes(2).build()?;
+    ///     let halve = |x: u32| if x % 2 == 0 { Ok(x / 2) } else { Err(format!("{x} is odd")) };
+    ///     let halves = pool.batch().collect_errors().try_map(halve, 0..4)?;
+    ///     for (x, half) in halves.iter().enumerate() {
+    ///         match half {
+    ///             Ok(half) => assert_eq!(2 * half, x as u32),
+    ///             Err(error) => assert_eq!(error.message(), format!("{x} is odd")),
+    ///         }
+    ///     }
+    ///     assert_eq!(halves.summary(), "2 done, 2 failed");
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<O::Item, ItemError>> {
+        (0..self.len()).map(|position| {
+            let failed = |message| ItemError::without_worker(position as u64, self.status(position), message);
+            match self.outcome.failure(position as u64) {
+                Some(failure) => Err(ItemError::new(failure, 0)),
+                None if self.status(position) == Status::Done => {
+                    self.values.fetch(position).map_err(|error| {
+                        let message = error.to_string();
+                        ItemError::without_worker(position as u64, Status::Failed, message)
+                    })
+                }
+                None => Err(failed(self.why_stopped().unwrap_or_default().to_owned())),
+            }
+        })
+    }
+
     /// All values, with `substitute` where there is none.
     ///
     /// # Errors
@@ -165,8 +206,8 @@ impl<O> fmt::Debug for Partial<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Partial")
             .field("len", &self.len())
-            .field("end", &self.outcome.end)
-            .field("failures", &self.outcome.failures.len())
+            .field("summary", &format_args!("{}", self.summary()))
+            .field("stopped", &self.why_stopped())
             .finish_non_exhaustive()
     }
 }
