@@ -5,6 +5,8 @@ mod floors;
 mod harness;
 mod json;
 mod openmp;
+mod peer;
+mod python;
 mod table;
 
 // The main job as the example has it, not a copy of it.

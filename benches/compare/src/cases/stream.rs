@@ -8,7 +8,7 @@ use swathe::{Array, ArrayMut, Memory};
 use crate::{
     Result,
     harness::{Bound, MS, Measured, Setup, Side, Unit, digest, timed},
-    openmp,
+    openmp, python,
 };
 
 /// 1 MiB of f64.
@@ -63,6 +63,7 @@ pub(crate) fn stream_square(setup: &Setup) -> Result<Measured> {
             Ok((seconds, digest(&squares)))
         })
         .contender_if("openmp", openmp::native(setup, "stream_square", len, 1)?)
+        .contender_if("python_pool", python::pool(setup, "stream_square", len, 1)?)
         .contender("serial", || {
             let out = &mut out.borrow_mut()[..];
             let (seconds, ()) = timed(|| square(&x, out));
