@@ -8,8 +8,8 @@
 mod array;
 mod cells;
 mod doorbell;
+mod producers;
 mod queue;
-mod seats;
 mod value;
 
 use std::sync::{
