@@ -14,7 +14,7 @@ use swathe_os::{process, text::shown};
 use swathe_protocol::queue::{MAX_NODES, PushError, QueueShape, QueueView, ShapeError};
 
 use super::{
-    FACTS, Kind, attach, body, create,
+    FACTS, SharedKind, attach, body, create,
     doorbell::Doorbell,
     producers::{MAX_PRODUCERS, Producer, Producers},
     wrong,
@@ -186,12 +186,12 @@ impl<T> Queue<T> {
             .min(MAX_NODES);
         let shape = QueueShape::new(capacity, nodes, item_bytes)?;
         let facts = [capacity, nodes, item_bytes].map(|n| n as u64);
-        let segment = create(Kind::Queue, facts, PRODUCER_BYTES + shape.words() * 8)?;
+        let segment = create(SharedKind::Queue, facts, PRODUCER_BYTES + shape.words() * 8)?;
         Ok(Self::over(&segment, shape)?)
     }
 
     pub(super) fn attach(id: u64) -> Result<Self, MemoryError> {
-        let (segment, facts) = attach(Kind::Queue, id)?;
+        let (segment, facts) = attach(SharedKind::Queue, id)?;
         Self::over(
             &segment,
             shape_of(facts).ok_or_else(|| wrong(&segment, "its header was damaged"))?,
