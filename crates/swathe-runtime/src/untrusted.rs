@@ -30,7 +30,7 @@ use crate::{
         bytes,
         control::{Control, JOBS},
         messages::{Kind, Message, Purpose},
-        plan::Plan,
+        plan::WorkerPlan,
     },
     supervisor::{
         clock::KillReason,
@@ -76,7 +76,7 @@ pub fn message(data: &[u8]) {
     let Ok(control) = Control::lay(DATA.clone(), slots as usize) else {
         // The control segment is too short for any pool, so that the plan is looked at as well:
         let control = Control::create(1).expect("a small segment can be made");
-        let _ = Plan::decode(Arc::new(control), DATA.clone(), offset, len);
+        let _ = WorkerPlan::decode(Arc::new(control), DATA.clone(), offset, len);
         return;
     };
     assert!(control.slots.is_empty(), "4096 bytes are no control segment");

@@ -31,7 +31,7 @@ use crate::{
     shared::{
         control::Control,
         messages::{Kind, Message},
-        plan::Plan,
+        plan::WorkerPlan,
     },
     supervisor::recipe::Greeting,
     worker,
@@ -165,7 +165,7 @@ struct Place {
 }
 
 struct Zygote {
-    plan: Plan,
+    plan: WorkerPlan,
     greeting: [u64; 7],
     socket: Socket,
     parent: Option<Pidfd>,
@@ -211,7 +211,7 @@ fn serve(parent_id: u32) -> io::Result<()> {
     let data = attach(&mut hello, 2).map_err(other)?;
     let control = attach(&mut hello, 0).map_err(other)?;
     let control = Control::lay(control, hello.words[4] as usize).map_err(|e| other(e.to_string()))?;
-    let plan = Plan::decode(Arc::new(control), data, hello.words[5], hello.words[6]).map_err(other)?;
+    let plan = WorkerPlan::decode(Arc::new(control), data, hello.words[5], hello.words[6]).map_err(other)?;
     if employed {
         let place = place(&hello.text, last).ok_or_else(|| other("a worker was given no place".into()))?;
         drop(socket);
@@ -292,7 +292,7 @@ fn place(text: &[u8], line: Option<Descriptor>) -> Option<Place> {
 }
 
 /// From here on this process is a worker, of the zygote that is its parent now.
-fn become_worker(plan: Plan, place: Place, zygote: u32) -> ! {
+fn become_worker(plan: WorkerPlan, place: Place, zygote: u32) -> ! {
     signals::forget_children();
     signals::end_on_parents_sigterm();
     signals::block_only(Mask::empty());

@@ -20,7 +20,7 @@ use crate::{
     shared::{
         control::Control,
         messages::{ALIGN, Kind, Message, Purpose},
-        plan::Plan,
+        plan::WorkerPlan,
     },
     worker::line::ParentLine,
 };
@@ -76,7 +76,7 @@ impl Piece {
 pub(crate) struct Shortage(pub(crate) String);
 
 impl WorkerHeap {
-    pub(crate) fn new(line: Arc<ParentLine>, plan: &Plan, index: usize) -> Self {
+    pub(crate) fn new(line: Arc<ParentLine>, plan: &WorkerPlan, index: usize) -> Self {
         Self {
             line,
             data: plan.data.clone(),
@@ -103,7 +103,7 @@ impl WorkerHeap {
         (self.job, self.epoch) = (job, epoch);
     }
 
-    /// For whoever buries this worker.
+    /// For the recovery after this worker.
     fn unused(&self) -> &UnusedWords {
         &self.control.slots[self.index].unused
     }
