@@ -29,7 +29,7 @@ use crate::{
     shared::{
         bytes,
         control::{Control, JOBS},
-        messages::{Kind, Message, Purpose},
+        messages::{Message, MessageKind, Purpose},
         plan::WorkerPlan,
     },
     supervisor::{
@@ -69,7 +69,7 @@ pub fn message(data: &[u8]) {
         return;
     };
     assert!(message.text.len() <= reader.0.len());
-    if message.kind != Kind::Hello {
+    if message.kind != MessageKind::Hello {
         return;
     }
     let [.., slots, offset, len] = message.words;

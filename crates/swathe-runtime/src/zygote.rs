@@ -30,7 +30,7 @@ use crate::{
     host::{self, Host, host},
     shared::{
         control::Control,
-        messages::{Kind, Message},
+        messages::{Message, MessageKind},
         plan::WorkerPlan,
     },
     supervisor::recipe::Greeting,
@@ -203,8 +203,8 @@ fn serve(parent_id: u32) -> io::Result<()> {
         return Ok(());
     };
     let employed = match (hello.kind, hello.fds.len()) {
-        (Kind::Hello, 2 | 3) => false,
-        (Kind::Employ, 3) => true,
+        (MessageKind::Hello, 2 | 3) => false,
+        (MessageKind::Employ, 3) => true,
         _ => return Err(other("the first message is no greeting".into())),
     };
     let last = (hello.fds.len() == 3).then(|| hello.fds.pop()).flatten();
@@ -231,7 +231,7 @@ fn serve(parent_id: u32) -> io::Result<()> {
     // Now, because they may start threads.
     constructors::run_rest();
     if let Err(why) = host().prepare() {
-        return Message::new(Kind::Refused, &[])
+        return Message::new(MessageKind::Refused, &[])
             .with_text(why.as_bytes())
             .send(&socket, &[]);
     }
@@ -249,7 +249,7 @@ fn serve(parent_id: u32) -> io::Result<()> {
         None => String::new(),
     };
     let ready = [&image::build_id()[..], threads.as_bytes()].concat();
-    Message::new(Kind::Ready, &[])
+    Message::new(MessageKind::Ready, &[])
         .with_text(&ready)
         .send(&socket, &[])?;
     // Each worker would otherwise look for the kernel's clock. It inherits where that is.
@@ -418,7 +418,7 @@ impl Zygote {
             number,
             peak_kib,
         ];
-        Message::new(Kind::Died, &words).send(&self.socket, &[])
+        Message::new(MessageKind::Died, &words).send(&self.socket, &[])
     }
 
     /// One message from the parent.
@@ -428,12 +428,12 @@ impl Zygote {
         };
         let [slot, incarnation, ..] = message.words;
         match message.kind {
-            Kind::Fork => {
+            MessageKind::Fork => {
                 let Some(line) = message.fds.pop() else {
                     // It came with the order, and there was no room for it here. There is for the next order's.
                     let _ = descriptors::make_room_for(1);
                     let text = b"a worker could not be started: no descriptor was free for its socket";
-                    let failed = Message::new(Kind::ForkFailed, &[slot, incarnation]);
+                    let failed = Message::new(MessageKind::ForkFailed, &[slot, incarnation]);
                     failed.with_text(text).send(&self.socket, &[])?;
                     return Ok(Turn::Again);
                 };
@@ -443,13 +443,13 @@ impl Zygote {
                     line: Socket::from(line),
                 });
             }
-            Kind::Kill => self
+            MessageKind::Kill => self
                 .children
                 .iter()
                 .filter(|child| (child.slot, child.incarnation) == (slot, incarnation))
                 .for_each(|child| process::kill_child(child.pid)),
-            Kind::Ping => Message::new(Kind::Pong, &[]).send(&self.socket, &[])?,
-            Kind::Stop => {
+            MessageKind::Ping => Message::new(MessageKind::Pong, &[]).send(&self.socket, &[])?,
+            MessageKind::Stop => {
                 self.stopping
                     .get_or_insert(Instant::now() + Duration::from_millis(message.words[0]));
             }
@@ -485,7 +485,8 @@ impl Zygote {
             Ok(pid) => {
                 let pidfd = Pidfd::open(pid).ok();
                 let fds: Vec<_> = pidfd.iter().map(AsFd::as_fd).collect();
-                Message::new(Kind::Forked, &[slot, incarnation, u64::from(pid)]).send(&self.socket, &fds)?;
+                Message::new(MessageKind::Forked, &[slot, incarnation, u64::from(pid)])
+                    .send(&self.socket, &fds)?;
                 self.announce(slot, pid);
                 self.children.push(Child {
                     slot,
@@ -495,7 +496,7 @@ impl Zygote {
             }
             Err(e) => {
                 let text = format!("a worker could not be started: {e}");
-                Message::new(Kind::ForkFailed, &[slot, incarnation])
+                Message::new(MessageKind::ForkFailed, &[slot, incarnation])
                     .with_text(text.as_bytes())
                     .send(&self.socket, &[])?;
             }
@@ -508,7 +509,7 @@ impl Zygote {
         let (ours, theirs) = Socket::pair()?;
         let (control, data) = (&self.plan.control.segment, &self.plan.data);
         let text = [place.slot.to_le_bytes(), place.incarnation.to_le_bytes()].concat();
-        Message::new(Kind::Employ, &self.greeting)
+        Message::new(MessageKind::Employ, &self.greeting)
             .with_text(&text)
             .send(&ours, &[control.fd(), data.fd(), place.line.as_fd()])?;
         Ok(program.start(&theirs, None)?.pid())

@@ -19,7 +19,7 @@ use crate::{
     job::task::HeapSpan,
     shared::{
         control::Control,
-        messages::{ALIGN, Kind, Message, Purpose},
+        messages::{ALIGN, Message, MessageKind, Purpose},
         plan::WorkerPlan,
     },
     worker::line::ParentLine,
@@ -179,7 +179,7 @@ impl WorkerHeap {
     fn ask_parent(&self, ask: u64, len: u64, purpose: Purpose) -> Result<Piece, String> {
         let least = len.next_multiple_of(ALIGN);
         let answer = self.line.ask(&Message::new(
-            Kind::WantBlock,
+            MessageKind::WantBlock,
             &[self.job.to_word(), ask.max(least), purpose as u64, least],
         ))?;
         Ok(Piece {

@@ -31,7 +31,7 @@ use crate::{
     host::host,
     job::task::{ExitHook, Setup, SetupCall, WorkerFacts},
     shared::{
-        messages::{Kind, Message},
+        messages::{Message, MessageKind},
         plan::WorkerPlan,
     },
     worker::{growth::Growth, heap::WorkerHeap, line::ParentLine},
@@ -135,7 +135,7 @@ fn live(plan: WorkerPlan, index: usize, incarnation: u32, line: Socket, zygote: 
         return PANICKED;
     }
     // The supervisor watches over the exit hook.
-    line.tell(&Message::new(Kind::Leaving, &[]));
+    line.tell(&Message::new(MessageKind::Leaving, &[]));
     worker.clean_up();
     0
 }
