@@ -8,7 +8,7 @@ use crate::{
         self, Pick, Tally, Target,
         doorbell::{self, Scene},
     },
-    roles::{Act, Kind},
+    roles::{Act, WaitKind},
     tracee,
 };
 
@@ -16,17 +16,17 @@ use crate::{
 pub const SCENES: &[Scene] = &[
     Scene {
         name: "raw_sync/event-waiter",
-        kind: Kind::RawEvent,
+        kind: WaitKind::RawEvent,
         mortal: Act::Wait,
     },
     Scene {
         name: "raw_sync/event-setter",
-        kind: Kind::RawEvent,
+        kind: WaitKind::RawEvent,
         mortal: Act::Wake,
     },
     Scene {
         name: "raw_sync/mutex-holder",
-        kind: Kind::RawMutex,
+        kind: WaitKind::RawMutex,
         mortal: Act::Wait,
     },
 ];

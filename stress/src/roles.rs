@@ -36,7 +36,7 @@ const RAW: (usize, usize) = (2048, 1024);
 
 /// What a role works with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum WaitKind {
     /// The park word of a worker, and runs to be taken.
     Park,
     /// The bell of a job.
@@ -105,7 +105,7 @@ impl Ground {
     ///
     /// # Errors
     /// If no process can be started.
-    pub fn spawn(&self, kind: Kind, act: Act, held: bool) -> io::Result<Role> {
+    pub fn spawn(&self, kind: WaitKind, act: Act, held: bool) -> io::Result<Role> {
         self.go.store(u32::from(!held), Release);
         let role = format!(
             "{} {} {} {}",
@@ -127,23 +127,23 @@ impl Ground {
     }
 
     /// Whether who waits next need not be woken.
-    pub fn has_happened(&self, kind: Kind) -> bool {
+    pub fn has_happened(&self, kind: WaitKind) -> bool {
         match kind {
-            Kind::Park => self.given.load(Acquire) > self.taken.load(Acquire),
-            Kind::Bell => self.happened.load(Acquire) != 0,
-            Kind::RawEvent | Kind::RawMutex => false,
+            WaitKind::Park => self.given.load(Acquire) > self.taken.load(Acquire),
+            WaitKind::Bell => self.happened.load(Acquire) != 0,
+            WaitKind::RawEvent | WaitKind::RawMutex => false,
         }
     }
 
     /// What the supervisor does after every death, whoever died. (`raw_sync` has no rule.)
-    pub fn recover(&self, kind: Kind) {
+    pub fn recover(&self, kind: WaitKind) {
         match kind {
-            Kind::Park => {
+            WaitKind::Park => {
                 bell::publish_fence();
                 self.park.unpark_self();
                 futex::wake(self.park.word(), u32::MAX);
             }
-            Kind::Bell if self.has_happened(kind) => {
+            WaitKind::Bell if self.has_happened(kind) => {
                 let _ = self.bell.ring();
                 futex::wake(self.bell.word(), u32::MAX);
             }
@@ -151,19 +151,19 @@ impl Ground {
         }
     }
 
-    fn act(&self, kind: Kind, act: Act) -> io::Result<()> {
+    fn act(&self, kind: WaitKind, act: Act) -> io::Result<()> {
         match (kind, act) {
-            (Kind::Park, Act::Wait) => self.take(),
-            (Kind::Park, Act::Wake) => self.give(),
-            (Kind::Park, Act::Reset) => {}
-            (Kind::Bell, Act::Wait) => self.listen(),
-            (Kind::Bell, Act::Wake) => self.ring(),
-            (Kind::Bell, Act::Reset) => self.happened.store(0, Relaxed),
-            (Kind::RawEvent, _) => raw::event(&self.segment, RAW, act)?,
-            (Kind::RawMutex, Act::Wait) => raw::locked(&self.segment, RAW, || {
+            (WaitKind::Park, Act::Wait) => self.take(),
+            (WaitKind::Park, Act::Wake) => self.give(),
+            (WaitKind::Park, Act::Reset) => {}
+            (WaitKind::Bell, Act::Wait) => self.listen(),
+            (WaitKind::Bell, Act::Wake) => self.ring(),
+            (WaitKind::Bell, Act::Reset) => self.happened.store(0, Relaxed),
+            (WaitKind::RawEvent, _) => raw::event(&self.segment, RAW, act)?,
+            (WaitKind::RawMutex, Act::Wait) => raw::locked(&self.segment, RAW, || {
                 self.counter.store(self.counter.load(Relaxed) + 1, Relaxed);
             })?,
-            (Kind::RawMutex, _) => {}
+            (WaitKind::RawMutex, _) => {}
         }
         Ok(())
     }
@@ -180,7 +180,7 @@ impl Ground {
         };
         while !one() {
             self.park.prepare();
-            if !self.has_happened(Kind::Park) {
+            if !self.has_happened(WaitKind::Park) {
                 while !self.park.is_awake() {
                     futex::wait(self.park.word(), ParkWord::PARKED, FOR_EVER);
                 }
@@ -198,9 +198,9 @@ impl Ground {
     }
 
     fn listen(&self) {
-        while !self.has_happened(Kind::Bell) {
+        while !self.has_happened(WaitKind::Bell) {
             let waited = self.bell.prepare();
-            if !self.has_happened(Kind::Bell) {
+            if !self.has_happened(WaitKind::Bell) {
                 futex::wait(self.bell.word(), waited, FOR_EVER);
             }
         }
@@ -285,7 +285,12 @@ fn play(role: &str) -> io::Result<()> {
     if !process::die_with_parent(parent as u32) {
         return Ok(());
     }
-    let kind = [Kind::Park, Kind::Bell, Kind::RawEvent, Kind::RawMutex][kind as usize & 3];
+    let kind = [
+        WaitKind::Park,
+        WaitKind::Bell,
+        WaitKind::RawEvent,
+        WaitKind::RawMutex,
+    ][kind as usize & 3];
     let act = [Act::Wait, Act::Wake, Act::Reset][act as usize % 3];
     #[expect(
         unsafe_code,

@@ -10,7 +10,7 @@ use swathe_tests::{Process, Watched, runs, until, watched};
 
 use crate::{
     shape::{Options, Shape},
-    table::{Kind, Outcome, outcome},
+    table::{FaultKind, Outcome, outcome},
 };
 
 /// Private memory that a worker may have, bytes.
@@ -27,7 +27,7 @@ const MANY_JOBS: u32 = 1000;
 pub(crate) struct Trial {
     pub(crate) stage: &'static str,
     pub(crate) point: Point,
-    pub(crate) kind: Kind,
+    pub(crate) kind: FaultKind,
     pub(crate) shape: Shape,
     /// At which passage of the point.
     pub(crate) nth: u64,
@@ -80,10 +80,10 @@ impl Trial {
         if self.is_farewell() {
             builder = builder.max_tasks_per_child(5);
         }
-        if self.kind == Kind::Memory {
+        if self.kind == FaultKind::Memory {
             builder = builder.max_memory_per_child(MAX_MEMORY);
         }
-        if self.kind == Kind::Growth {
+        if self.kind == FaultKind::Growth {
             builder = builder.max_growth_per_child(MAX_GROWTH);
         }
         if self.kind.hangs() {
@@ -155,11 +155,11 @@ impl Trial {
 
     fn cause(&self) -> Option<ExitCause> {
         Some(match self.kind {
-            Kind::Exit => ExitCause::Code(0),
-            Kind::Panic => ExitCause::Code(101),
-            Kind::Segfault => ExitCause::Signal(libc::SIGSEGV),
-            Kind::BusError => ExitCause::Signal(libc::SIGBUS),
-            Kind::Kill => ExitCause::Signal(libc::SIGKILL),
+            FaultKind::Exit => ExitCause::Code(0),
+            FaultKind::Panic => ExitCause::Code(101),
+            FaultKind::Segfault => ExitCause::Signal(libc::SIGSEGV),
+            FaultKind::BusError => ExitCause::Signal(libc::SIGBUS),
+            FaultKind::Kill => ExitCause::Signal(libc::SIGKILL),
             _ => ExitCause::Signal(libc::SIGABRT),
         })
     }

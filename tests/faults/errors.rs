@@ -7,7 +7,7 @@ use swathe_tests::{pool, runs, until, watched};
 
 use crate::{
     shape::{Options, POSITIONS, Shape},
-    table::{Kind, Outcome, outcome},
+    table::{FaultKind, Outcome, outcome},
 };
 
 fn statuses<O>(partial: &Partial<O>) -> Vec<Status> {
@@ -42,7 +42,7 @@ fn of_an_initializer() -> Result<()> {
         births.fetch_add(1);
         Ok(())
     }
-    assert_eq!(outcome("in the initializer", Kind::Error), Outcome::Again);
+    assert_eq!(outcome("in the initializer", FaultKind::Error), Outcome::Again);
     let births = Value::new(0)?;
     let pool = watched(
         Pool::builder()
@@ -66,7 +66,7 @@ fn of_reading_input() -> Result<()> {
         file.set_len(128).expect("it can be cut");
         array[0]
     }
-    assert_eq!(outcome("reading input", Kind::Error), Outcome::Fails);
+    assert_eq!(outcome("reading input", FaultKind::Error), Outcome::Fails);
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("cut.npy");
     Array::from_fn(1 << 10, |i| i as f64)?.to_npy(&path)?;
@@ -95,7 +95,7 @@ fn of_a_task() -> Result<()> {
             Ok(())
         }
     }
-    assert_eq!(outcome("running", Kind::Error), Outcome::Fails);
+    assert_eq!(outcome("running", FaultKind::Error), Outcome::Fails);
     let pool = pool(2);
     let pids = pids(&pool);
     let one: Vec<Status> = (0..20)
@@ -137,7 +137,7 @@ fn of_a_task() -> Result<()> {
 /// A result that the arena has no room for.
 #[test]
 fn of_writing_results() -> Result<()> {
-    assert_eq!(outcome("writing results", Kind::Error), Outcome::Fails);
+    assert_eq!(outcome("writing results", FaultKind::Error), Outcome::Fails);
     let memory = Memory::with_capacity(8 << 20)?;
     let pool = watched(Pool::builder().processes(2).memory(memory).build());
     let pids = pids(&pool);
@@ -154,7 +154,10 @@ fn of_writing_results() -> Result<()> {
 #[test]
 fn of_writing_results_in_place() -> Result<()> {
     type Block = [u64; 1 << 17];
-    assert_eq!(outcome("writing results, in place", Kind::Error), Outcome::Fails);
+    assert_eq!(
+        outcome("writing results, in place", FaultKind::Error),
+        Outcome::Fails
+    );
     let memory = Memory::with_capacity(8 << 20)?;
     let pool = watched(Pool::builder().processes(2).memory(memory.clone()).build());
     let pids = pids(&pool);

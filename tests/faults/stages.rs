@@ -11,7 +11,7 @@ use swathe::chaos::Point;
 use crate::{
     cell::Trial,
     shape::Shape,
-    table::{Kind, Outcome, STAGES, outcome},
+    table::{FaultKind, Outcome, STAGES, outcome},
 };
 
 /// How many pools there are at a time.
@@ -24,7 +24,7 @@ const WAITING_AT_ONCE: usize = 12;
 fn trials(row: usize) -> [Vec<Trial>; 3] {
     let (stage, point, in_place) = STAGES[row];
     let mut groups = [Vec::new(), Vec::new(), Vec::new()];
-    for (number, (_, kind)) in Kind::ALL.into_iter().enumerate() {
+    for (number, (_, kind)) in FaultKind::ALL.into_iter().enumerate() {
         let expected = outcome(stage, kind);
         if kind.fault().is_none() || expected == Outcome::Absent {
             continue;
@@ -44,12 +44,12 @@ fn trials(row: usize) -> [Vec<Trial>; 3] {
                 strict: false,
             };
             let group = match kind {
-                Kind::Stop => 1,
-                Kind::Loop => 2,
+                FaultKind::Stop => 1,
+                FaultKind::Loop => 2,
                 _ => 0,
             };
             // One shape is enough to see that a loop is like a stop.
-            if kind != Kind::Loop || index == 0 {
+            if kind != FaultKind::Loop || index == 0 {
                 groups[group].push(trial);
             }
             if matches!(expected, Outcome::Blamed | Outcome::Replaced | Outcome::Leaves)

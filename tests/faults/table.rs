@@ -32,7 +32,7 @@ pub(crate) const STAGES: [(&str, Point, bool); 13] = [
 
 /// The columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum FaultKind {
     /// An error is returned, by whatever returns something there.
     Error,
     Panic,
@@ -50,7 +50,7 @@ pub(crate) enum Kind {
     Growth,
 }
 
-impl Kind {
+impl FaultKind {
     pub(crate) const ALL: [(&str, Self); 12] = [
         ("error", Self::Error),
         ("panic", Self::Panic),
@@ -130,10 +130,10 @@ impl Outcome {
 ///
 /// # Panics
 /// If the document does not say.
-pub(crate) fn outcome(stage: &str, kind: Kind) -> Outcome {
+pub(crate) fn outcome(stage: &str, kind: FaultKind) -> Outcome {
     let rows = rows();
     let (head, cells) = rows.split_first().expect("the table has a head");
-    let (title, _) = Kind::ALL
+    let (title, _) = FaultKind::ALL
         .iter()
         .find(|(_, other)| *other == kind)
         .expect("all are there");
@@ -165,9 +165,9 @@ fn the_document_has_every_cell() {
     let rows = rows();
     let stages: Vec<&str> = rows[1..].iter().map(|row| row[0]).collect();
     assert_eq!(stages, STAGES.map(|(title, ..)| title));
-    assert_eq!(rows[0][1..], Kind::ALL.map(|(title, _)| title));
+    assert_eq!(rows[0][1..], FaultKind::ALL.map(|(title, _)| title));
     for (stage, ..) in STAGES {
-        for (_, kind) in Kind::ALL {
+        for (_, kind) in FaultKind::ALL {
             outcome(stage, kind);
         }
     }
@@ -177,7 +177,7 @@ fn the_document_has_every_cell() {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (title, _) = Self::ALL
             .iter()

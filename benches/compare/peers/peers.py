@@ -18,6 +18,8 @@ import joblib
 import mpire
 import numpy as np
 
+from pool import chunks, increment, label, nothing, price, square, timed
+
 CASES = {}
 
 
@@ -49,12 +51,6 @@ class Harness:
         return self._pools
 
 
-def timed(work):
-    begun = time.perf_counter()
-    result = work()
-    return time.perf_counter() - begun, result
-
-
 def each(calls, call):
     """Seconds of a call, and the last result."""
     for _ in range(calls // 10 + 1):
@@ -73,51 +69,6 @@ def apart(calls, call):
         seconds, result = timed(call)
         times.append(seconds)
     return statistics.median(times), result
-
-
-def chunks(workers, *columns):
-    """Rows of pieces of the columns, as many as multiprocessing.Pool would make."""
-    return list(zip(*(np.array_split(column, 4 * workers) for column in columns)))
-
-
-# Tasks: top level, so that they can be pickled.
-
-
-def nothing(_):
-    pass
-
-
-def square(x):
-    return x * x
-
-
-def increment(x):
-    return x + 1
-
-
-def label(x, chunk):
-    return f"{chunk}-{x * x}"
-
-
-def normal(x):
-    """Abramowitz and Stegun, Handbook of Mathematical Functions, 26.2.17."""
-    a = np.abs(x)
-    k = 1.0 / (1.0 + 0.2316419 * a)
-    p = k * (0.319381530 + k * (-0.356563782 + k * (1.781477937 + k * (-1.821255978 + k * 1.330274429))))
-    tail = 0.3989422804014327 * np.exp(-0.5 * a * a) * p
-    return np.where(x < 0.0, tail, 1.0 - tail)
-
-
-def price(spot, strike, years, rate, volatility):
-    root = volatility * np.sqrt(years)
-    d1 = (np.log(spot / strike) + (rate + 0.5 * volatility * volatility) * years) / root
-    paid = strike * np.exp(-rate * years)
-    call = spot * normal(d1) - paid * normal(d1 - root)
-    return np.stack([call, call - spot + paid], axis=1)
-
-
-def price_row(row):
-    return price(*row)
 
 
 # Cases.

@@ -191,6 +191,7 @@ impl Bound {
 /// All figures of a case.
 pub(crate) struct Measured {
     pub(crate) unit: &'static str,
+    pub(crate) rounds: usize,
     pub(crate) rows: Vec<Row>,
     /// Unit, and so much of it in one unit of the rows' inverse.
     pub(crate) rate: Option<(&'static str, f64)>,
@@ -253,6 +254,7 @@ impl<'a> Bout<'a> {
         };
         Ok(Measured {
             unit: self.unit.0,
+            rounds: self.rounds,
             rows: self.contenders.iter().map(shown).collect(),
             rate: self.rate.map(|(unit, amount)| (unit.0, amount * unit.1 * scale)),
             verdicts: self

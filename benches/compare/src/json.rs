@@ -1,4 +1,5 @@
-//! The figures for other programs: a list of {case, contender, median, min, max, unit, better, workers}.
+//! The figures for other programs: a list of {case, contender, median, min, max, unit, better, workers, rounds, machine,
+//! date}. Each figure says where it comes from, so that lists can be put together.
 
 use std::{fs, path::Path};
 
@@ -7,9 +8,10 @@ use serde_json::{Value, json};
 use crate::{
     Result,
     harness::{Bound, Measured, Spread},
+    machine,
 };
 
-/// A figure of a peer that ran elsewhere.
+/// A figure that was written by another run or another program.
 pub(crate) struct Figure {
     pub(crate) case: String,
     pub(crate) contender: String,
@@ -19,17 +21,22 @@ pub(crate) struct Figure {
     pub(crate) unit: String,
     /// `None`: it does not depend on it.
     pub(crate) workers: Option<usize>,
+    pub(crate) rounds: Option<usize>,
+    pub(crate) machine: Option<String>,
+    pub(crate) date: Option<String>,
 }
 
 /// Writes all figures; ratios are contenders of the unit "ratio", whose median, min and max are over the rounds.
 pub(crate) fn write(path: &Path, all: &[(&str, usize, Measured)]) -> Result<()> {
     let mut list = Vec::new();
+    let (machine, date) = (machine::sentence(), machine::today());
     for (case, workers, measured) in all {
         let mut put = |contender: &str, spread: &Spread, unit: &str, better: &str| {
             let Spread { median, min, max } = spread;
             list.push(json!({
                 "case": case, "contender": contender, "median": median, "min": min, "max": max,
                 "unit": unit, "better": better, "workers": workers,
+                "rounds": measured.rounds, "machine": machine, "date": date,
             }));
         };
         for row in &measured.rows {
@@ -58,7 +65,7 @@ pub(crate) fn write(path: &Path, all: &[(&str, usize, Measured)]) -> Result<()> 
 
 /// Reads figures of the same form.
 pub(crate) fn read(path: &Path) -> Result<Vec<Figure>> {
-    let refused = |what: &str| format!("cannot use {} as figures of peers: {what}", path.display());
+    let refused = |what: &str| format!("cannot use {} as figures: {what}", path.display());
     let text = fs::read_to_string(path).map_err(|error| refused(&error.to_string()))?;
     let list: Value = serde_json::from_str(&text).map_err(|error| refused(&error.to_string()))?;
     let list = list.as_array().ok_or_else(|| refused("it is no list"))?;
@@ -72,6 +79,9 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Figure>> {
             max: entry["max"].as_f64()?,
             unit: text("unit")?,
             workers: entry["workers"].as_u64().map(|workers| workers as usize),
+            rounds: entry["rounds"].as_u64().map(|rounds| rounds as usize),
+            machine: text("machine"),
+            date: text("date"),
         })
     };
     list.iter()

@@ -1,21 +1,17 @@
 //! The figures for people.
 
-use std::{fs, thread::available_parallelism};
+use std::fs;
 
 use crate::{
     cases::{Case, DIVISIBLE},
     harness::{Bound, Measured, Setup, Verdict},
     json::Figure,
+    machine,
 };
 
 /// Says what the figures were taken on.
 pub(crate) fn header(workers: &[usize], quick: bool) {
-    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
-        .map_or("an unknown processor", |(_, model)| model.trim());
-    let cores = available_parallelism().map_or(1, usize::from);
+    let (model, cores) = (machine::processor(), machine::cores());
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split_whitespace().next().unwrap_or("unknown");
     let vectors = if cfg!(target_feature = "avx512f") {

@@ -115,13 +115,13 @@ pub trait OutputElement: Pod + Send + Sync {
 /// The type of an element: of a number or of fields, and how many of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dtype {
-    kind: Kind,
+    kind: ElementKind,
     /// Lengths of the axes that an element has by itself.
     shape: Vec<usize>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Kind {
+enum ElementKind {
     Number(ElementType),
     Fields(Vec<(&'static str, Dtype)>),
 }
@@ -130,7 +130,7 @@ impl Dtype {
     /// Of a struct with these fields, without gaps between them.
     pub fn of_fields(fields: Vec<(&'static str, Dtype)>) -> Dtype {
         Dtype {
-            kind: Kind::Fields(fields),
+            kind: ElementKind::Fields(fields),
             shape: Vec::new(),
         }
     }
@@ -143,8 +143,8 @@ impl Dtype {
     /// NumPy's literal for the type, but for its axes.
     pub(crate) fn descr(&self) -> String {
         match &self.kind {
-            Kind::Number(number) => format!("'{}'", number.native_descr()),
-            Kind::Fields(fields) => {
+            ElementKind::Number(number) => format!("'{}'", number.native_descr()),
+            ElementKind::Fields(fields) => {
                 let field = |(name, dtype): &(&str, Dtype)| {
                     let axes: String = dtype.shape.iter().map(|length| format!("{length},")).collect();
                     let axes = if axes.is_empty() {
@@ -166,8 +166,8 @@ impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.shape.iter().try_for_each(|_| f.write_str("["))?;
         match &self.kind {
-            Kind::Number(number) => write!(f, "{number}")?,
-            Kind::Fields(fields) => {
+            ElementKind::Number(number) => write!(f, "{number}")?,
+            ElementKind::Fields(fields) => {
                 let fields: Vec<String> = fields
                     .iter()
                     .map(|(name, dtype)| format!("{name}: {dtype}"))
@@ -197,7 +197,7 @@ macro_rules! elements {
         impl OutputElement for $element {
             fn dtype() -> Dtype {
                 Dtype {
-                    kind: Kind::Number(Self::ELEMENT_TYPE),
+                    kind: ElementKind::Number(Self::ELEMENT_TYPE),
                     shape: Vec::new(),
                 }
             }

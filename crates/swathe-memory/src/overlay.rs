@@ -43,7 +43,7 @@ unsafe impl<T: Overlay, const N: usize> Overlay for [T; N] {}
 
 /// What keeps the bytes under an overlay in place.
 #[derive(Clone)]
-enum Ground {
+enum Backing {
     Segment(#[expect(dead_code, reason = "held for its mapping")] Arc<Segment>),
     Block(#[expect(dead_code, reason = "held for its range")] Arc<Block>),
 }
@@ -52,7 +52,7 @@ enum Ground {
 pub struct SharedSlice<T> {
     start: NonNull<T>,
     count: usize,
-    ground: Ground,
+    backing: Backing,
 }
 
 /// One `T` in shared memory, as a reference. A cheap clone; holds the memory.
@@ -90,7 +90,7 @@ impl<T: Overlay> SharedSlice<T> {
         Ok(SharedSlice {
             start,
             count,
-            ground: Ground::Segment(Arc::clone(segment)),
+            backing: Backing::Segment(Arc::clone(segment)),
         })
     }
 
@@ -114,7 +114,7 @@ impl<T: Overlay> SharedSlice<T> {
         Ok(SharedSlice {
             start,
             count,
-            ground: Ground::Block(Arc::clone(block)),
+            backing: Backing::Block(Arc::clone(block)),
         })
     }
 }
@@ -166,7 +166,7 @@ impl<T: Overlay> Deref for SharedSlice<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: `start` was checked for bounds and alignment against memory that `ground` keeps in place; T: Overlay
+        // SAFETY: `start` was checked for bounds and alignment against memory that `backing` keeps in place; T: Overlay
         // makes any bytes valid and any concurrent change atomic. Nobody forms plain references to the same bytes:
         // control segments hold overlays only, a block in an Arc can no longer become an array, and attached segments
         // are laid out by the process that made them.
@@ -187,7 +187,7 @@ impl<T> Clone for SharedSlice<T> {
         SharedSlice {
             start: self.start,
             count: self.count,
-            ground: self.ground.clone(),
+            backing: self.backing.clone(),
         }
     }
 }

@@ -33,12 +33,12 @@ struct Dynamic {
 }
 
 /// What is still to be run, if this process is in one of our constructors.
-struct Rest {
+struct Remaining {
     constructors: Vec<usize>,
     arguments: (c_int, usize, usize),
 }
 
-static REST: Mutex<Option<Rest>> = Mutex::new(None);
+static REMAINING: Mutex<Option<Remaining>> = Mutex::new(None);
 static HAS_RUN: AtomicBool = AtomicBool::new(false);
 
 /// Runs `main` in the constructor to which `entry`, an entry of the loader's list, refers. While it does it may call
@@ -56,11 +56,12 @@ pub unsafe fn call_before_main(
         return;
     }
     let (count, strings, environment) = arguments;
-    let rest = || Rest {
+    let rest = || Remaining {
         constructors: behind(std::ptr::from_ref(entry).addr()),
         arguments: (count, strings.addr(), environment.addr()),
     };
-    REST.lock()
+    REMAINING
+        .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .get_or_insert_with(rest);
     main();
@@ -72,7 +73,7 @@ pub unsafe fn call_before_main(
 
 /// In a constructor of ours: runs those that the loader would run after it. Otherwise nothing.
 pub fn run_rest() {
-    let rest = REST.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let rest = REMAINING.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(rest) = rest.filter(|_| !HAS_RUN.swap(true, Ordering::Relaxed)) else {
         return;
     };

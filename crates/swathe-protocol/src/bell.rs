@@ -17,7 +17,7 @@ pub enum ParkWordState {
 }
 
 /// One worker's futex word. Zero is vacant: no worker has come to work, or it is gone. So whoever counts those that are
-/// awake counts no ghosts, and need not look at their slots.
+/// awake counts no dead worker, and need not look at the slots.
 #[repr(transparent)]
 #[derive(Debug, Default)]
 pub struct ParkWord(AtomicU32);

@@ -75,7 +75,7 @@ pub struct Taken<'a, O> {
 pub enum Rebuild<'a, O> {
     /// The job is not closed any more: it was stopped.
     Void,
-    /// Somebody is inside. Who lives will leave; who does not is buried next.
+    /// Somebody is inside. A living worker leaves by itself; after a dead one comes a recovery.
     NotYet,
     /// They can.
     Ready(Closed<'a, O>),

@@ -411,7 +411,7 @@ impl WorkerSlot {
         }
     }
 
-    /// Reads that text into `out`; returns its length in bytes. Any bytes may come: the writer may be hostile.
+    /// Reads that text into `out`; returns its length in bytes. Any bytes may come: the writer is not trusted.
     pub fn read_last_words(&self, out: &mut [u8; LAST_WORDS * 8]) -> usize {
         let len = (self.last_words_len.load(Ordering::Acquire) as usize).min(out.len());
         for (word, chunk) in self.last_words.iter().zip(out.chunks_mut(8)) {

@@ -1,7 +1,7 @@
 //! The moves of a worker: it finds a job, enters it, takes chunks, counts them, leaves.
 //!
 //! What it may do next is what the value in its hands offers: a [`Member`] is inside of no job, [`Inside`] is, [`Held`] chunks
-//! are in its hand. Each move sets the phase by which whoever buries the worker knows what may be left (README, "A worker").
+//! are in its hand. Each move sets the phase, from which the recovery after a death knows what may be left (README, "A worker").
 //! Workers and models run this code.
 
 use crate::{
@@ -91,7 +91,7 @@ impl<'a, O: Outside> Member<'a, O> {
 
     /// Takes a run from the ring, and enters its job.
     pub fn take_run(&self) -> Found<'a, O> {
-        // A death in `Popping` is dear.
+        // A death in `Popping` costs a rebuild of every open job.
         if LOOKS_FIRST && self.words.ring.is_empty() {
             return Found::Nothing;
         }
@@ -261,8 +261,8 @@ impl<'a, O: Outside> Inside<'a, O> {
         self.go(attended);
     }
 
-    /// Leaves for good, maybe in the middle of the job: then the slot announces the job until the worker is buried, and what
-    /// is left in hand and lane is found there and handed on.
+    /// Leaves for good, maybe in the middle of the job: then the slot announces the job until the recovery, and what is
+    /// left in hand and lane is found there and handed on.
     pub fn recycle(self, handles: u32, attended: bool) {
         self.say_what_it_keeps(handles);
         if self.may_go_on() {

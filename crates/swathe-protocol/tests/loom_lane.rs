@@ -88,7 +88,7 @@ fn a_thief_sees_what_came_before_the_fill() {
     });
 }
 
-/// The owner of a lane: two runs one after the other, each mown to the end.
+/// The owner of a lane: two runs one after the other, each taken to the end.
 fn own(lane: &Lane, finals: &Mutex<BTreeSet<u32>>, runs: [Span; 2], want: u32) {
     for run in runs {
         lane.fill(run);

@@ -98,7 +98,7 @@ fn one_after_the_other(a: u32, b: u32, chunk_len: u32, runs: &[Span]) -> [bool; 
     [first_died, second_died]
 }
 
-/// Both die, and then they are buried one after the other.
+/// Both die, and then the recovery runs for one after the other.
 fn both_at_once(a: u32, b: u32, runs: &[Span]) -> [bool; 2] {
     let scene = Scene::open(1, runs);
     let workers = [(FIRST, a), (SECOND, b)].map(|(me, nth)| {

@@ -184,7 +184,7 @@ WEAKENINGS = [
      ("        if self.words.anyone_inside(key) {\n            return Rebuild::NotYet;\n        }\n", "")),
     ("loom_recover_again", "a rebuild that must wait is not asked for again", "not complete", "tests/recovery/mod.rs",
      ("            Rebuild::NotYet => return false,\n            Rebuild::Void => {}", "            Rebuild::NotYet | Rebuild::Void => {}")),
-    ("loom_recover_again", "only the first of two dead is buried", "not complete", "tests/loom_recover_again.rs",
+    ("loom_recover_again", "recovery after the first of two deaths only", "not complete", "tests/loom_recover_again.rs",
      ("fn both_at_once ... scene.recover(SECOND);", "")),
     ("loom_recover_again", "no `settle`", "not complete", "src/recovery.rs",
      ("        self.lane.settle(held.len() - left);\n", "        let _ = left;\n")),

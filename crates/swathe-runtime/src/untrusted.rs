@@ -29,8 +29,8 @@ use crate::{
     shared::{
         bytes,
         control::{Control, JOBS},
-        messages::{Kind, Message, Purpose},
-        plan::Plan,
+        messages::{Message, MessageKind, Purpose},
+        plan::WorkerPlan,
     },
     supervisor::{
         clock::KillReason,
@@ -69,14 +69,14 @@ pub fn message(data: &[u8]) {
         return;
     };
     assert!(message.text.len() <= reader.0.len());
-    if message.kind != Kind::Hello {
+    if message.kind != MessageKind::Hello {
         return;
     }
     let [.., slots, offset, len] = message.words;
     let Ok(control) = Control::lay(DATA.clone(), slots as usize) else {
         // The control segment is too short for any pool, so that the plan is looked at as well:
         let control = Control::create(1).expect("a small segment can be made");
-        let _ = Plan::decode(Arc::new(control), DATA.clone(), offset, len);
+        let _ = WorkerPlan::decode(Arc::new(control), DATA.clone(), offset, len);
         return;
     };
     assert!(control.slots.is_empty(), "4096 bytes are no control segment");

@@ -31,8 +31,8 @@ use crate::{
     host::{self, Host, host},
     shared::{
         control::Control,
-        messages::{Kind, Message},
-        plan::Plan,
+        messages::{Message, MessageKind},
+        plan::WorkerPlan,
     },
     supervisor::recipe::Greeting,
     worker,
@@ -191,7 +191,7 @@ struct Place {
 }
 
 struct Zygote {
-    plan: Plan,
+    plan: WorkerPlan,
     greeting: [u64; 7],
     socket: Socket,
     parent: Option<Pidfd>,
@@ -229,15 +229,15 @@ fn serve(parent_id: u32) -> io::Result<()> {
         return Ok(());
     };
     let employed = match (hello.kind, hello.fds.len()) {
-        (Kind::Hello, 2 | 3) => false,
-        (Kind::Employ, 3) => true,
+        (MessageKind::Hello, 2 | 3) => false,
+        (MessageKind::Employ, 3) => true,
         _ => return Err(other("the first message is no greeting".into())),
     };
     let last = (hello.fds.len() == 3).then(|| hello.fds.pop()).flatten();
     let data = attach(&mut hello, 2).map_err(other)?;
     let control = attach(&mut hello, 0).map_err(other)?;
     let control = Control::lay(control, hello.words[4] as usize).map_err(|e| other(e.to_string()))?;
-    let plan = Plan::decode(Arc::new(control), data, hello.words[5], hello.words[6]).map_err(other)?;
+    let plan = WorkerPlan::decode(Arc::new(control), data, hello.words[5], hello.words[6]).map_err(other)?;
     if employed {
         let place = place(&hello.text, last).ok_or_else(|| other("a worker was given no place".into()))?;
         drop(socket);
@@ -257,7 +257,7 @@ fn serve(parent_id: u32) -> io::Result<()> {
     // Now, because they may start threads.
     constructors::run_rest();
     if let Err(why) = host().prepare() {
-        return Message::new(Kind::Refused, &[])
+        return Message::new(MessageKind::Refused, &[])
             .with_text(why.as_bytes())
             .send(&socket, &[]);
     }
@@ -275,7 +275,7 @@ fn serve(parent_id: u32) -> io::Result<()> {
         None => String::new(),
     };
     let ready = [&image::build_id()[..], threads.as_bytes()].concat();
-    Message::new(Kind::Ready, &[])
+    Message::new(MessageKind::Ready, &[])
         .with_text(&ready)
         .send(&socket, &[])?;
     // Each worker would otherwise look for the kernel's clock. It inherits where that is.
@@ -318,7 +318,7 @@ fn place(text: &[u8], line: Option<Descriptor>) -> Option<Place> {
 }
 
 /// From here on this process is a worker, of the zygote that is its parent now.
-fn become_worker(plan: Plan, place: Place, zygote: u32) -> ! {
+fn become_worker(plan: WorkerPlan, place: Place, zygote: u32) -> ! {
     signals::forget_children();
     signals::end_on_parents_sigterm();
     signals::block_only(Mask::empty());
@@ -444,7 +444,7 @@ impl Zygote {
             number,
             peak_kib,
         ];
-        Message::new(Kind::Died, &words).send(&self.socket, &[])
+        Message::new(MessageKind::Died, &words).send(&self.socket, &[])
     }
 
     /// One message from the parent.
@@ -454,12 +454,12 @@ impl Zygote {
         };
         let [slot, incarnation, ..] = message.words;
         match message.kind {
-            Kind::Fork => {
+            MessageKind::Fork => {
                 let Some(line) = message.fds.pop() else {
                     // It came with the order, and there was no room for it here. There is for the next order's.
                     let _ = descriptors::make_room_for(1);
                     let text = b"a worker could not be started: no descriptor was free for its socket";
-                    let failed = Message::new(Kind::ForkFailed, &[slot, incarnation]);
+                    let failed = Message::new(MessageKind::ForkFailed, &[slot, incarnation]);
                     failed.with_text(text).send(&self.socket, &[])?;
                     return Ok(Turn::Again);
                 };
@@ -469,13 +469,13 @@ impl Zygote {
                     line: Socket::from(line),
                 });
             }
-            Kind::Kill => self
+            MessageKind::Kill => self
                 .children
                 .iter()
                 .filter(|child| (child.slot, child.incarnation) == (slot, incarnation))
                 .for_each(|child| process::kill_child(child.pid)),
-            Kind::Ping => Message::new(Kind::Pong, &[]).send(&self.socket, &[])?,
-            Kind::Stop => {
+            MessageKind::Ping => Message::new(MessageKind::Pong, &[]).send(&self.socket, &[])?,
+            MessageKind::Stop => {
                 self.stopping
                     .get_or_insert(Instant::now() + Duration::from_millis(message.words[0]));
             }
@@ -511,7 +511,8 @@ impl Zygote {
             Ok(pid) => {
                 let pidfd = Pidfd::open(pid).ok();
                 let fds: Vec<_> = pidfd.iter().map(AsFd::as_fd).collect();
-                Message::new(Kind::Forked, &[slot, incarnation, u64::from(pid)]).send(&self.socket, &fds)?;
+                Message::new(MessageKind::Forked, &[slot, incarnation, u64::from(pid)])
+                    .send(&self.socket, &fds)?;
                 self.announce(slot, pid);
                 self.children.push(Child {
                     slot,
@@ -521,7 +522,7 @@ impl Zygote {
             }
             Err(e) => {
                 let text = format!("a worker could not be started: {e}");
-                Message::new(Kind::ForkFailed, &[slot, incarnation])
+                Message::new(MessageKind::ForkFailed, &[slot, incarnation])
                     .with_text(text.as_bytes())
                     .send(&self.socket, &[])?;
             }
@@ -534,7 +535,7 @@ impl Zygote {
         let (ours, theirs) = Socket::pair()?;
         let (control, data) = (&self.plan.control.segment, &self.plan.data);
         let text = [place.slot.to_le_bytes(), place.incarnation.to_le_bytes()].concat();
-        Message::new(Kind::Employ, &self.greeting)
+        Message::new(MessageKind::Employ, &self.greeting)
             .with_text(&text)
             .send(&ours, &[control.fd(), data.fd(), place.line.as_fd()])?;
         Ok(program.start(&theirs, None)?.pid())

@@ -12,7 +12,7 @@ use super::{
     tally::Tally,
 };
 use crate::{
-    roles::{Act, Ground, Kind, Role},
+    roles::{Act, Ground, Role, WaitKind},
     tracee::{Tracee, Went},
     verdict::Verdict,
     watch::Watch,
@@ -24,7 +24,7 @@ pub struct Scene {
     /// Its name.
     pub name: &'static str,
     /// What is used.
-    pub kind: Kind,
+    pub kind: WaitKind,
     /// What the mortal does with it.
     pub mortal: Act,
 }
@@ -33,22 +33,22 @@ pub struct Scene {
 pub const SCENES: &[Scene] = &[
     Scene {
         name: "doorbell/park-sleeper",
-        kind: Kind::Park,
+        kind: WaitKind::Park,
         mortal: Act::Wait,
     },
     Scene {
         name: "doorbell/park-ringer",
-        kind: Kind::Park,
+        kind: WaitKind::Park,
         mortal: Act::Wake,
     },
     Scene {
         name: "doorbell/bell-waiter",
-        kind: Kind::Bell,
+        kind: WaitKind::Bell,
         mortal: Act::Wait,
     },
     Scene {
         name: "doorbell/bell-ringer",
-        kind: Kind::Bell,
+        kind: WaitKind::Bell,
         mortal: Act::Wake,
     },
 ];
@@ -93,9 +93,9 @@ struct Way {
 /// Starts the mortal and another who waits, and stops the mortal at the beginning of its way.
 fn begin(scene: &Scene, ground: &Ground) -> io::Result<(Role, Tracee, Option<Role>)> {
     let mut survivor = match scene.kind {
-        Kind::RawMutex => None,
+        WaitKind::RawMutex => None,
         // One park word has one sleeper.
-        Kind::Park if scene.mortal == Act::Wait => None,
+        WaitKind::Park if scene.mortal == Act::Wait => None,
         _ => Some(ground.spawn(scene.kind, Act::Wait, false)?),
     };
     if let Some(survivor) = &mut survivor {
@@ -112,7 +112,7 @@ fn begin(scene: &Scene, ground: &Ground) -> io::Result<(Role, Tracee, Option<Rol
 }
 
 /// Makes happen what the mortal waits for.
-fn wake(kind: Kind, ground: &Ground) -> io::Result<()> {
+fn wake(kind: WaitKind, ground: &Ground) -> io::Result<()> {
     match ground
         .spawn(kind, Act::Wake, false)?
         .ends(Duration::from_secs(20))?
@@ -177,7 +177,7 @@ impl Way {
 
 /// Whoever waited must hear, and another pair must find the words in order. Gives what does not work.
 fn survive(
-    kind: Kind,
+    kind: WaitKind,
     ground: &Ground,
     survivor: Option<Role>,
     patience: Duration,
@@ -194,7 +194,7 @@ fn survive(
             }
         };
         // A mutex is free, or is never to be had.
-        if kind != Kind::RawMutex {
+        if kind != WaitKind::RawMutex {
             waiter.await_sleep()?;
             if !ground.has_happened(kind) && !ground.spawn(kind, Act::Wake, false)?.ends(patience)? {
                 return Ok(Some("who makes it happen waits for ever"));

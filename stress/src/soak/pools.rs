@@ -144,7 +144,7 @@ fn kill_zygote(pool: &Pool) -> bool {
         .first()
         .and_then(|worker| Process::read(worker.pid));
     let zygote = worker.and_then(|worker| Process::read(worker.parent));
-    // The parent of a worker that is just being buried may be this very process.
+    // The parent of a worker that is just being reaped may be this very process.
     zygote
         .filter(|process| process.name == "swathe-zygote" && process.parent == std::process::id())
         .is_some_and(|process| kill(Pid::from_raw(process.pid as i32), Signal::SIGKILL).is_ok())

@@ -9,7 +9,7 @@ use swathe::Array;
 use crate::{
     Result,
     harness::{Bound, MS, Measured, Setup, Side, Unit, digest, timed},
-    openmp,
+    openmp, python,
 };
 
 /// Distribution function of the normal distribution (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.2.17).
@@ -73,6 +73,7 @@ pub(crate) fn black_scholes(setup: &Setup) -> Result<Measured> {
         })
         .contender_if("openmp", openmp::native(setup, "black_scholes", len, 1)?)
         .contender_if("openmp_generic", openmp::generic(setup, "black_scholes", len, 1)?)
+        .contender_if("python_pool", python::pool(setup, "black_scholes", len, 1)?)
         .contender("serial", || {
             // Into pages that are there, so that it is arithmetic alone that more workers divide.
             let out = &mut reused.borrow_mut()[..];

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use crate::{
     Result,
     harness::{Bound, Measured, NS, Setup, Unit, timed},
+    python,
 };
 
 /// An iterator that the pool pulls, against the range that workers count by themselves.
@@ -130,6 +131,7 @@ pub(crate) fn strings(setup: &Setup) -> Result<Measured> {
                 timed(|| rows.iter().map(|(x, chunk)| label(*x, chunk)).collect::<Vec<_>>());
             Ok((each(seconds), of_labels(labels.iter())))
         })
+        .contender_if("python_pool", python::pool(setup, "strings", len, 1)?)
         .ratio("rayon", "swathe", Bound::AtLeast(0.5))
         .ratio("rayon", "swathe_to_vec", Bound::Shown)
         .run()

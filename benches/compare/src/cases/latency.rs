@@ -8,7 +8,7 @@ use swathe::Array;
 use crate::{
     Result, floors,
     harness::{Bound, Measured, Setup, US, digest, each},
-    openmp,
+    openmp, python,
 };
 
 /// `map` of 1000 elements, which is all latency.
@@ -47,6 +47,10 @@ pub(crate) fn small_map(setup: &Setup) -> Result<Measured> {
             Ok((seconds, digest(&last)))
         })
         .contender_if("openmp", openmp::native(setup, "small_map", LEN, calls)?)
+        .contender_if(
+            "python_pool",
+            python::pool(setup, "small_map", LEN, setup.sized(500))?,
+        )
         .contender("serial", || {
             let mut last = Vec::new();
             let seconds = each(calls, || {
@@ -86,6 +90,10 @@ pub(crate) fn apply_hot(setup: &Setup) -> Result<Measured> {
             counted(x, calls)?;
             Ok(seconds)
         })
+        .contender_if(
+            "python_pool",
+            python::pool(setup, "apply_hot", 1, setup.sized(2000))?,
+        )
         .ratio("swathe", "cache_line", Bound::AtMost(4.0))
         .ratio("swathe", "rayon", Bound::Shown)
         .run()

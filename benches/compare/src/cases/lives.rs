@@ -11,6 +11,7 @@ use swathe::{Context, Pool, SharedArray};
 use crate::{
     Result, floors,
     harness::{Bound, MS, Measured, Setup, Side, US, timed},
+    python,
 };
 
 /// A pool that is used once.
@@ -33,6 +34,7 @@ pub(crate) fn pool_start(setup: &Setup) -> Result<Measured> {
             let (seconds, result) = timed(|| -> Result<u64> { Ok(setup.threads()?.install(|| 42)) });
             result.map(|_| seconds)
         })
+        .contender_if("python_pool", python::pool(setup, "pool_start", 1, 1)?)
         .ratio("swathe", "spawn_and_exit", Bound::AtMost(4.0))
         .run()
 }

@@ -8,7 +8,7 @@ use swathe::{Array, ArrayMut, Memory};
 use crate::{
     Result,
     harness::{Bound, MS, Measured, Setup, Side, Unit, digest, timed},
-    openmp,
+    openmp, python,
 };
 
 /// 1 MiB of f64.
@@ -36,6 +36,9 @@ pub(crate) fn stream_square(setup: &Setup) -> Result<Measured> {
     // The limit twice: into the pages that Swathe's memory has (of 2 MiB where it got them), and into a Vec's.
     let out = RefCell::new(ArrayMut::<f64>::zeros(len)?);
     let reused = RefCell::new(vec![0.0; len]);
+    // It takes some ten seconds: so it gets an eighth of the numbers, and its turns count eight times.
+    let python = python::pool(setup, "stream_square", len / 8, 1)?;
+    let python = python.map(|mut turn| move || turn().map(|turn| turn.value * 8.0));
     setup
         .bout(MS, 9)
         .rate(Unit("GB/s", 1e-9), 16.0 * len as f64)
@@ -63,6 +66,7 @@ pub(crate) fn stream_square(setup: &Setup) -> Result<Measured> {
             Ok((seconds, digest(&squares)))
         })
         .contender_if("openmp", openmp::native(setup, "stream_square", len, 1)?)
+        .contender_if("python_pool", python)
         .contender("serial", || {
             let out = &mut out.borrow_mut()[..];
             let (seconds, ()) = timed(|| square(&x, out));

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::{
     Result,
     harness::{Bound, Measured, NS, Setup, Side, timed},
-    openmp,
+    openmp, python,
 };
 
 /// Ten million chunks of one empty task.
@@ -49,6 +49,8 @@ pub(crate) fn tiny_chunks(setup: &Setup) -> Result<Measured> {
                 }
             }),
         )
+        // It takes some ten thousand times as long: so it gets a two-hundredth of the tasks.
+        .contender_if("python_pool", python::pool(setup, "tiny_chunks", len / 200, 1)?)
         .ratio("swathe", Side::Fixed(5.0), Bound::AtMost(1.0))
         .ratio("swathe", "rayon", Bound::AtMost(0.5))
         .ratio("swathe", "openmp", Bound::AtMost(0.1))

@@ -70,7 +70,7 @@ fn bench_kernel<S: Step>(
     len: usize,
     kernel: impl FnOnce(usize) -> Result<Kernel<S>>,
 ) -> Result<()> {
-    let plan = run::Plan::new(args, chunk);
+    let plan = run::BenchPlan::new(args, chunk);
     check_memory::<S>(&plan, len)?;
     check_outputs(args)?;
     let kernel = kernel(len)?;
@@ -106,7 +106,7 @@ fn check_outputs(args: &BenchArgs) -> Result<()> {
 }
 
 /// A Vec that cannot be had ends the program, so it is asked for here.
-fn check_memory<S: Step>(plan: &run::Plan, len: usize) -> Result<()> {
+fn check_memory<S: Step>(plan: &run::BenchPlan, len: usize) -> Result<()> {
     // The results of the pool, of another contender, and those that all are compared with; and what is written again
     // and again for the limit.
     let limits = if plan.against.contains(&Peer::Limit) {

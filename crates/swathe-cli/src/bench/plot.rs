@@ -11,7 +11,7 @@ use plotters::{
 };
 
 use super::{
-    run::{Line, Measured, Plan, Who},
+    run::{BenchPlan, Line, Measured, Who},
     sweep::Sweep,
     timeline::Timeline,
 };
@@ -113,7 +113,7 @@ fn round_steps(largest: f64) -> Vec<f64> {
 }
 
 /// Rates over numbers of workers.
-pub(crate) fn throughput(measured: &Measured, plan: &Plan) -> Result<String> {
+pub(crate) fn throughput(measured: &Measured, plan: &BenchPlan) -> Result<String> {
     let fastest = measured.lines.iter().map(Line::rate).fold(0.0, f64::max);
     let (scale, unit) = match fastest {
         _ if measured.moves_bytes => (measured.bytes_per_element as f64 / 1e9, "GB/s in and out"),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{
     kernel::{Kernel, Step},
     plot,
-    run::{Measured, Plan},
+    run::{BenchPlan, Measured},
     sweep, table, timeline,
 };
 use crate::{failure::Result, machine, output};
@@ -18,7 +18,7 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;color:#22262e;backg
 /// Measures what only the page shows, and writes it to `index.html` in a folder that is there.
 pub(crate) fn write<S: Step>(
     kernel: &Kernel<S>,
-    plan: &Plan,
+    plan: &BenchPlan,
     measured: &Measured,
     folder: &Path,
 ) -> Result<()> {

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What is to be measured.
-pub(crate) struct Plan {
+pub(crate) struct BenchPlan {
     pub(crate) processes: Vec<usize>,
     pub(crate) chunks: Vec<Chunk>,
     pub(crate) against: Vec<Peer>,
@@ -65,7 +65,7 @@ pub(crate) struct Measured {
     pub(crate) reports: Vec<String>,
 }
 
-impl Plan {
+impl BenchPlan {
     pub(crate) fn new(args: &BenchArgs, chunk: Chunk) -> Self {
         let mut processes: Vec<usize> = args.processes.iter().map(|n| n.get()).collect();
         if processes.is_empty() {
@@ -195,7 +195,7 @@ impl Measured {
 }
 
 /// Measures everything.
-pub(crate) fn run<S: Step>(kernel: &Kernel<S>, plan: &Plan) -> Result<Measured> {
+pub(crate) fn run<S: Step>(kernel: &Kernel<S>, plan: &BenchPlan) -> Result<Measured> {
     let mut notes = notes(plan);
     let mut field = line_up(kernel, plan, &mut notes)?;
     let bar = progress(((plan.rounds + 1) * field.len()) as u64);
@@ -245,7 +245,7 @@ pub(crate) fn run<S: Step>(kernel: &Kernel<S>, plan: &Plan) -> Result<Measured> 
 }
 
 /// What must be said before anything is measured.
-fn notes(plan: &Plan) -> Vec<String> {
+fn notes(plan: &BenchPlan) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some((load, true)) = machine::load() {
         notes.push(format!(
@@ -271,7 +271,7 @@ pub(crate) fn progress(steps: u64) -> ProgressBar {
 /// Makes the contenders ready, in the order in which they take turns.
 fn line_up<S: Step>(
     kernel: &Kernel<S>,
-    plan: &Plan,
+    plan: &BenchPlan,
     notes: &mut Vec<String>,
 ) -> Result<Vec<(Line, Contender<S>)>> {
     let has = |peer| plan.against.contains(&peer);

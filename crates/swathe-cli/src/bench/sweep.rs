@@ -2,7 +2,7 @@
 
 use super::{
     kernel::{Kernel, Step},
-    run::{Plan, progress},
+    run::{BenchPlan, progress},
     turn::Contender,
 };
 use crate::{args::Chunk, failure::Result};
@@ -21,7 +21,7 @@ pub(crate) struct Sweep {
 }
 
 /// Measures chunk sizes from 1, or what is sensible, to one chunk for all.
-pub(crate) fn sweep<S: Step>(kernel: &Kernel<S>, plan: &Plan) -> Result<Sweep> {
+pub(crate) fn sweep<S: Step>(kernel: &Kernel<S>, plan: &BenchPlan) -> Result<Sweep> {
     let workers = plan.most_processes();
     let pool = Pool::builder().processes(workers).build()?;
     let sizes = sizes(kernel.input.len());

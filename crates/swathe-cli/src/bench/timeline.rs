@@ -5,7 +5,7 @@ use swathe::{Context, Pool, SharedArray};
 
 use super::{
     kernel::{Kernel, Step},
-    run::Plan,
+    run::BenchPlan,
 };
 use crate::failure::Result;
 
@@ -56,7 +56,7 @@ fn now() -> u64 {
 }
 
 /// Runs the kernel once more on the largest pool.
-pub(crate) fn timeline<S: Step>(kernel: &Kernel<S>, plan: &Plan) -> Result<Timeline> {
+pub(crate) fn timeline<S: Step>(kernel: &Kernel<S>, plan: &BenchPlan) -> Result<Timeline> {
     let workers = plan.most_processes();
     let pool = Pool::builder().processes(workers).build()?;
     let len = kernel.input.len();

@@ -178,7 +178,7 @@ impl Scene {
     }
 
     /// Once nobody is inside, claims are made anew from the status words. `false`: somebody is. Who is may be dead as
-    /// well, and buried next: so this is asked again and again, and does not wait.
+    /// well, and recovered after next: so this is asked again and again, and does not wait.
     pub(crate) fn rebuild_if_ready(&self) -> bool {
         if !*self.rebuilding.lock().unwrap() {
             return true;

@@ -9,7 +9,7 @@ use swathe_os::{Descriptor, socket::Socket};
 /// What a message is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
-pub(crate) enum Kind {
+pub(crate) enum MessageKind {
     /// Parent to zygote, first of all: the shape of the pool. Descriptors: control, data.
     Hello = 1,
     /// Zygote to parent: I am the same program, and listen.
@@ -54,9 +54,9 @@ pub(crate) enum Kind {
     Object,
 }
 
-impl Kind {
+impl MessageKind {
     fn from_word(word: u64) -> Option<Self> {
-        use Kind::*;
+        use MessageKind::*;
         [
             Hello,
             Ready,
@@ -91,7 +91,7 @@ pub(crate) const WORDS: usize = 7;
 /// One message.
 #[derive(Debug)]
 pub(crate) struct Message {
-    pub(crate) kind: Kind,
+    pub(crate) kind: MessageKind,
     pub(crate) words: [u64; WORDS],
     pub(crate) text: Vec<u8>,
     pub(crate) fds: Vec<Descriptor>,
@@ -99,7 +99,7 @@ pub(crate) struct Message {
 
 impl Message {
     /// A message with some words; the others are 0.
-    pub(crate) fn new(kind: Kind, words: &[u64]) -> Self {
+    pub(crate) fn new(kind: MessageKind, words: &[u64]) -> Self {
         let mut all = [0; WORDS];
         all[..words.len()].copy_from_slice(words);
         Self {
@@ -156,7 +156,10 @@ impl Message {
         let mut words = head
             .chunks_exact(8)
             .map(|word| u64::from_le_bytes(word.try_into().expect("chunks of 8 bytes")));
-        let kind = words.next().and_then(Kind::from_word).ok_or_else(malformed)?;
+        let kind = words
+            .next()
+            .and_then(MessageKind::from_word)
+            .ok_or_else(malformed)?;
         let mut all = [0; WORDS];
         all.iter_mut().zip(words).for_each(|(word, value)| *word = value);
         Ok(Self {
@@ -197,14 +200,14 @@ mod tests {
     #[test]
     fn messages_arrive_as_sent_and_garbage_is_refused() {
         let (a, b) = Socket::pair().unwrap();
-        Message::new(Kind::Died, &[1, 2, 3])
+        Message::new(MessageKind::Died, &[1, 2, 3])
             .with_text(b"why")
             .send(&a, &[])
             .unwrap();
         let got = Message::receive(&b).unwrap().unwrap();
         assert_eq!(
             (got.kind, got.words[..4].to_vec(), got.text),
-            (Kind::Died, vec![1, 2, 3, 0], b"why".to_vec())
+            (MessageKind::Died, vec![1, 2, 3, 0], b"why".to_vec())
         );
         for garbage in [&b"short"[..], &[0xff; 80], &[0; 64]] {
             a.send(garbage, &[]).unwrap();

@@ -11,7 +11,7 @@ use crate::{
 
 /// What every worker of a pool must know; written once by the parent into the data segment.
 #[derive(Clone, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct WorkerPlan {
     pub(crate) control: Arc<Control>,
     pub(crate) data: Arc<Segment>,
     pub(crate) words: PlanWords,
@@ -19,7 +19,7 @@ pub(crate) struct Plan {
     pub(crate) setup_params: Arc<[u8]>,
 }
 
-/// The fixed part of a [`Plan`].
+/// The fixed part of a [`WorkerPlan`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PlanWords {
     /// Object and offset of the setup function; offset 0 for none.
@@ -63,7 +63,7 @@ impl PlanWords {
         ]
     }
 
-    /// The bytes that [`Plan::decode`] reads.
+    /// The bytes that [`WorkerPlan::decode`] reads.
     pub(crate) fn encode(mut self, chaos: &Chaos, setup_params: &[u8]) -> Vec<u8> {
         let chaos = chaos.encode();
         self.chaos = chaos.len() as u64;
@@ -75,7 +75,7 @@ impl PlanWords {
     }
 }
 
-impl Plan {
+impl WorkerPlan {
     pub(crate) fn decode(
         control: Arc<Control>,
         data: Arc<Segment>,

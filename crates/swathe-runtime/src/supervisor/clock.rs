@@ -16,7 +16,7 @@ use swathe_protocol::{JobPhase, Order, SlotPhase, Strip, WorkerSlot};
 use crate::{
     job::End,
     parent::{core::Core, jobs::State},
-    shared::messages::{Kind, Message},
+    shared::messages::{Message, MessageKind},
     supervisor::{Course, Supervisor},
 };
 
@@ -399,7 +399,7 @@ impl Supervisor {
             return Some(at);
         }
         if zygote.ready && zygote.asked.is_none() {
-            let _ = Message::new(Kind::Ping, &[]).try_send(&zygote.socket, &[]);
+            let _ = Message::new(MessageKind::Ping, &[]).try_send(&zygote.socket, &[]);
             zygote.asked = Some(now);
             return Some(now + ZYGOTE_SILENCE);
         }

@@ -14,7 +14,7 @@ use swathe_os::{
 
 use crate::{
     parent::core::Core,
-    shared::messages::{Kind, Message},
+    shared::messages::{Message, MessageKind},
     supervisor::recipe::{NAME_IT, Recipe},
 };
 
@@ -94,14 +94,14 @@ impl Zygote {
 
     /// What it says when it is ready.
     pub(crate) fn hear_ready(&mut self, message: &Message) -> Result<(), String> {
-        if message.kind == Kind::Refused {
+        if message.kind == MessageKind::Refused {
             let why = String::from_utf8_lossy(&message.text);
             return Err(format!(
                 "the program could not prepare itself to start workers: {why}"
             ));
         }
         let text = message.text.split_first_chunk::<{ image::BUILD_ID_LEN }>();
-        let Some((build, threads)) = text.filter(|_| message.kind == Kind::Ready) else {
+        let Some((build, threads)) = text.filter(|_| message.kind == MessageKind::Ready) else {
             return Err("the process that starts workers gave an answer that is none".to_owned());
         };
         if *build != image::build_id() {

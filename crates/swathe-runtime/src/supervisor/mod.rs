@@ -35,7 +35,7 @@ use crate::{
         jobs::State,
         user_code::{contain, discard, panic_text},
     },
-    shared::messages::{Kind, Message},
+    shared::messages::{Message, MessageKind},
     supervisor::{
         chaos::Strikes,
         clock::{KillReason, Patience, Pauses, Watch},
@@ -409,7 +409,7 @@ impl Supervisor {
         if let (Course::Stopping { told, .. }, Some(zygote)) = (&mut self.course, &self.zygote)
             && !*told
         {
-            let grace = Message::new(Kind::Stop, &[GRACE.as_millis() as u64]);
+            let grace = Message::new(MessageKind::Stop, &[GRACE.as_millis() as u64]);
             *told = grace.try_send(&zygote.socket, &[]).is_ok();
         }
     }
@@ -441,7 +441,7 @@ impl Supervisor {
             return;
         }
         if let Some(zygote) = &self.zygote {
-            let order = Message::new(Kind::Kill, &[slot as u64, u64::from(process.incarnation)]);
+            let order = Message::new(MessageKind::Kill, &[slot as u64, u64::from(process.incarnation)]);
             let _ = order.try_send(&zygote.socket, &[]);
         }
     }

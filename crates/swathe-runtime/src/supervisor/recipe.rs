@@ -23,7 +23,7 @@ use swathe_os::{
 
 use crate::{
     parent::core::Core,
-    shared::messages::{Kind, Message},
+    shared::messages::{Message, MessageKind},
     zygote::{MARKER, NAME},
 };
 
@@ -123,7 +123,8 @@ impl Recipe {
         let fds = [control.fd(), data.fd()]
             .into_iter()
             .chain(me.iter().map(AsFd::as_fd));
-        let greeting = Message::new(Kind::Hello, &words).with_text(&Greeting::encode(&self.surroundings));
+        let greeting =
+            Message::new(MessageKind::Hello, &words).with_text(&Greeting::encode(&self.surroundings));
         match greeting.try_send(&ours, &fds.collect::<Vec<_>>()) {
             Ok(()) => Ok((started, ours)),
             // It has ended already, and how is heard in the usual way.

@@ -9,7 +9,7 @@ use swathe_protocol::JobKey;
 use crate::{
     job::End,
     parent::jobs::STOP_GRACE,
-    shared::messages::{Kind, Message, Purpose, WORDS},
+    shared::messages::{Message, MessageKind, Purpose, WORDS},
     supervisor::Supervisor,
 };
 
@@ -25,16 +25,17 @@ impl Supervisor {
             Ok(None) | Err(_) => return self.lose_line(slot),
         };
         let answer = match question.kind {
-            Kind::WantBlock => self.grant_block(question.words),
+            MessageKind::WantBlock => self.grant_block(question.words),
             // It is watched over in the next turn.
-            Kind::Leaving => return,
-            Kind::WantSegment => return self.send_segment(slot, question.words[0]),
-            Kind::WantObject => image::path_of(question.words[0])
-                .map(|path| Message::new(Kind::Object, &[]).with_text(path.as_os_str().as_bytes())),
-            Kind::CannotRun => Ok(self.end_job(&question)),
+            MessageKind::Leaving => return,
+            MessageKind::WantSegment => return self.send_segment(slot, question.words[0]),
+            MessageKind::WantObject => image::path_of(question.words[0])
+                .map(|path| Message::new(MessageKind::Object, &[]).with_text(path.as_os_str().as_bytes())),
+            MessageKind::CannotRun => Ok(self.end_job(&question)),
             _ => Err("the parent does not understand the question".to_owned()),
         };
-        let answer = answer.unwrap_or_else(|why| Message::new(Kind::Refused, &[]).with_text(why.as_bytes()));
+        let answer =
+            answer.unwrap_or_else(|why| Message::new(MessageKind::Refused, &[]).with_text(why.as_bytes()));
         // It waits for its answer, so there is room, unless it asks and never reads: then it is not heard any more.
         if answer.try_send(line, &[]).is_err() {
             self.lose_line(slot);
@@ -70,7 +71,7 @@ impl Supervisor {
             .job(key)
             .map_or(0, |cell| cell.gate.state().epoch);
         if let Some([first, end]) = job.inner.lock().spares.take(purpose, least, epoch) {
-            return Ok(Message::new(Kind::Block, &[first, end - first]));
+            return Ok(Message::new(MessageKind::Block, &[first, end - first]));
         }
         let len = usize::try_from(bytes).map_err(|_| "a block of that size cannot exist")?;
         if purpose == Purpose::Texts {
@@ -87,7 +88,7 @@ impl Supervisor {
             }
             Err(e) => return Err(e.to_string()),
         };
-        let answer = Message::new(Kind::Block, &[block.offset() as u64, block.len() as u64]);
+        let answer = Message::new(MessageKind::Block, &[block.offset() as u64, block.len() as u64]);
         job.keep_block(block, purpose);
         Ok(answer)
     }
@@ -100,7 +101,7 @@ impl Supervisor {
             let ending = End::CannotRun(format!("the workers cannot run this job: {why}"));
             state.stop(&self.core, &job, ending, STOP_GRACE);
         }
-        Message::new(Kind::Noted, &[])
+        Message::new(MessageKind::Noted, &[])
     }
 
     pub(super) fn send_segment(&mut self, slot: usize, id: u64) {
@@ -108,9 +109,10 @@ impl Supervisor {
         let answer = match registry::find(swathe_memory::SegmentId::from_bits(id)) {
             Some(segment) => {
                 let writable = u64::from(segment.access() == Access::ReadWrite);
-                Message::new(Kind::Segment, &[segment.len() as u64, writable]).try_send(line, &[segment.fd()])
+                Message::new(MessageKind::Segment, &[segment.len() as u64, writable])
+                    .try_send(line, &[segment.fd()])
             }
-            None => Message::new(Kind::Refused, &[])
+            None => Message::new(MessageKind::Refused, &[])
                 .with_text(b"the array it belongs to no longer exists in the parent")
                 .try_send(line, &[]),
         };

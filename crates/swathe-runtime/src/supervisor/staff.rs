@@ -10,7 +10,7 @@ use swathe_protocol::Order;
 
 use crate::{
     parent::{core::Core, jobs::State},
-    shared::messages::{Kind, Message},
+    shared::messages::{Message, MessageKind},
     supervisor::{
         Course, ORDERS, Process, Supervisor,
         clock::Watch,
@@ -101,7 +101,7 @@ impl Supervisor {
             // It needs a core from now on.
             core.control.parks[slot].unpark_self();
             let incarnation = words.incarnation.load(Ordering::Relaxed);
-            let order = Message::new(Kind::Fork, &[slot as u64, u64::from(incarnation)]);
+            let order = Message::new(MessageKind::Fork, &[slot as u64, u64::from(incarnation)]);
             order.try_send(&zygote.socket, &[swathe_os::AsFd::as_fd(&theirs)])?;
             Ok((line, incarnation))
         });
@@ -149,11 +149,11 @@ impl Supervisor {
         let Some(zygote) = &mut self.zygote else { return };
         zygote.asked = None;
         match message.kind {
-            Kind::Ready => match zygote.hear_ready(&message) {
+            MessageKind::Ready => match zygote.hear_ready(&message) {
                 Ok(()) => self.core.event.raise(),
                 Err(text) => self.give_up(text),
             },
-            Kind::Pong => self.recover_unreported(),
+            MessageKind::Pong => self.recover_unreported(),
             _ => {}
         }
         let [slot, incarnation, pid, by, number, peak_kib, ..] = message.words;
@@ -165,7 +165,7 @@ impl Supervisor {
             return;
         }
         match message.kind {
-            Kind::Forked => {
+            MessageKind::Forked => {
                 process.pid = pid as u32;
                 process.pidfd = message.fds.pop().map(Pidfd::from);
                 self.backoff.succeed();
@@ -174,13 +174,13 @@ impl Supervisor {
                 // More orders may be sent.
                 self.core.event.raise();
             }
-            Kind::ForkFailed => {
+            MessageKind::ForkFailed => {
                 let text = String::from_utf8_lossy(&message.text).into_owned();
                 self.forget(slot);
                 self.core.control.words().vacate(slot);
                 self.fall_short(text);
             }
-            Kind::Died => {
+            MessageKind::Died => {
                 let cause = match by {
                     0 => ExitCause::Code(number as i32),
                     1 => ExitCause::Signal(number as i32),

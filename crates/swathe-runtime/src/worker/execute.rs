@@ -22,7 +22,7 @@ use crate::{
     shared::{
         bytes,
         control::{Control, System},
-        messages::{Kind, Message},
+        messages::{Message, MessageKind},
         picks::{self, Pick},
         records::{self, RecordKind},
     },
@@ -173,7 +173,8 @@ impl<'w> Execution<'w> {
 
     /// The job cannot be run here at all: the parent ends it, and the pool goes on.
     fn refuse(&self, text: &str) {
-        let complaint = Message::new(Kind::CannotRun, &[self.job.key().to_word()]).with_text(text.as_bytes());
+        let complaint =
+            Message::new(MessageKind::CannotRun, &[self.job.key().to_word()]).with_text(text.as_bytes());
         if self.worker.heap.line().ask(&complaint).is_err() {
             // Without a word, but without an end to all other jobs, too.
             self.job.stop(self.terms.has(JobTerms::ATTENDED));

@@ -19,8 +19,8 @@ use crate::{
     job::task::HeapSpan,
     shared::{
         control::Control,
-        messages::{ALIGN, Kind, Message, Purpose},
-        plan::Plan,
+        messages::{ALIGN, Message, MessageKind, Purpose},
+        plan::WorkerPlan,
     },
     worker::line::ParentLine,
 };
@@ -76,7 +76,7 @@ impl Piece {
 pub(crate) struct Shortage(pub(crate) String);
 
 impl WorkerHeap {
-    pub(crate) fn new(line: Arc<ParentLine>, plan: &Plan, index: usize) -> Self {
+    pub(crate) fn new(line: Arc<ParentLine>, plan: &WorkerPlan, index: usize) -> Self {
         Self {
             line,
             data: plan.data.clone(),
@@ -103,7 +103,7 @@ impl WorkerHeap {
         (self.job, self.epoch) = (job, epoch);
     }
 
-    /// For whoever buries this worker.
+    /// For the recovery after this worker.
     fn unused(&self) -> &UnusedWords {
         &self.control.slots[self.index].unused
     }
@@ -179,7 +179,7 @@ impl WorkerHeap {
     fn ask_parent(&self, ask: u64, len: u64, purpose: Purpose) -> Result<Piece, String> {
         let least = len.next_multiple_of(ALIGN);
         let answer = self.line.ask(&Message::new(
-            Kind::WantBlock,
+            MessageKind::WantBlock,
             &[self.job.to_word(), ask.max(least), purpose as u64, least],
         ))?;
         Ok(Piece {

@@ -19,7 +19,7 @@ use swathe_os::{
     socket::Socket,
 };
 
-use crate::shared::messages::{Kind, Message};
+use crate::shared::messages::{Message, MessageKind};
 
 /// A worker's line to the parent, for the few things that are not in shared memory. Shared with user threads of the
 /// worker, hence the lock; one question, one answer.
@@ -55,7 +55,7 @@ impl ParentLine {
             .send(&socket, &[])
             .and_then(|()| Message::receive(&socket));
         match answer {
-            Ok(Some(answer)) if answer.kind == Kind::Refused => {
+            Ok(Some(answer)) if answer.kind == MessageKind::Refused => {
                 Err(String::from_utf8_lossy(&answer.text).into())
             }
             Ok(Some(answer)) => Ok(answer),
@@ -90,7 +90,7 @@ fn ask_for_segment(line: &ParentLine, id: SegmentId) -> Result<(Descriptor, Mess
     static IN_VAIN: AtomicBool = AtomicBool::new(false);
     let tries = if IN_VAIN.load(Ordering::Relaxed) { 2 } else { TRIES };
     for again in 0..tries {
-        let mut answer = line.ask(&Message::new(Kind::WantSegment, &[id.to_bits()]))?;
+        let mut answer = line.ask(&Message::new(MessageKind::WantSegment, &[id.to_bits()]))?;
         if let Some(fd) = answer.fds.pop() {
             IN_VAIN.store(false, Ordering::Relaxed);
             return Ok((fd, answer));
@@ -113,7 +113,7 @@ fn ask_for_segment(line: &ParentLine, id: SegmentId) -> Result<(Descriptor, Mess
 pub(crate) fn ask_parent_for_unknown_code(line: &Arc<ParentLine>) {
     let line = line.clone();
     image::set_locator(Box::new(move |object| {
-        let answer = line.ask(&Message::new(Kind::WantObject, &[object]))?;
+        let answer = line.ask(&Message::new(MessageKind::WantObject, &[object]))?;
         Ok(OsString::from_vec(answer.text).into())
     }));
 }

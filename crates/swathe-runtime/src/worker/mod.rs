@@ -31,8 +31,8 @@ use crate::{
     host::host,
     job::task::{ExitHook, Setup, SetupCall, WorkerFacts},
     shared::{
-        messages::{Kind, Message},
-        plan::Plan,
+        messages::{Message, MessageKind},
+        plan::WorkerPlan,
     },
     worker::{growth::Growth, heap::WorkerHeap, line::ParentLine},
 };
@@ -46,7 +46,7 @@ pub(crate) const SETUP_FAILED: i32 = 70;
 const PANICKED: i32 = 101;
 /// A worker process, between two jobs.
 pub(crate) struct Worker {
-    pub(crate) plan: Plan,
+    pub(crate) plan: WorkerPlan,
     pub(crate) index: usize,
     pub(crate) facts: WorkerFacts,
     pub(crate) state: Box<dyn Any>,
@@ -58,7 +58,7 @@ pub(crate) struct Worker {
 }
 
 /// A worker, as its host wants it. Does not return.
-pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket, zygote: u32) -> ! {
+pub(crate) fn main(plan: WorkerPlan, index: usize, incarnation: u32, line: Socket, zygote: u32) -> ! {
     let mut life = Some(move || live(plan, index, incarnation, line, zygote));
     let mut code = PANICKED;
     let entered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -73,7 +73,7 @@ pub(crate) fn main(plan: Plan, index: usize, incarnation: u32, line: Socket, zyg
 }
 
 /// The life of a worker. Gives its exit code.
-fn live(plan: Plan, index: usize, incarnation: u32, line: Socket, zygote: u32) -> i32 {
+fn live(plan: WorkerPlan, index: usize, incarnation: u32, line: Socket, zygote: u32) -> i32 {
     let facts = WorkerFacts {
         index: index as u32,
         incarnation,
@@ -135,7 +135,7 @@ fn live(plan: Plan, index: usize, incarnation: u32, line: Socket, zygote: u32) -
         return PANICKED;
     }
     // The supervisor watches over the exit hook.
-    line.tell(&Message::new(Kind::Leaving, &[]));
+    line.tell(&Message::new(MessageKind::Leaving, &[]));
     worker.clean_up();
     0
 }
@@ -167,7 +167,7 @@ fn pin(index: usize) {
     }
 }
 
-fn set_up(plan: &Plan, facts: WorkerFacts) -> Result<Box<dyn Any>, String> {
+fn set_up(plan: &WorkerPlan, facts: WorkerFacts) -> Result<Box<dyn Any>, String> {
     let [object, offset] = plan.words.setup;
     let set_up = || -> Result<Box<dyn Any>, String> {
         fault::point(Point::Initializer);
@@ -188,7 +188,7 @@ fn set_up(plan: &Plan, facts: WorkerFacts) -> Result<Box<dyn Any>, String> {
 }
 
 /// The exit hook, if there is one. Looked for before it is needed: who leaves can tell nobody any more.
-fn find_exit_hook(plan: &Plan) -> Result<Option<ExitHook>, String> {
+fn find_exit_hook(plan: &WorkerPlan) -> Result<Option<ExitHook>, String> {
     let [object, offset] = plan.words.exit_hook;
     if offset == 0 {
         return Ok(None);

@@ -14,7 +14,7 @@ use std::{
 use bytemuck::{Pod, cast};
 use swathe_memory::{Integer, MemoryError, Segment, SegmentId, SharedSlice};
 
-use super::{Kind, attach, body, create, wrong};
+use super::{SharedKind, attach, body, create, wrong};
 
 /// `T`s in shared memory, held as atomics of their size.
 #[derive(Clone)]
@@ -52,12 +52,12 @@ impl<T: Pod> Cells<T> {
             count: len,
             element_size: size,
         })?;
-        let segment = create(Kind::Cells, [size as u64, len as u64, 0], bytes)?;
+        let segment = create(SharedKind::Cells, [size as u64, len as u64, 0], bytes)?;
         Self::over(&segment, len)
     }
 
     pub(super) fn attach(id: u64) -> Result<Self, MemoryError> {
-        let (segment, [size, len, _]) = attach(Kind::Cells, id)?;
+        let (segment, [size, len, _]) = attach(SharedKind::Cells, id)?;
         let len = usize::try_from(len)
             .ok()
             .filter(|_| size == size_of::<T>() as u64);
@@ -69,7 +69,7 @@ impl<T: Pod> Cells<T> {
 
     /// As [`attach`](Self::attach), and there must be this many.
     pub(super) fn attach_exactly(id: u64, len: usize) -> Result<Self, MemoryError> {
-        let (segment, facts) = attach(Kind::Cells, id)?;
+        let (segment, facts) = attach(SharedKind::Cells, id)?;
         if facts != [size_of::<T>() as u64, len as u64, 0] {
             return Err(wrong(
                 &segment,

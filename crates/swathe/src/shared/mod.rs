@@ -8,8 +8,8 @@
 mod array;
 mod cells;
 mod doorbell;
+mod producers;
 mod queue;
-mod seats;
 mod value;
 
 use std::sync::{
@@ -47,14 +47,14 @@ const CHECKED_FROM: usize = 1 << 20;
 
 /// What a segment holds.
 #[derive(Clone, Copy)]
-enum Kind {
+enum SharedKind {
     Cells = 1,
     Queue = 2,
 }
 
 /// Makes a segment for `bytes` zeros behind its header, all pages of it taken: a shortage is this error and not a
 /// SIGBUS in some worker.
-fn create(kind: Kind, facts: [u64; FACTS], bytes: usize) -> Result<Arc<Segment>, MemoryError> {
+fn create(kind: SharedKind, facts: [u64; FACTS], bytes: usize) -> Result<Arc<Segment>, MemoryError> {
     let too_large = MemoryError::TooLarge {
         count: bytes,
         element_size: 1,
@@ -73,7 +73,7 @@ fn create(kind: Kind, facts: [u64; FACTS], bytes: usize) -> Result<Arc<Segment>,
 }
 
 /// The segment with this id and its facts, in any process of the pool.
-fn attach(kind: Kind, id: u64) -> Result<(Arc<Segment>, [u64; FACTS]), MemoryError> {
+fn attach(kind: SharedKind, id: u64) -> Result<(Arc<Segment>, [u64; FACTS]), MemoryError> {
     let segment = registry::resolve(SegmentId::from_bits(id))?;
     let header = header(&segment)?;
     if header[0].load(Ordering::Acquire) != MARK + kind as u64 {

@@ -14,9 +14,9 @@ use swathe_os::{process, text::shown};
 use swathe_protocol::queue::{MAX_NODES, PushError, QueueShape, QueueView, ShapeError};
 
 use super::{
-    FACTS, Kind, attach, body, create,
+    FACTS, SharedKind, attach, body, create,
     doorbell::Doorbell,
-    seats::{SEATS, Seat, Seats},
+    producers::{MAX_PRODUCERS, Producer, Producers},
     wrong,
 };
 use crate::Datum;
@@ -32,8 +32,8 @@ const SPARE_NODES: usize = 64;
 /// Where the doorbells lie in the header: each on its own cache line.
 const ITEMS_BELL: usize = 64;
 const ROOM_BELL: usize = 128;
-/// Bytes of the seats, rounded so that the queue starts on a boundary of two cache lines.
-const SEAT_BYTES: usize = (Seats::WORDS * 8).next_multiple_of(128);
+/// Bytes of the table of producers, rounded so that the queue starts on a boundary of two cache lines.
+const PRODUCER_BYTES: usize = (Producers::WORDS * 8).next_multiple_of(128);
 
 thread_local! {
     static ENCODED: Cell<AlignedVec> = Cell::new(AlignedVec::new());
@@ -92,9 +92,9 @@ struct Core {
     forks: u64,
     shape: QueueShape,
     words: SharedSlice<AtomicU64>,
-    seats: Seats,
-    /// Taken by the first put through this handle.
-    seat: OnceLock<Seat>,
+    producers: Producers,
+    /// Registered by the first put through this handle.
+    producer: OnceLock<Producer>,
     /// Rung when an item was put.
     items_bell: Doorbell,
     /// Rung when an item was got.
@@ -186,12 +186,12 @@ impl<T> Queue<T> {
             .min(MAX_NODES);
         let shape = QueueShape::new(capacity, nodes, item_bytes)?;
         let facts = [capacity, nodes, item_bytes].map(|n| n as u64);
-        let segment = create(Kind::Queue, facts, SEAT_BYTES + shape.words() * 8)?;
+        let segment = create(SharedKind::Queue, facts, PRODUCER_BYTES + shape.words() * 8)?;
         Ok(Self::over(&segment, shape)?)
     }
 
     pub(super) fn attach(id: u64) -> Result<Self, MemoryError> {
-        let (segment, facts) = attach(Kind::Queue, id)?;
+        let (segment, facts) = attach(SharedKind::Queue, id)?;
         Self::over(
             &segment,
             shape_of(facts).ok_or_else(|| wrong(&segment, "its header was damaged"))?,
@@ -203,9 +203,9 @@ impl<T> Queue<T> {
             id: segment.id(),
             forks: process::fork_generation(),
             shape,
-            words: body(segment, SEAT_BYTES, shape.words())?,
-            seats: Seats::at(segment, 0)?,
-            seat: OnceLock::new(),
+            words: body(segment, PRODUCER_BYTES, shape.words())?,
+            producers: Producers::at(segment, 0)?,
+            producer: OnceLock::new(),
             items_bell: Doorbell::at(segment, ITEMS_BELL)?,
             room_bell: Doorbell::at(segment, ROOM_BELL)?,
         };
@@ -359,7 +359,7 @@ impl Core {
     fn push(&self, bytes: &[u8]) -> Result<(), QueueError> {
         self.check_process()?;
         let queue = self.view()?;
-        match self.with_seat(&queue, |owner| self.push_as(&queue, owner, bytes))? {
+        match self.as_producer(&queue, |owner| self.push_as(&queue, owner, bytes))? {
             Ok(()) => {
                 self.items_bell.ring();
                 Ok(())
@@ -375,26 +375,26 @@ impl Core {
     fn push_as(&self, queue: &QueueView<'_>, owner: u32, bytes: &[u8]) -> Result<(), PushError> {
         match queue.push(owner, bytes) {
             Err(PushError::NoNode) => {
-                self.seats.recover_dead(queue);
+                self.producers.recover_dead(queue);
                 queue.push(owner, bytes)
             }
             done => done,
         }
     }
 
-    /// Calls with the number of this handle's seat.
-    fn with_seat<R>(&self, queue: &QueueView<'_>, push: impl FnOnce(u32) -> R) -> Result<R, QueueError> {
-        if let Some(seat) = self.seat.get().filter(|seat| seat.is_ours()) {
-            return Ok(push(seat.number()));
+    /// Calls with the number by which this handle is a producer.
+    fn as_producer<R>(&self, queue: &QueueView<'_>, push: impl FnOnce(u32) -> R) -> Result<R, QueueError> {
+        if let Some(producer) = self.producer.get().filter(|producer| producer.is_ours()) {
+            return Ok(push(producer.number()));
         }
-        let taken = self.seats.take().or_else(|| {
-            self.seats.recover_dead(queue);
-            self.seats.take()
+        let registered = self.producers.register().or_else(|| {
+            self.producers.recover_dead(queue);
+            self.producers.register()
         });
-        let seat = taken.ok_or(QueueError::Producers { max: SEATS })?;
-        let pushed = push(seat.number());
-        // When another thread was faster, the place is taken: the seat was for this time only.
-        let _ = self.seat.set(seat);
+        let producer = registered.ok_or(QueueError::Producers { max: MAX_PRODUCERS })?;
+        let pushed = push(producer.number());
+        // When another thread was faster, the handle is a producer already: this one was for this time only.
+        let _ = self.producer.set(producer);
         Ok(pushed)
     }
 

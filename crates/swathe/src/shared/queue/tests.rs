@@ -15,28 +15,30 @@ fn dead_pid() -> u32 {
 
 /// Puts 7 as a process with this id that dies right after `last`.
 fn push_until(queue: &Queue<u64>, pid: u32, last: QueueStep) {
-    let seat = queue.core.seats.take_for(pid).expect("a free seat");
+    let producer = queue.core.producers.register_for(pid).expect("a free place");
     let view = queue.core.view().unwrap();
-    let stopped = view.push_stepwise(seat.number(), &7_u64.to_le_bytes(), |step| match step == last {
-        true => Err(()),
-        false => Ok(()),
+    let stopped = view.push_stepwise(producer.number(), &7_u64.to_le_bytes(), |step| {
+        match step == last {
+            true => Err(()),
+            false => Ok(()),
+        }
     });
     assert_eq!(stopped, Err(()), "the push came to {last:?}");
-    // The dead do not leave their seats.
-    std::mem::forget(seat);
+    // The dead do not leave their places.
+    std::mem::forget(producer);
 }
 
 #[test]
-fn nodes_and_seats_of_dead_producers_are_used_again() {
+fn nodes_and_places_of_dead_producers_are_used_again() {
     let queue = Queue::<u64>::bounded(4).unwrap();
     let pid = dead_pid();
     let nodes = queue.core.shape.nodes();
     for _ in 0..nodes {
         push_until(&queue, pid, QueueStep::Claimed);
     }
-    assert_eq!(queue.core.seats.taken(), nodes);
+    assert_eq!(queue.core.producers.count(), nodes);
     queue.try_put(&1).unwrap();
-    assert_eq!(queue.core.seats.taken(), 1, "the seat of the only producer alive");
+    assert_eq!(queue.core.producers.count(), 1, "the only producer alive");
     assert_eq!(queue.try_get().unwrap(), Some(1));
     assert_eq!(queue.try_get().unwrap(), None, "what was not linked was not put");
 }
@@ -64,25 +66,29 @@ fn nothing_is_taken_from_the_living() {
 }
 
 #[test]
-fn seats_run_out_for_the_living_only() {
+fn places_run_out_for_the_living_only() {
     let queue = Queue::<u64>::bounded(1).unwrap();
     let pid = dead_pid();
-    let seats: Vec<_> = (0..SEATS).map(|_| queue.core.seats.take_for(pid)).collect();
-    seats.into_iter().for_each(std::mem::forget);
+    let producers: Vec<_> = (0..MAX_PRODUCERS)
+        .map(|_| queue.core.producers.register_for(pid))
+        .collect();
+    producers.into_iter().for_each(std::mem::forget);
     queue.try_put(&1).unwrap();
 
     let other = Queue::<u64>::bounded(1).unwrap();
-    let held: Vec<_> = (0..SEATS).map_while(|_| other.core.seats.take()).collect();
-    assert_eq!(held.len(), SEATS);
+    let held: Vec<_> = (0..MAX_PRODUCERS)
+        .map_while(|_| other.core.producers.register())
+        .collect();
+    assert_eq!(held.len(), MAX_PRODUCERS);
     let text = other.try_put(&1).unwrap_err().to_string();
     assert!(
         text.starts_with("1024 handles in this and other processes"),
         "{text}"
     );
     drop(held);
-    assert_eq!(other.core.seats.taken(), 0);
+    assert_eq!(other.core.producers.count(), 0);
     other.try_put(&1).unwrap();
-    assert_eq!(other.core.seats.taken(), 1);
+    assert_eq!(other.core.producers.count(), 1);
 }
 
 #[test]
