@@ -374,3 +374,47 @@ fn a_forked_child_that_panics_says_nothing_about_the_worker() -> Result<()> {
     assert_eq!((failures[0].status(), failures[0].message()), (Status::Lost, ""));
     Ok(())
 }
+
+#[test]
+fn a_stack_overflow_is_called_so() {
+    #[expect(unconditional_recursion, reason = "that is what is tried")]
+    fn endless(depth: u64) -> u64 {
+        let page = std::hint::black_box([depth; 64]);
+        endless(depth + 1) + page[3]
+    }
+    let pool = pool(2);
+    let batch = pool.batch().max_deaths(1).chunk_size(1);
+    let task = |x: u64| if x == 1 { endless(x) } else { x };
+    let error = batch.map(task, 0..2).unwrap_err().to_string();
+    assert!(
+        error.starts_with("position 1 was lost: its worker was killed by signal "),
+        "{error}"
+    );
+    assert!(
+        error.contains("and said last: its stack has overflowed"),
+        "{error}"
+    );
+}
+
+/// A fault that is none of the stack's says nothing about it.
+#[test]
+fn another_fault_is_not_called_an_overflow() {
+    let pool = pool(1);
+    let read = |x: usize| {
+        #[expect(unsafe_code, reason = "a fault is what is tried")]
+        // SAFETY: none: address 8 belongs to nobody, and reading it ends the worker.
+        unsafe {
+            std::ptr::with_exposed_provenance::<u64>(x).read_volatile()
+        }
+    };
+    let error = pool
+        .batch()
+        .max_deaths(1)
+        .map(read, [8_usize])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("signal 11 (SIGSEGV)") && !error.contains("overflow"),
+        "{error}"
+    );
+}

@@ -16,6 +16,7 @@ pub mod mapping;
 pub mod memfd;
 pub mod memory_limits;
 pub mod numa;
+pub mod overflow;
 pub mod own_threads;
 pub mod process;
 pub mod signals;

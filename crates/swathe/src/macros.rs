@@ -6,7 +6,7 @@
 /// In ordinary programs call [`init`](crate::init) instead: the standard library promises nothing about code that runs
 /// before `main`. Workers find the program as after `init()`: constructors of its dependencies (of the executable, or of the
 /// library that this is written in) have run, a write to a closed pipe is an error. Two things they do not find: their
-/// thread has no name, and a stack that overflows ends them without a word (SIGSEGV).
+/// thread has no name, and where the stack of a thread overflows that a task has started, the worker ends without a word.
 ///
 /// ```standalone_crate
 /// swathe::init_before_main!();

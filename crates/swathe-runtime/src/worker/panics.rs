@@ -16,7 +16,7 @@ use std::{
     },
 };
 
-use swathe_os::ending;
+use swathe_os::{ending, overflow};
 use swathe_protocol::{PanickedAt, SlotPhase, WorkerSlot};
 
 use crate::{job::task::CURSOR, shared::control::Control};
@@ -75,6 +75,7 @@ pub(crate) fn watch(control: Arc<Control>, index: usize) {
     let pid = std::process::id();
     let _ = HERE.set(Here { control, index, pid });
     ending::call_at_the_end(tell);
+    overflow::call_when_stack_overflows(tell_of_overflow);
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| match HERE.get() {
         Some(here) if here.pid == std::process::id() => note(here, info, &usual),
@@ -198,6 +199,21 @@ fn tell() {
             false => PanickedAt::Somewhere,
         });
     }
+}
+
+/// A stack has overflowed, and the process will end of that. Runs in a signal handler: nothing but copies to atomics.
+fn tell_of_overflow() {
+    let Some(here) = HERE.get().filter(|here| here.pid == std::process::id()) else {
+        return;
+    };
+    let text = match ending::thread_id() == here.pid {
+        true => "its stack has overflowed",
+        false => "the stack of one of its threads has overflowed",
+    };
+    // A panic that is under way is not what ends the process.
+    THREAD.store(0, Ordering::Release);
+    let len = here.slot().prepare_last_words(text);
+    here.slot().say_last_words(len);
 }
 
 /// What a payload says. `of_errors`: also if code of others must be run for it.
