@@ -20,3 +20,4 @@ mod streams;
 mod tasks;
 mod terminal;
 mod verbs;
+mod vouched;

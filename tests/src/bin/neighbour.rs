@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    io::Write,
     os::fd::AsRawFd,
     path::Path,
     process::exit,
@@ -250,7 +251,13 @@ fn locked(stays_root: bool) {
         let path = folder.path().join("numbers.npy");
         Array::from_fn(1 << 20, |i| i as u64)?.to_npy(&path)?;
         let pool = Pool::builder().processes(2).build()?;
-        let found = pool.map(|x: u64| x + 1, &Array::<u64>::from_npy_path(&path)?)?;
+        #[expect(unsafe_code, reason = "a file is mapped")]
+        // SAFETY: nobody writes the file.
+        let mapped = unsafe { Array::<u64>::map_npy_path(&path) }?;
+        let found = pool.map(|x: u64| x + 1, &mapped)?;
+        assert!(found.iter().copied().eq(1..=1 << 20));
+        let sealed = Array::<u64>::from_sealed_file(sealed(&mapped), &[1 << 20])?;
+        let found = pool.map(|x: u64| x + 1, &sealed)?;
         assert!(found.iter().copied().eq(1..=1 << 20));
         Ok(())
     };
@@ -265,6 +272,20 @@ fn locked(stays_root: bool) {
     };
     println!("taken MiB: {}", kib("VmRSS:") >> 10);
     assert_alone();
+}
+
+/// A memory file with these numbers that nobody can change any more.
+fn sealed(numbers: &[u64]) -> File {
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut file = File::from(memfd_create(c"numbers", flags).expect("there is room"));
+    for number in numbers {
+        file.write_all(&number.to_ne_bytes()).expect("there is room");
+    }
+    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).expect("nobody has it mapped");
+    file
 }
 
 /// How many cores a pool gets, and on how many each of its workers may run.

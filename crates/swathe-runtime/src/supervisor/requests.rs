@@ -9,7 +9,10 @@ use swathe_protocol::JobKey;
 use crate::{
     job::End,
     parent::jobs::STOP_GRACE,
-    shared::messages::{Kind, Message, Purpose, WORDS},
+    shared::{
+        memory,
+        messages::{Kind, Message, Purpose, WORDS},
+    },
     supervisor::Supervisor,
 };
 
@@ -108,7 +111,8 @@ impl Supervisor {
         let answer = match registry::find(swathe_memory::SegmentId::from_bits(id)) {
             Some(segment) => {
                 let writable = u64::from(segment.access() == Access::ReadWrite);
-                Message::new(Kind::Segment, &[segment.len() as u64, writable]).try_send(line, &[segment.fd()])
+                Message::new(Kind::Segment, &[segment.len() as u64, writable])
+                    .try_send(line, &[memory::descriptor(&segment)])
             }
             None => Message::new(Kind::Refused, &[])
                 .with_text(b"the array it belongs to no longer exists in the parent")

@@ -74,7 +74,11 @@ type Identity = (TypeId, usize);
 pub(crate) fn watch(control: Arc<Control>, index: usize) {
     let pid = std::process::id();
     let _ = HERE.set(Here { control, index, pid });
-    ending::call_at_the_end(tell);
+    #[expect(unsafe_code, reason = "a function runs in a signal handler")]
+    // SAFETY: `tell` reads and writes atomics and asks for ids, and nothing else.
+    unsafe {
+        ending::call_at_the_end(tell);
+    }
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| match HERE.get() {
         Some(here) if here.pid == std::process::id() => note(here, info, &usual),

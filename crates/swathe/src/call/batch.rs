@@ -27,7 +27,7 @@ use crate::{
         parameters::{Parameters, With, Without},
         task::Task,
     },
-    lower::Finish,
+    lower::{Finish, Vouch},
     resume::InMemory,
 };
 
@@ -260,7 +260,7 @@ impl<'p, S, W, E, C, O> Batch<'p, S, W, E, C, O> {
         let lends = lease::lent() != lent;
         // Decoded here as well: arrays in them stay in place for as long as this handle of them. What cannot be decoded is
         // refused here, and not in every worker.
-        let handle = P::decode(&bytes).map_err(|message| Error::Parameters { message })?;
+        let handle = P::decode(&bytes, Vouch::OURS).map_err(|message| Error::Parameters { message })?;
         let handle = Kept::new(vec![handle]);
         let mut keep: Keep = Vec::new();
         if lends {

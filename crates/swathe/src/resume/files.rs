@@ -31,7 +31,7 @@ use super::{
     format::{Checkpoint, Head, Layout, PAGE, Session, Unreadable},
     progress_path,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, lower::handles::words};
 
 /// How long the workers of a program that was killed may take to be gone.
 const LEAVING: Duration = Duration::from_secs(3);
@@ -172,8 +172,8 @@ impl Wanted<'_> {
             layout.len,
         )?;
         let (status, failed_bits) = (
-            SharedSlice::at(&progress, layout.status, layout.chunks)?,
-            SharedSlice::at(&progress, layout.failed, layout.failed_words)?,
+            words(&progress, layout.status, layout.chunks)?,
+            words(&progress, layout.failed, layout.failed_words)?,
         );
         let progress_file = ProgressFile {
             files,

@@ -63,7 +63,7 @@ impl<S: 'static, W: Parameters, C> Batch<'_, S, W, Strict, C> {
             durable: None,
             base: 0,
             heap_hint: 0,
-            bytes: 2 * region.len,
+            bytes: 2 * region.bytes(),
             lends: self.parameters.lends,
             keep: Box::new((self.parameters.keep, array.clone())),
         };

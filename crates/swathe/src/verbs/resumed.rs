@@ -5,7 +5,7 @@ use std::{any::type_name, sync::Arc};
 use bytemuck::Pod;
 use swathe_memory::{Array, Memory, OutputElement, npy_header};
 use swathe_protocol::status::MAX_CHUNK_LEN;
-use swathe_runtime::{Chunking, Durable, Engine, EngineError, TaskRef};
+use swathe_runtime::{Chunking, Engine, EngineError, TaskRef};
 
 use crate::resume::{
     InFile,
@@ -359,12 +359,7 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
         let layout = file.progress_file.layout;
         plan.durable = Some(Begun {
             restored: file.progress_file.restored() - file.redo.len() as u64,
-            durable: Durable {
-                segment: file.progress,
-                status_offset: layout.status,
-                failed_offset: layout.failed,
-                redo: file.redo,
-            },
+            durable: lower::handles::durable(file.progress, layout.status, layout.failed, file.redo),
         });
         let mut options = self.options;
         options.chunking = Chunking::Size(layout.chunk_len);
