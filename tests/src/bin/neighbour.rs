@@ -38,6 +38,7 @@ fn main() {
         Some("sandbox") => sandbox(),
         Some("locked") => locked(argument(2).as_deref() == Some("root")),
         Some("arena") => arena(),
+        Some("output") => output(),
         Some("cores") => cores(argument(2).as_deref() == Some("bound")),
         Some("shm") => shm(),
         Some("cgroup") => cgroup(Path::new(&argument(2).expect("a directory is given"))),
@@ -310,6 +311,33 @@ fn cores(bind_main: bool) {
     println!("the pool's: {}", pool.processes());
     let each = pool.run_per_worker(allowed).expect("workers answer");
     println!("the workers': {each:?}");
+    drop(pool);
+    assert_alone();
+}
+
+/// An output in a file: twice, and as one whose writer is known to be the only one.
+fn output() {
+    fn next(x: u64) -> u64 {
+        x + 1
+    }
+    let folder = tempfile::tempdir().expect("there is room for files");
+    let path = folder.path().join("numbers.npy");
+    let pool = Pool::builder().processes(2).build().expect("pools work");
+    let job = || pool.batch().output_file(&path);
+    println!("path: {}", path.display());
+    say("locked", job().map(next, 0..1000));
+    #[expect(unsafe_code, reason = "what a lock would see to is seen to by the test")]
+    // SAFETY: nobody else knows the folder, and one job is run after the other.
+    let unlocked = || unsafe { job().unlocked() };
+    let numbers = || -> Result<()> {
+        let numbers = unlocked().map(next, 0..1000)?;
+        assert!(numbers.iter().copied().eq(1..=1000));
+        assert_eq!(Array::<u64>::from_npy_path(&path)?, numbers);
+        let again = unlocked().map(next, 0..1000)?;
+        assert_eq!(again, numbers);
+        Ok(())
+    };
+    say("unlocked", numbers());
     drop(pool);
     assert_alone();
 }

@@ -341,6 +341,7 @@ impl<'p, S: 'static, W: Parameters, E: Mode, C> Batch<'p, S, W, E, C, InFile> {
             value_size: size_of::<B>(),
             header,
             whole_chunks,
+            unlocked: self.output.unlocked,
         };
         Ok(File {
             output: wanted.open()?,
