@@ -25,7 +25,7 @@ pub(crate) const MERGER: f64 = 16.418213;
 const LOUDNESS: f64 = 17.0;
 const SEED: u64 = 20150914;
 
-/// Maps strain at [`SAMPLE_RATE`] from a `.npy` file. Nothing is copied.
+/// Reads strain at [`SAMPLE_RATE`] from a `.npy` file, into memory that the workers map.
 ///
 /// # Errors
 /// If the file is not a one-dimensional float64 array of finite numbers, of at least 16 s.

@@ -88,17 +88,21 @@ impl Ground {
     }
 
     fn lay(segment: Arc<Segment>) -> Result<Self, MemoryError> {
-        // Each on a pair of cache lines of its own.
-        Ok(Self {
-            go: Shared::at(&segment, 0)?,
-            given: Shared::at(&segment, 128)?,
-            taken: Shared::at(&segment, 256)?,
-            happened: Shared::at(&segment, 384)?,
-            counter: Shared::at(&segment, 512)?,
-            park: Shared::at(&segment, 640)?,
-            bell: Shared::at(&segment, 768)?,
-            segment,
-        })
+        #[expect(unsafe_code, reason = "words over memory that both processes know")]
+        // SAFETY: the segment is for these words, each of which has a place of its own, a pair of cache lines; what `raw` puts
+        // into it lies behind them.
+        unsafe {
+            Ok(Self {
+                go: Shared::at(&segment, 0)?,
+                given: Shared::at(&segment, 128)?,
+                taken: Shared::at(&segment, 256)?,
+                happened: Shared::at(&segment, 384)?,
+                counter: Shared::at(&segment, 512)?,
+                park: Shared::at(&segment, 640)?,
+                bell: Shared::at(&segment, 768)?,
+                segment,
+            })
+        }
     }
 
     /// Starts a role. It waits for [`start`](Self::start) if that is wanted.
@@ -114,7 +118,9 @@ impl Ground {
             self.segment.id().to_bits(),
             std::process::id()
         );
-        let stdin = self.segment.fd().try_clone_to_owned()?;
+        #[expect(unsafe_code, reason = "a descriptor is passed on")]
+        // SAFETY: the role maps it, and no array lies in it.
+        let stdin = unsafe { self.segment.fd() }.try_clone_to_owned()?;
         let mut command = Command::new("/proc/self/exe");
         let command = command.arg0("stress-role").env(ROLE, role);
         Ok(Role(command.stdin(Stdio::from(stdin)).spawn()?))
@@ -298,7 +304,10 @@ fn play(role: &str) -> io::Result<()> {
     )]
     // SAFETY: this is the first line of `main`: what is open was inherited, and has no owner.
     let fd = unsafe { descriptors::take_stdin_and_close_rest() }?;
-    let segment = Segment::attach(SegmentId::from_bits(id), fd, GROUND, Access::ReadWrite);
+    let id = SegmentId::from_bits(id);
+    #[expect(unsafe_code, reason = "a segment of the process that started this one")]
+    // SAFETY: it gave the segment this id, and this file as descriptor 0.
+    let segment = unsafe { Segment::attach(id, fd, GROUND, Access::ReadWrite) };
     let ground = segment.and_then(Ground::lay).map_err(io::Error::other)?;
     while ground.go.load(Acquire) == 0 {
         futex::wait(&ground.go, 0, FOR_EVER);

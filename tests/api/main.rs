@@ -21,3 +21,4 @@ mod streams;
 mod tasks;
 mod terminal;
 mod verbs;
+mod vouched;

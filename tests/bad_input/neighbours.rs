@@ -177,6 +177,33 @@ fn calls_that_a_filter_forbids() {
     );
 }
 
+/// Where nothing keeps two jobs from writing one output, nobody writes one by accident.
+#[test]
+fn an_output_that_cannot_be_locked_is_refused_unless_the_program_says_that_it_is_alone() {
+    for (denied, says) in [
+        ("flock=EOPNOTSUPP", "Operation not supported"),
+        ("flock=ENOLCK", "No locks available"),
+    ] {
+        let Some(said) = run_denied(&[denied], &["output"]) else {
+            return;
+        };
+        let refused = format!(
+            "refused: {} cannot be locked: {says} (os error ",
+            of(&said, "path")
+        );
+        let locked = of(&said, "locked");
+        assert!(locked.starts_with(&refused), "{denied}: {locked}");
+        assert!(
+            locked.contains("name a file in a file system that has locks (flock)")
+                && locked.ends_with("say so with Batch::unlocked"),
+            "{denied}: {locked}"
+        );
+        assert_eq!(of(&said, "unlocked"), "works", "{denied}");
+    }
+    let said = run(&["output"]).expect("it runs everywhere");
+    assert_eq!((of(&said, "locked"), of(&said, "unlocked")), ("works", "works"));
+}
+
 /// A main thread that the program, or an OpenMP runtime before `main`, has bound to one core of several.
 #[test]
 fn a_bound_main_thread_binds_no_pool() {

@@ -34,7 +34,7 @@ pub(crate) enum Command {
 )]
 pub(crate) struct BenchArgs {
     /// What is done to every element: stream (x * x, f64), compute (about 200 ns of arithmetic), irregular (rows of a
-    /// Mandelbrot set), tiny (nothing), or the squares of the numbers in a .npy file, which is mapped and not copied
+    /// Mandelbrot set), tiny (nothing), or the squares of the numbers in a .npy file, which is read before anything is measured
     #[arg(long, value_name = "NAME|FILE.npy", default_value = "stream")]
     pub(crate) kernel: KernelName,
 

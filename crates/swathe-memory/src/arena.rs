@@ -429,11 +429,11 @@ impl Arena {
             return Ok(());
         }
         let mapping = self.segment.mapping();
-        match mapping.collapse(self.segment.fd(), range.start, range.len()) {
+        match mapping.collapse(self.segment.descriptor(), range.start, range.len()) {
             Ok(()) => Ok(()),
             Err(error) => {
                 tracing::debug!(%error, bytes = range.len(), "no huge pages, falling back to ordinary ones");
-                mapping.populate_write(self.segment.fd(), range.start, range.len())
+                mapping.populate_write(self.segment.descriptor(), range.start, range.len())
             }
         }
     }
@@ -455,7 +455,7 @@ impl Arena {
                 match self
                     .segment
                     .mapping()
-                    .punch_hole(self.segment.fd(), cooled.start, surplus)
+                    .punch_hole(self.segment.descriptor(), cooled.start, surplus)
                 {
                     Ok(()) => granules.mark(&cooled, false),
                     Err(error) => tracing::warn!(%error, "free memory could not be given back"),

@@ -3,12 +3,14 @@
 use std::any::type_name;
 use std::fmt;
 use std::ops::{Bound, Deref, RangeBounds};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use bytemuck::Pod;
 use ndarray::{ArrayBase, ArrayViewD, Axis, Data, Dimension, IxDyn};
+use swathe_os::file::open_input;
 
 use crate::arena::{Block, Memory};
 use crate::array_mut::ArrayMut;
@@ -16,6 +18,7 @@ use crate::element::Integer;
 use crate::error::MemoryError;
 use crate::lease::Lease;
 use crate::overlay::typed_range;
+use crate::read::Input;
 use crate::segment::Segment;
 use crate::shape::Shape;
 
@@ -201,31 +204,105 @@ impl<T: Pod> Array<T> {
         ArrayMut::from_ndarray_in(memory, array).map(ArrayMut::freeze)
     }
 
-    /// Maps a file that holds nothing but `T`s in this machine's byte order. Nothing is copied.
+    /// Reads a file that holds nothing but `T`s in this machine's byte order: one axis, as long as the file has elements.
     ///
-    /// The file must not be changed while it is mapped: [`verify`](Self::verify) notices when it shrinks, nothing
-    /// notices when bytes change.
+    /// The elements are copied once, so the file may change afterwards. One that others write while it is read gives some of
+    /// the old elements and some of the new. [`map_raw_file`](Self::map_raw_file) copies nothing.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is no regular file, its length is not a multiple of the size of `T`, it becomes shorter
+    /// meanwhile, or memory is short.
+    pub fn from_raw_file(path: impl AsRef<Path>) -> Result<Array<T>, MemoryError> {
+        Array::from_raw_file_with(Memory::global, path.as_ref())
+    }
+
+    /// As [`from_raw_file`](Self::from_raw_file), in `memory`.
+    ///
+    /// # Errors
+    /// As [`from_raw_file`](Self::from_raw_file).
+    pub fn from_raw_file_in(memory: &Memory, path: impl AsRef<Path>) -> Result<Array<T>, MemoryError> {
+        Array::from_raw_file_with(|| Ok(memory.clone()), path.as_ref())
+    }
+
+    fn from_raw_file_with(
+        memory: impl FnOnce() -> Result<Memory, MemoryError>,
+        path: &Path,
+    ) -> Result<Array<T>, MemoryError> {
+        let file = open_input(path).map_err(|source| MemoryError::File {
+            action: "open",
+            path: path.to_owned(),
+            source,
+        })?;
+        let input = Input { file: &file, path };
+        let count = elements_in::<T>(input.len()?, path)?;
+        // Refused, if at all, before memory is asked for.
+        Ok(input.elements(&memory()?, 0, count)?.freeze())
+    }
+
+    /// Maps a file that holds nothing but `T`s in this machine's byte order. Nothing is copied, and nothing is read before it
+    /// is used.
+    ///
+    /// # Safety
+    /// Nobody writes the file, truncates it or replaces its bytes in place, from now until the array and all that was made
+    /// from it (clones, parts, references that are attached, a pool or a job that was given it) are gone: bytes that change
+    /// under a `&[T]` are undefined behaviour, and a page that is cut off is a SIGBUS. Making a new file and renaming it to
+    /// this name is fine, and so is removing the name. [`verify`](Self::verify) notices a file that has shrunk; nothing
+    /// notices bytes that change.
     ///
     /// # Errors
     /// When the file cannot be mapped or its length is not a multiple of the size of `T`.
-    pub fn from_raw_file(path: impl AsRef<Path>) -> Result<Array<T>, MemoryError> {
+    pub unsafe fn map_raw_file(path: impl AsRef<Path>) -> Result<Array<T>, MemoryError> {
         let path = path.as_ref();
         let segment = Segment::map_file(path)?;
-        let size = size_of::<T>();
-        let count = segment.len().checked_div(size).unwrap_or(0);
-        if count * size != segment.len() {
-            return Err(MemoryError::Format {
-                path: path.to_owned(),
-                expected: format!("an array of {}", type_name::<T>()),
-                found: format!(
-                    "it holds {} bytes, which is not a multiple of {size}",
-                    segment.len()
-                ),
-                remedy: "check the element type, or whether the file was cut off".to_owned(),
-            });
-        }
+        let count = elements_in::<T>(segment.len(), path)?;
         Array::in_segment(&segment, 0, Shape::flat(count)?, 0)
     }
+
+    /// Maps the array of this shape at the start of a memory file that can never change again. Nothing is copied, and
+    /// nothing has to be promised: the kernel keeps everybody from writing and from shrinking a file with the seals
+    /// `F_SEAL_WRITE` and `F_SEAL_SHRINK` (`fcntl(F_ADD_SEALS)`, see memfd_create(2)), and does not give the first while
+    /// somebody has the file mapped for writing. Bytes behind the array are ignored.
+    ///
+    /// Workers map it, too, by its descriptor.
+    ///
+    /// # Errors
+    /// [`MemoryError::Sealed`] when the file lacks one of the seals, as any file in a file system does, or is too small for
+    /// the shape; when the shape has more than 8 axes; when the file cannot be mapped.
+    pub fn from_sealed_file(file: impl Into<OwnedFd>, shape: &[usize]) -> Result<Array<T>, MemoryError> {
+        let shape = Shape::new(shape)?;
+        let segment = Segment::map_sealed(file.into().into())?;
+        let needed = shape
+            .count()
+            .checked_mul(size_of::<T>())
+            .ok_or(MemoryError::TooLarge {
+                count: shape.count(),
+                element_size: size_of::<T>(),
+            })?;
+        if needed > segment.len() {
+            let reason = format!(
+                "the shape {shape:?} of {} needs {needed} bytes, but the file has {}; check shape and element type",
+                type_name::<T>(),
+                segment.len()
+            );
+            return Err(MemoryError::Sealed { reason });
+        }
+        Array::in_segment(&segment, 0, shape, 0)
+    }
+}
+
+/// How many `T`s a file of this length holds.
+fn elements_in<T>(len: usize, path: &Path) -> Result<usize, MemoryError> {
+    let size = size_of::<T>();
+    let count = len.checked_div(size).unwrap_or(0);
+    if count * size != len {
+        return Err(MemoryError::Format {
+            path: path.to_owned(),
+            expected: format!("an array of {}", type_name::<T>()),
+            found: format!("it holds {len} bytes, which is not a multiple of {size}"),
+            remedy: "check the element type, or whether the file was cut off".to_owned(),
+        });
+    }
+    Ok(count)
 }
 
 /// What every array offers.
@@ -434,7 +511,8 @@ impl<T: Pod> Deref for Array<T> {
     fn deref(&self) -> &[T] {
         // SAFETY: every constructor checks that `start` is aligned and has room for the elements, in memory that the
         // holder keeps in place; T: Pod is valid for any bytes; nobody writes them while an Array exists (a frozen
-        // block, a file that its user promised not to change, or inputs that the parent keeps for a running job).
+        // block, a sealed file, a file that its user promised not to change, or inputs that the parent keeps for a running
+        // job).
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.shape.count()) }
     }
 }

@@ -15,6 +15,7 @@ use crate::lease;
 use crate::registry;
 use crate::segment::{Origin, SegmentId};
 use crate::shape::{MAX_AXES, Shape};
+use crate::vouch;
 
 /// Where an array lies, in words that mean the same in every process.
 ///
@@ -90,30 +91,56 @@ impl ArrayRef {
     /// The array, in this process. Nothing is copied.
     ///
     /// Bounds, alignment and element size are checked against the segment, which is fetched if this process does not
-    /// have it. What cannot be checked is the sender's word that nobody writes the elements meanwhile: references are
-    /// for processes of one program.
+    /// have it.
+    ///
+    /// # Safety
+    /// It is the reference to an array that lives until the one that is returned, and all that is made from it, is gone;
+    /// and nobody writes its elements meanwhile. Where the array lies in the arena of this very process this is checked, as
+    /// [`attach_own`](Self::attach_own) does.
     ///
     /// # Errors
     /// When the reference is damaged or for another type, the segment cannot be had, or, in the process that made the
     /// arena, the array was freed.
-    pub fn attach<T: Pod>(&self) -> Result<Array<T>, MemoryError> {
+    pub unsafe fn attach<T: Pod>(&self) -> Result<Array<T>, MemoryError> {
+        match self.attach_own() {
+            Err(MemoryError::Unvouched { .. }) => self.attach_foreign(),
+            own => own,
+        }
+    }
+
+    /// The array, if it lies in an arena of this very process and lives: then it is known as one, whoever made the
+    /// reference. Arrays without bytes lie nowhere, and are always to be had.
+    ///
+    /// # Errors
+    /// When the reference is damaged or for another type, the array lies elsewhere ([`MemoryError::Unvouched`]), or it was
+    /// freed.
+    pub fn attach_own<T: Pod>(&self) -> Result<Array<T>, MemoryError> {
         let shape = self.checked_shape::<T>()?;
         if size_of::<T>() == 0 || shape.count() == 0 {
             return Ok(Array::without_bytes(shape));
         }
-        let offset =
-            usize::try_from(self.offset).map_err(|_| self.damaged::<T>("its offset is too large"))?;
-        if let Some(memory) = Memory::owner_of(self.segment) {
-            let bytes = shape.count().checked_mul(size_of::<T>());
-            let end = bytes.and_then(|bytes| offset.checked_add(bytes));
-            let end = end.ok_or_else(|| self.damaged::<T>("its length is too large"))?;
-            let freed = MemoryError::Freed {
-                segment: self.segment,
-                offset: self.offset,
-            };
-            let block = memory.find_published(&(offset..end), self.serial).ok_or(freed)?;
-            return Array::inside_block(block, offset, shape);
-        }
+        let (segment, offset) = (self.segment, self.offset);
+        let Some(memory) = Memory::owner_of(segment) else {
+            return Err(MemoryError::Unvouched { segment, offset });
+        };
+        let start = self.start::<T>()?;
+        let bytes = shape.count().checked_mul(size_of::<T>());
+        let end = bytes.and_then(|bytes| start.checked_add(bytes));
+        let end = end.ok_or_else(|| self.damaged::<T>("its length is too large"))?;
+        let block = memory.find_published(&(start..end), self.serial);
+        // A block that is published holds an array, whose elements are written by nobody any more.
+        let block = block.ok_or(MemoryError::Freed { segment, offset })?;
+        Array::inside_block(block, start, shape)
+    }
+
+    /// Position of the first element, as an index.
+    fn start<T>(&self) -> Result<usize, MemoryError> {
+        usize::try_from(self.offset).map_err(|_| self.damaged::<T>("its offset is too large"))
+    }
+
+    /// The array, in a segment of another process or in a mapped file. That it is one is for the caller to know.
+    fn attach_foreign<T: Pod>(&self) -> Result<Array<T>, MemoryError> {
+        let (shape, offset) = (self.checked_shape::<T>()?, self.start::<T>()?);
         let segment = registry::resolve(self.segment)?;
         if matches!(segment.origin(), Origin::Control { .. }) {
             return Err(MemoryError::WrongSegment {
@@ -154,11 +181,23 @@ impl ArrayRef {
 }
 
 /// An [`Array`] inside an `rkyv` archive: the bytes of its [`ArrayRef`], in this machine's byte order.
-#[derive(Debug, Clone, Copy, Portable, CheckBytes)]
-#[bytecheck(crate = rkyv::bytecheck)]
+///
+/// It can be read anywhere in the process that made the array, for as long as the array lives. In another process only Swathe
+/// reads it, when it reads what it has itself sent there ([`vouch`]); so it is no value that could be copied or made.
+#[derive(Debug, Portable)]
 #[rkyv(crate = rkyv)]
 #[repr(transparent)]
 pub struct ArchivedArray([u8; size_of::<ArrayRef>()]);
+
+// SAFETY: any bytes are an array of bytes, so there is nothing to check but whether they may be taken for a reference.
+unsafe impl<C: Fallible<Error: Source> + ?Sized> CheckBytes<C> for ArchivedArray {
+    unsafe fn check_bytes(value: *const Self, _: &mut C) -> Result<(), C::Error> {
+        match vouch::may_be_checked(value) {
+            true => Ok(()),
+            false => Err(Source::new(vouch::NoHandle)),
+        }
+    }
+}
 
 impl ArchivedArray {
     /// The reference.
@@ -167,11 +206,15 @@ impl ArchivedArray {
     }
 }
 
+/// What serialising an [`Array`] leaves to be written down: a reference that can be made in no other way.
+#[derive(Debug)]
+pub struct ArrayResolver(ArrayRef);
+
 impl<T: Pod> Archive for Array<T> {
     type Archived = ArchivedArray;
-    type Resolver = ArrayRef;
+    type Resolver = ArrayResolver;
 
-    fn resolve(&self, reference: ArrayRef, out: Place<ArchivedArray>) {
+    fn resolve(&self, ArrayResolver(reference): ArrayResolver, out: Place<ArchivedArray>) {
         // SAFETY: the fields of a repr(transparent) struct start where it starts, and its one field is this.
         let bytes = unsafe { out.cast_unchecked::<[u8; size_of::<ArrayRef>()]>() };
         bytes.write(bytemuck::cast(reference));
@@ -186,7 +229,8 @@ thread_local! {
 }
 
 /// Serialises arrays as what they hold instead of where they lie, on this thread, while `serialise` runs: for comparing
-/// values with those of another run of the program. What is serialised so must not be read back.
+/// values with those of another run of the program. What is serialised so has more axes than any array, and is refused when it
+/// is read back.
 pub fn by_content<R>(fingerprint: Fingerprint, serialise: impl FnOnce() -> R) -> R {
     /// A panic of `serialise` must not leave it on.
     struct Restore(Option<Fingerprint>);
@@ -200,7 +244,7 @@ pub fn by_content<R>(fingerprint: Fingerprint, serialise: impl FnOnce() -> R) ->
 }
 
 impl<T: Pod, S: Fallible + ?Sized> Serialize<S> for Array<T> {
-    fn serialize(&self, _: &mut S) -> Result<ArrayRef, S::Error> {
+    fn serialize(&self, _: &mut S) -> Result<ArrayResolver, S::Error> {
         lease::note_lent();
         let own = match self.holder() {
             Holder::Nothing => false,
@@ -221,14 +265,24 @@ impl<T: Pod, S: Fallible + ?Sized> Serialize<S> for Array<T> {
             reference.segment = SegmentId::from_bits(first);
             reference.offset = second;
             reference.serial = 0;
+            // Another number for each number of axes, and none that there is.
+            reference.axes = !reference.axes;
         }
-        Ok(reference)
+        Ok(ArrayResolver(reference))
     }
 }
 
 impl<T: Pod, D: Fallible<Error: Source> + ?Sized> Deserialize<Array<T>, D> for ArchivedArray {
     fn deserialize(&self, _: &mut D) -> Result<Array<T>, D::Error> {
-        self.to_ref().attach().map_err(Source::new)
+        let reference = self.to_ref();
+        let array = match vouch::is_given_for(self) {
+            // SAFETY: whoever reads the archive promised it of its handles, and this is one: `resolve` has written it, from
+            // what `serialize` gave for an array, and nobody else can make an `ArchivedArray`; bytes that only look like one
+            // do not pass `check_bytes` while the archive is read.
+            true => unsafe { reference.attach() },
+            false => reference.attach_own(),
+        };
+        array.map_err(Source::new)
     }
 }
 

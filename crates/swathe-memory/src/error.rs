@@ -148,6 +148,20 @@ pub enum MemoryError {
         /// Bytes in the file now.
         now: u64,
     },
+    /// A file became shorter while its elements were read.
+    #[error(
+        "{path} became shorter while it was read: it had {expected} bytes, and ended after {found}; read it again, and let the \
+         program that writes it replace the file (write a new one, then rename) instead of truncating it",
+        path = text::path(path)
+    )]
+    CutOff {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that were to be had.
+        expected: u64,
+        /// Bytes that were there.
+        found: u64,
+    },
     /// A range that ends outside its segment.
     #[error("bytes {offset} to {offset}+{len} lie outside segment {segment}, which has {segment_len} bytes")]
     OutOfBounds {
@@ -201,6 +215,18 @@ pub enum MemoryError {
         /// First byte of the array.
         offset: u64,
     },
+    /// A reference to an array of another process, in bytes for which nobody vouches.
+    #[error(
+        "the array at byte {offset} of segment {segment} does not lie in the arena of this process, and nobody vouches for \
+         the bytes that refer to it; pass the Array itself to the task, as an argument, a parameter or a part of a record, \
+         instead of reading archived bytes"
+    )]
+    Unvouched {
+        /// The segment.
+        segment: SegmentId,
+        /// First byte of the array.
+        offset: u64,
+    },
     /// A reference that was made for another element type, or is damaged.
     #[error("this reference cannot be an array of {type_name}: {}", shown(reason))]
     BadReference {
@@ -244,6 +270,12 @@ pub enum MemoryError {
         found: String,
         /// What to do.
         remedy: String,
+    },
+    /// A file that was given as one that cannot change.
+    #[error("this file cannot be mapped as one that never changes: {reason}")]
+    Sealed {
+        /// Why not, and what to do.
+        reason: String,
     },
     /// A named segment of another program that must not be trusted, or does not exist.
     #[error("the shared memory segment {name:?} cannot be used: {reason}")]

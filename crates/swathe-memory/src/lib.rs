@@ -9,6 +9,7 @@
 //! | [`overlay`] | [`Shared`], [`SharedSlice`]: atomic structs laid over a segment |
 //! | [`mod@array`], [`array_mut`] | [`Array`]: shared, read-only; [`ArrayMut`]: unique, writable |
 //! | [`array_ref`] | [`ArrayRef`]: how an array crosses to another process |
+//! | [`vouch`] | which archived bytes are believed |
 //! | [`npy`] | arrays from and to NumPy's files |
 //!
 #![doc = include_str!("README.md")]
@@ -26,17 +27,19 @@ pub mod overlay;
 pub mod placement;
 #[cfg(feature = "posix-shm")]
 pub mod posix;
+mod read;
 pub mod registry;
 pub mod segment;
 mod shape;
 #[cfg(any(test, feature = "_untrusted"))]
 #[doc(hidden)]
 pub mod untrusted;
+pub mod vouch;
 
 pub use arena::{Block, Memory, MemoryStats};
 pub use array::Array;
 pub use array_mut::ArrayMut;
-pub use array_ref::{ArchivedArray, ArrayRef};
+pub use array_ref::{ArchivedArray, ArrayRef, ArrayResolver};
 pub use element::{Dtype, Element, Integer, OutputElement};
 pub use error::MemoryError;
 pub use npy::{NpyInfo, npy_header, npy_info};

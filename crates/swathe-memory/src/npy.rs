@@ -4,12 +4,12 @@ mod header;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ndarray::{ArrayViewD, IxDyn, ShapeBuilder};
+use ndarray::ArrayViewD;
 use ndarray_npy::WriteNpyExt;
 use swathe_os::file::{Place, open_input};
 use swathe_os::text::quoted;
@@ -19,7 +19,8 @@ use crate::array::Array;
 use crate::array_mut::ArrayMut;
 use crate::element::{Element, ElementType, OutputElement};
 use crate::error::{MemoryError, Size};
-use crate::segment::Segment;
+use crate::read::Input;
+use crate::segment::{Origin, Segment};
 use crate::shape::Shape;
 
 use header::Header;
@@ -65,33 +66,54 @@ pub fn npy_header<T: OutputElement>(count: usize) -> Vec<u8> {
 }
 
 impl<T: Element> Array<T> {
-    /// Maps a `.npy` file. The data are not copied and not even read until they are used.
+    /// Reads a `.npy` file.
     ///
-    /// They are copied into the arena of this process in two cases only: when they do not start at a multiple of the
-    /// alignment of `T` (NumPy aligns them, some other writers do not), or when they lie in Fortran order along more
-    /// than one axis. Bytes behind the array are ignored, as NumPy does.
-    ///
-    /// The file must not be changed while it is mapped: [`verify`](Array::verify) notices when it shrinks, nothing
-    /// notices when bytes change. Replacing it (write a new file, rename it) is fine.
+    /// The elements are copied once, so the file may change afterwards. One that others write while it is read gives some of
+    /// the old elements and some of the new. [`map_npy_path`](Self::map_npy_path) copies nothing. Bytes behind the array are
+    /// ignored, as NumPy does.
     ///
     /// # Errors
-    /// When the file cannot be mapped, is no `.npy` file, holds another element type or byte order, or ends before its
-    /// last element. The text names the file, what was found, what was expected and what to do.
+    /// When the file cannot be read or is no regular file, is no `.npy` file, holds another element type or byte order, ends
+    /// before its last element, or becomes shorter while it is read; when memory is short, which is asked for when all else
+    /// is known to fit. The text names the file, what was found, what was expected and what to do.
     pub fn from_npy_path(path: impl AsRef<Path>) -> Result<Array<T>, MemoryError> {
+        Stored::<T>::find(path.as_ref())?.read(Memory::global)
+    }
+
+    /// As [`from_npy_path`](Self::from_npy_path), in `memory`.
+    ///
+    /// # Errors
+    /// As [`from_npy_path`](Self::from_npy_path).
+    pub fn from_npy_path_in(memory: &Memory, path: impl AsRef<Path>) -> Result<Array<T>, MemoryError> {
+        Stored::<T>::find(path.as_ref())?.read(|| Ok(memory.clone()))
+    }
+
+    /// Maps a `.npy` file. The data are not copied and not even read until they are used.
+    ///
+    /// They are read, as by [`from_npy_path`](Self::from_npy_path), in two cases only: when they do not start at a multiple of
+    /// the alignment of `T` (NumPy aligns them, some other writers do not), or when they lie in Fortran order along more than
+    /// one axis. Bytes behind the array are ignored, as NumPy does.
+    ///
+    /// # Safety
+    /// Nobody writes the file, truncates it or replaces its bytes in place, from now until the array and all that was made
+    /// from it (clones, parts, references that are attached, a pool or a job that was given it) are gone: bytes that change
+    /// under a `&[T]` are undefined behaviour, and a page that is cut off is a SIGBUS. Replacing the file as a whole (write a
+    /// new one, rename it, as [`to_npy`](Self::to_npy) does) is fine, and so is removing it. [`verify`](Array::verify) notices
+    /// a file that has shrunk; nothing notices bytes that change.
+    ///
+    /// # Errors
+    /// As [`from_npy_path`](Self::from_npy_path), or when the file cannot be mapped.
+    pub unsafe fn map_npy_path(path: impl AsRef<Path>) -> Result<Array<T>, MemoryError> {
         let path = path.as_ref();
-        let segment = Segment::map_file(path)?;
-        // Read, not mapped: if the file shrinks right now, reading gives fewer bytes where a mapping gives SIGBUS.
-        let file = file_behind(&segment, path)?;
-        let header = read_header(&file, path)?;
-        check_element_type::<T>(&header, path)?;
-        let shape = data_shape::<T>(&header, segment.len(), path)?;
-        let stored = stored_elements(&segment, &file, header.data_offset, shape.count(), path)?;
-        let long_axes = shape.lengths().iter().filter(|&&length| length > 1).count();
-        if header.fortran_order && long_axes > 1 {
-            let view = ArrayViewD::from_shape(IxDyn(shape.lengths()).f(), &stored);
-            return Array::from_ndarray(&view.expect("a Shape counts the elements exactly"));
+        let stored = Stored::<T>::find(path)?;
+        if !stored.can_be_mapped() {
+            return stored.read(Memory::global);
         }
-        stored.reshape(shape.lengths())
+        let origin = Origin::File {
+            path: path.to_owned(),
+        };
+        let segment = Segment::map_input(stored.file.into(), origin)?;
+        Array::in_segment(&segment, stored.data_offset, stored.shape, 0)
     }
 
     /// Writes the array, with its shape, to a `.npy` file that NumPy loads.
@@ -135,12 +157,61 @@ fn failed(action: &'static str, path: &Path, source: io::Error) -> MemoryError {
     }
 }
 
-fn file_behind(segment: &Segment, path: &Path) -> Result<File, MemoryError> {
-    let fd = segment
-        .fd()
-        .try_clone_to_owned()
-        .map_err(|source| failed("read", path, source))?;
-    Ok(File::from(fd))
+/// An array as it lies in a `.npy` file that was found to be one, and long enough.
+struct Stored<'a, T> {
+    file: File,
+    path: &'a Path,
+    data_offset: usize,
+    shape: Shape,
+    /// Whether the elements follow each other along the first axis, and there is another.
+    is_transposed: bool,
+    elements: PhantomData<T>,
+}
+
+impl<'a, T: Element> Stored<'a, T> {
+    fn find(path: &'a Path) -> Result<Self, MemoryError> {
+        let file = open_input(path).map_err(|source| failed("open", path, source))?;
+        let len = Input { file: &file, path }.len()?;
+        let header = read_header(&file, path)?;
+        check_element_type::<T>(&header, path)?;
+        let shape = data_shape::<T>(&header, len, path)?;
+        let long_axes = shape.lengths().iter().filter(|&&length| length > 1).count();
+        Ok(Stored {
+            file,
+            path,
+            data_offset: header.data_offset,
+            shape,
+            is_transposed: header.fortran_order && long_axes > 1,
+            elements: PhantomData,
+        })
+    }
+
+    fn can_be_mapped(&self) -> bool {
+        !self.is_transposed && self.data_offset.is_multiple_of(align_of::<T>())
+    }
+
+    /// The elements in C order, in the memory that is asked for now.
+    fn read(self, memory: impl FnOnce() -> Result<Memory, MemoryError>) -> Result<Array<T>, MemoryError> {
+        let (path, count) = (self.path, self.shape.count());
+        let input = Input {
+            file: &self.file,
+            path,
+        };
+        if !self.is_transposed {
+            let elements = input.elements(&memory()?, self.data_offset, count)?;
+            return Ok(elements.reshape(self.shape.lengths())?.freeze());
+        }
+        let mut array = ArrayMut::unwritten(&memory()?, count)?.reshape(self.shape.lengths())?;
+        // With the axes the other way round the file's order is the order of the places.
+        let mut places = array.view_mut().reversed_axes();
+        let mut places = places.iter_mut();
+        input.for_each_piece(self.data_offset, count, |piece: &[T]| {
+            for (element, place) in piece.iter().zip(places.by_ref()) {
+                *place = *element;
+            }
+        })?;
+        Ok(array.freeze())
+    }
 }
 
 fn read_header(file: &File, path: &Path) -> Result<Header, MemoryError> {
@@ -232,24 +303,6 @@ fn data_shape<T: Element>(header: &Header, file_len: usize, path: &Path) -> Resu
         ));
     }
     Ok(shape)
-}
-
-/// The elements as they lie in the file, mapped where alignment permits and copied where not.
-fn stored_elements<T: Element>(
-    segment: &Arc<Segment>,
-    file: &File,
-    data_offset: usize,
-    count: usize,
-    path: &Path,
-) -> Result<Array<T>, MemoryError> {
-    if data_offset.is_multiple_of(align_of::<T>()) {
-        return Array::in_segment(segment, data_offset, Shape::flat(count)?, 0);
-    }
-    let mut copy = ArrayMut::<T>::unwritten(&Memory::global()?, count)?;
-    let bytes = bytemuck::cast_slice_mut(&mut copy);
-    file.read_exact_at(bytes, data_offset as u64)
-        .map_err(|source| failed("read", path, source))?;
-    Ok(copy.freeze())
 }
 
 fn write_npy<T: Element>(path: &Path, view: &ArrayViewD<'_, T>) -> Result<(), MemoryError> {

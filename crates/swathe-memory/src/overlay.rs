@@ -70,9 +70,19 @@ impl<T: Overlay> SharedSlice<T> {
     /// The segment must be one for control words ([`Segment::create`]) or one of another process; this process's own
     /// arena is refused, because its arrays are plain memory ([`in_block`](Self::in_block) is for that).
     ///
+    /// # Safety
+    /// In every process that maps the segment these bytes are for words, as long as any of them lives: no array lies over
+    /// them, and no other plain reference is formed to them. Words of another size are not used there at the same time. (What
+    /// is checked here is only where they lie. In an attached segment nothing says what the process that made it has put
+    /// there.)
+    ///
     /// # Errors
     /// When the range is out of bounds or misaligned, or the segment is read-only or this process's arena.
-    pub fn at(segment: &Arc<Segment>, offset: usize, count: usize) -> Result<SharedSlice<T>, MemoryError> {
+    pub unsafe fn at(
+        segment: &Arc<Segment>,
+        offset: usize,
+        count: usize,
+    ) -> Result<SharedSlice<T>, MemoryError> {
         let refused = |reason| MemoryError::WrongSegment {
             segment: segment.id(),
             purpose: "words that processes change together",
@@ -97,9 +107,17 @@ impl<T: Overlay> SharedSlice<T> {
     /// Lays `count` `T`s over a block of this process's arena, `offset` bytes into it. The block lives as long as
     /// any of them.
     ///
+    /// # Safety
+    /// As for [`at`](Self::at): these bytes of the block are for words of one size at a time, and for nothing else. (A block in
+    /// an `Arc` can no longer become an array of this process; a worker that is told where it lies could make it one.)
+    ///
     /// # Errors
     /// When the range is misaligned or ends outside the block.
-    pub fn in_block(block: &Arc<Block>, offset: usize, count: usize) -> Result<SharedSlice<T>, MemoryError> {
+    pub unsafe fn in_block(
+        block: &Arc<Block>,
+        offset: usize,
+        count: usize,
+    ) -> Result<SharedSlice<T>, MemoryError> {
         let segment = block.segment();
         let bytes = byte_len::<T>(count)?;
         if offset.checked_add(bytes).is_none_or(|end| end > block.len()) {
@@ -122,18 +140,26 @@ impl<T: Overlay> SharedSlice<T> {
 impl<T: Overlay> Shared<T> {
     /// Lays one `T` over the segment at byte `offset`, as [`SharedSlice::at`] does.
     ///
+    /// # Safety
+    /// As [`SharedSlice::at`].
+    ///
     /// # Errors
     /// As [`SharedSlice::at`].
-    pub fn at(segment: &Arc<Segment>, offset: usize) -> Result<Shared<T>, MemoryError> {
-        SharedSlice::at(segment, offset, 1).map(Shared)
+    pub unsafe fn at(segment: &Arc<Segment>, offset: usize) -> Result<Shared<T>, MemoryError> {
+        // SAFETY: the caller's promises are those that are asked for.
+        unsafe { SharedSlice::at(segment, offset, 1) }.map(Shared)
     }
 
     /// Lays one `T` over a block of this process's arena, as [`SharedSlice::in_block`] does.
     ///
+    /// # Safety
+    /// As [`SharedSlice::at`].
+    ///
     /// # Errors
     /// As [`SharedSlice::in_block`].
-    pub fn in_block(block: &Arc<Block>, offset: usize) -> Result<Shared<T>, MemoryError> {
-        SharedSlice::in_block(block, offset, 1).map(Shared)
+    pub unsafe fn in_block(block: &Arc<Block>, offset: usize) -> Result<Shared<T>, MemoryError> {
+        // SAFETY: the caller's promises are those that are asked for.
+        unsafe { SharedSlice::in_block(block, offset, 1) }.map(Shared)
     }
 }
 
@@ -167,9 +193,8 @@ impl<T: Overlay> Deref for SharedSlice<T> {
 
     fn deref(&self) -> &[T] {
         // SAFETY: `start` was checked for bounds and alignment against memory that `backing` keeps in place; T: Overlay
-        // makes any bytes valid and any concurrent change atomic. Nobody forms plain references to the same bytes:
-        // control segments hold overlays only, a block in an Arc can no longer become an array, and attached segments
-        // are laid out by the process that made them.
+        // makes any bytes valid and any concurrent change atomic. Nobody forms plain references to the same bytes, or lays
+        // words of another size over them: that was promised when they were laid.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
     }
 }
@@ -218,14 +243,35 @@ mod tests {
     use crate::arena::Memory;
     use crate::segment::SegmentId;
 
+    /// Eight words of the segment, and the same by way of another mapping.
+    fn words_of(
+        segment: &Arc<Segment>,
+        fd: swathe_os::Descriptor,
+    ) -> (SharedSlice<AtomicU64>, Shared<[AtomicU64; 8]>) {
+        let other = SegmentId::from_bits(0x5eed_0002);
+        // SAFETY: the id is nobody else's, and the file holds the words that are laid over it below.
+        let attached = unsafe { Segment::attach(other, fd, 4096, Access::ReadWrite) }.unwrap();
+        // SAFETY: nothing but these words lies in the test's own segment.
+        unsafe {
+            (
+                SharedSlice::at(segment, 64, 8).unwrap(),
+                Shared::at(&attached, 64).unwrap(),
+            )
+        }
+    }
+
+    /// Where the words would lie, or why they cannot.
+    fn lay<T: Overlay>(segment: &Arc<Segment>, offset: usize, count: usize) -> Result<(), MemoryError> {
+        // SAFETY: what is laid is dropped before anybody looks at it.
+        unsafe { SharedSlice::<T>::at(segment, offset, count) }.map(drop)
+    }
+
     #[test]
     fn two_mappings_share_the_words() {
         let segment = Segment::create("swathe-test", 4096).unwrap();
-        let other = SegmentId::from_bits(0x5eed_0002);
-        let fd = segment.fd().try_clone_to_owned().unwrap();
-        let attached = Segment::attach(other, fd.into(), 4096, Access::ReadWrite).unwrap();
-        let here = SharedSlice::<AtomicU64>::at(&segment, 64, 8).unwrap();
-        let there = Shared::<[AtomicU64; 8]>::at(&attached, 64).unwrap();
+        // SAFETY: it is passed on to another mapping of the same words, and to nobody else.
+        let fd = unsafe { segment.fd() }.try_clone_to_owned().unwrap();
+        let (here, there) = words_of(&segment, fd.into());
         assert!(here.iter().all(|word| word.load(SeqCst) == 0));
         here[7].store(11, SeqCst);
         assert_eq!(there[7].load(SeqCst), 11);
@@ -236,31 +282,31 @@ mod tests {
     #[test]
     fn misplaced_words_are_refused() {
         let segment = Segment::create("swathe-test", 4096).unwrap();
-        let text = SharedSlice::<AtomicU32>::at(&segment, 2, 1)
-            .unwrap_err()
-            .to_string();
+        let text = lay::<AtomicU32>(&segment, 2, 1).unwrap_err().to_string();
         assert!(
             text.contains("byte 2 of segment") && text.contains("not a multiple of 4"),
             "{text}"
         );
-        assert!(SharedSlice::<AtomicU32>::at(&segment, 4092, 2).is_err());
-        assert!(SharedSlice::<AtomicU32>::at(&segment, 0, usize::MAX / 2).is_err());
+        assert!(lay::<AtomicU32>(&segment, 4092, 2).is_err());
+        assert!(lay::<AtomicU32>(&segment, 0, usize::MAX / 2).is_err());
 
         let file = Segment::map_file("/proc/self/exe").unwrap();
-        let text = Shared::<AtomicU32>::at(&file, 0).unwrap_err().to_string();
+        let text = lay::<AtomicU32>(&file, 0, 1).unwrap_err().to_string();
         assert!(text.ends_with("it is mapped read-only"), "{text}");
     }
 
     #[test]
     fn the_own_arena_takes_words_in_blocks_only() {
         let memory = Memory::with_capacity(4 << 20).unwrap();
-        let text = Shared::<AtomicU32>::at(memory.segment(), 0)
-            .unwrap_err()
-            .to_string();
+        let text = lay::<AtomicU32>(memory.segment(), 0, 1).unwrap_err().to_string();
         assert!(text.contains("it is the arena"), "{text}");
         let block = Arc::new(memory.alloc_zeroed(64, 64).unwrap());
-        let words = SharedSlice::<AtomicU32>::in_block(&block, 0, 16).unwrap();
-        assert!(SharedSlice::<AtomicU32>::in_block(&block, 4, 16).is_err());
+        // SAFETY: the block is the test's own, and holds these words only.
+        let (words, beyond) = unsafe {
+            let lay = |offset| SharedSlice::<AtomicU32>::in_block(&block, offset, 16);
+            (lay(0).unwrap(), lay(4))
+        };
+        assert!(beyond.is_err());
         drop(block);
         assert_eq!(memory.stats().in_use, 64, "the words hold their block");
         words[15].store(1, SeqCst);

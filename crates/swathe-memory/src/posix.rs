@@ -9,15 +9,17 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytemuck::Pod;
 use swathe_os::file::{NotOurs, check_ours};
 use swathe_os::text;
 
+use crate::arena::Memory;
 use crate::array::Array;
 use crate::error::MemoryError;
+use crate::read::Input;
 use crate::segment::{Origin, Segment};
 use crate::shape::Shape;
 
@@ -26,6 +28,9 @@ const DIRECTORY: &str = "/dev/shm";
 
 impl Segment {
     /// Maps the named segment of another program read-only. A leading slash in the name makes no difference.
+    ///
+    /// This gives an address and no more, so it asks for no promise. Who makes an array of it does
+    /// ([`Array::map_posix`]).
     ///
     /// # Errors
     /// When there is no such segment, it belongs to another user, or others than its owner can write it.
@@ -41,11 +46,11 @@ impl Segment {
 }
 
 impl<T: Pod> Array<T> {
-    /// The array of this shape at the start of the named segment of another program. Nothing is copied; bytes behind
-    /// the array are ignored (some systems round the size of a segment up to whole pages).
+    /// Reads the array of this shape at the start of the named segment of another program; bytes behind it are ignored (some
+    /// systems round the size of a segment up to whole pages).
     ///
-    /// The other program must not write the segment while it is mapped. [`verify`](Array::verify) notices when it
-    /// truncates it, nothing notices when it changes bytes; removing the name is fine.
+    /// The elements are copied once, so the other program may go on to write or remove the segment. One that it writes while
+    /// it is read gives some of the old elements and some of the new. [`map_posix`](Self::map_posix) copies nothing.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), swathe_memory::MemoryError> {
@@ -56,29 +61,63 @@ impl<T: Pod> Array<T> {
     /// ```
     ///
     /// # Errors
-    /// As [`Segment::map_posix`], and when the segment is too small.
+    /// As [`Segment::map_posix`]; when the segment is too small, or becomes shorter while it is read; when memory is short.
     pub fn from_posix(name: &str, shape: &[usize]) -> Result<Array<T>, MemoryError> {
         let shape = Shape::new(shape)?;
+        let file = open_checked(name)?;
+        let path = path_of(name);
+        let input = Input {
+            file: &file,
+            path: &path,
+        };
+        check_room::<T>(name, shape, input.len()?)?;
+        let elements = input.elements(&Memory::global()?, 0, shape.count())?;
+        Ok(elements.reshape(shape.lengths())?.freeze())
+    }
+
+    /// Maps the array of this shape at the start of the named segment of another program. Nothing is copied; bytes behind
+    /// the array are ignored.
+    ///
+    /// # Safety
+    /// The other program, and everybody else, neither writes nor truncates the segment, from now until the array and all that
+    /// was made from it (clones, parts, references that are attached, a pool or a job that was given it) are gone: bytes that
+    /// change under a `&[T]` are undefined behaviour, and a page that is cut off is a SIGBUS. Removing the name is fine.
+    /// [`verify`](Array::verify) notices a segment that has shrunk; nothing notices bytes that change.
+    ///
+    /// # Errors
+    /// As [`Segment::map_posix`], and when the segment is too small.
+    pub unsafe fn map_posix(name: &str, shape: &[usize]) -> Result<Array<T>, MemoryError> {
+        let shape = Shape::new(shape)?;
         let segment = Segment::map_posix(name)?;
-        let needed = shape
-            .count()
-            .checked_mul(size_of::<T>())
-            .ok_or(MemoryError::TooLarge {
-                count: shape.count(),
-                element_size: size_of::<T>(),
-            })?;
-        if needed > segment.len() {
-            return Err(unusable(
-                name,
-                format!(
-                    "the shape {shape:?} needs {needed} bytes, but the segment has {}; check shape and element type, \
-                     and whether the other program has finished making it",
-                    segment.len()
-                ),
-            ));
-        }
+        check_room::<T>(name, shape, segment.len())?;
         Array::in_segment(&segment, 0, shape, 0)
     }
+}
+
+/// That a segment of so many bytes has room for the shape.
+fn check_room<T>(name: &str, shape: Shape, len: usize) -> Result<(), MemoryError> {
+    let needed = shape
+        .count()
+        .checked_mul(size_of::<T>())
+        .ok_or(MemoryError::TooLarge {
+            count: shape.count(),
+            element_size: size_of::<T>(),
+        })?;
+    if needed > len {
+        return Err(unusable(
+            name,
+            format!(
+                "the shape {shape:?} needs {needed} bytes, but the segment has {len}; check shape and element type, and \
+                 whether the other program has finished making it"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Where the segment lies.
+fn path_of(name: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(name.strip_prefix('/').unwrap_or(name))
 }
 
 fn open_checked(name: &str) -> Result<File, MemoryError> {
@@ -89,7 +128,7 @@ fn open_checked(name: &str) -> Result<File, MemoryError> {
             "a name has no slash but a leading one, and is not empty".to_owned(),
         ));
     }
-    let path = Path::new(DIRECTORY).join(file_name);
+    let path = path_of(name);
     let opened = OpenOptions::new()
         .read(true)
         // Not through a symbolic link that someone planted, and without waiting if it is a pipe.
@@ -128,7 +167,6 @@ mod tests {
     use std::fs;
     use std::io::{BufRead, BufReader, Write};
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
-    use std::path::PathBuf;
     use std::process::{Command, Stdio};
 
     use shared_memory::ShmemConf;
@@ -208,7 +246,9 @@ mod tests {
     #[test]
     fn a_segment_truncated_by_its_owner_is_noticed() {
         let (name, planted) = Planted::new("shrink", 0o600);
-        let array = Array::<u8>::from_posix(&name, &[16]).unwrap();
+        // SAFETY: the segment is the test's own; what it cuts off below is not looked at.
+        let array = unsafe { Array::<u8>::map_posix(&name, &[16]) }.unwrap();
+        let copy = Array::<u8>::from_posix(&name, &[16]).unwrap();
         OpenOptions::new()
             .write(true)
             .open(&planted.0)
@@ -220,6 +260,8 @@ mod tests {
             text.starts_with(&format!("the shared memory segment {name:?} shrank")),
             "{text}"
         );
+        copy.verify().unwrap();
+        assert_eq!(copy, [7; 16], "what was read is the reader's own");
     }
 
     #[test]
@@ -227,9 +269,13 @@ mod tests {
         let made = ShmemConf::new().size(4096).create().unwrap();
         // SAFETY: the segment is 4096 bytes long, page-aligned, and nobody else writes it.
         unsafe { made.as_ptr().cast::<[u32; 4]>().write([1, 2, 3, 4]) };
-        let array = Array::<u32>::from_posix(made.get_os_id(), &[2, 2]).unwrap();
-        assert_eq!(array, [1, 2, 3, 4]);
-        assert_eq!(array.to_ref().attach::<u32>().unwrap(), array);
+        let read = Array::<u32>::from_posix(made.get_os_id(), &[2, 2]).unwrap();
+        assert_eq!(read, [1, 2, 3, 4]);
+        // SAFETY: nobody writes the segment any more.
+        let array = unsafe { Array::<u32>::map_posix(made.get_os_id(), &[2, 2]) }.unwrap();
+        assert_eq!(array, read);
+        // SAFETY: the array lives.
+        assert_eq!(unsafe { array.to_ref().attach::<u32>() }.unwrap(), array);
         drop(array);
         assert!(Array::<u32>::from_posix(made.get_os_id(), &[4]).is_ok());
     }
@@ -257,7 +303,9 @@ mod tests {
         BufReader::new(python.stdout.take().unwrap())
             .read_line(&mut name)
             .unwrap();
-        let array = Array::<f64>::from_posix(name.trim(), &[10, 10]);
+        let copied = Array::<f64>::from_posix(name.trim(), &[10, 10]);
+        // SAFETY: Python writes the segment no more.
+        let array = unsafe { Array::<f64>::map_posix(name.trim(), &[10, 10]) };
         // Lets Python remove its segment, whatever was found in it.
         python.stdin.take().unwrap().write_all(b"done").unwrap();
         assert!(python.wait().unwrap().success());
@@ -266,6 +314,7 @@ mod tests {
             array.iter().enumerate().all(|(i, &x)| x == i as f64 * 0.5),
             "the mapping outlives the name"
         );
+        assert_eq!(array, copied.unwrap());
         assert!(refusal(name.trim()).contains("there is no"));
     }
 }

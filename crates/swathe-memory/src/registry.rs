@@ -94,11 +94,16 @@ pub fn resolve(id: SegmentId) -> Result<Arc<Segment>, MemoryError> {
         )
     })?;
     let (fd, len, access) = resolver(id).map_err(unknown)?;
-    Segment::attach(id, fd, len, access)
+    // SAFETY: whoever set the resolver promised that it gives the file that has this id.
+    unsafe { Segment::attach(id, fd, len, access) }
 }
 
 /// Installs what [`resolve`] asks for unknown segments, in place of any earlier resolver.
-pub fn set_resolver(resolver: Resolver) {
+///
+/// # Safety
+/// What the resolver gives for an id is the file of the segment that has this id in the process that made it, as
+/// [`Segment::attach`] asks.
+pub unsafe fn set_resolver(resolver: Resolver) {
     *RESOLVER.write() = Some(Arc::new(resolver));
 }
 
@@ -125,14 +130,15 @@ mod tests {
     #[test]
     fn unknown_segments_are_resolved_once_and_kept() {
         let other = Segment::create("swathe-test", 8192).unwrap();
-        let shared = other.fd().try_clone_to_owned().unwrap();
+        // SAFETY: nobody makes an array of the segment.
+        let shared = unsafe { other.fd() }.try_clone_to_owned().unwrap();
         let known = SegmentId::from_bits(0x5eed_0001);
         let text = resolve(known).unwrap_err().to_string();
         assert!(text.contains("there is no pool to ask"), "{text}");
 
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
-        set_resolver(Box::new(move |id| {
+        let resolver: Resolver = Box::new(move |id| {
             count.fetch_add(1, Ordering::Relaxed);
             match id.to_bits() >> 16 {
                 0x5eed => Ok((
@@ -142,7 +148,9 @@ mod tests {
                 )),
                 _ => Err("the parent has no such segment".to_owned()),
             }
-        }));
+        });
+        // SAFETY: the ids are the test's own, and nobody makes an array of what they name.
+        unsafe { set_resolver(resolver) };
         let text = resolve(SegmentId::from_bits(5)).unwrap_err().to_string();
         assert!(text.ends_with("the parent has no such segment"), "{text}");
         assert_eq!(resolve(known).unwrap().len(), 8192);

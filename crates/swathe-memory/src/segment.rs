@@ -85,6 +85,8 @@ pub enum Origin {
         /// Its path when it was mapped.
         path: PathBuf,
     },
+    /// A memory file that nobody can change any more.
+    Sealed,
     /// A named segment of another program, mapped read-only.
     Posix {
         /// Its name.
@@ -181,6 +183,9 @@ impl Segment {
     /// Maps the whole file read-only. Nothing is copied or read; the length is remembered, see
     /// [`verify`](Self::verify).
     ///
+    /// This gives an address and no more, so it asks for no promise. Who makes an array of it does
+    /// ([`Array::over_segment`](crate::Array::over_segment)).
+    ///
     /// # Errors
     /// When the file cannot be opened or mapped.
     pub fn map_file(path: impl AsRef<Path>) -> Result<Arc<Segment>, MemoryError> {
@@ -195,6 +200,20 @@ impl Segment {
             path: path.to_owned(),
         };
         Segment::map_input(file.into(), origin)
+    }
+
+    /// Maps a whole memory file that can neither be written nor shrink.
+    pub(crate) fn map_sealed(fd: Descriptor) -> Result<Arc<Segment>, MemoryError> {
+        match memfd::cannot_change(&fd) {
+            true => Segment::map_input(fd, Origin::Sealed),
+            false => Err(MemoryError::Sealed {
+                reason: "it is no memory file (memfd_create) that is sealed against writing and against shrinking, so \
+                         others could change it under the array; add F_SEAL_WRITE and F_SEAL_SHRINK by \
+                         fcntl(F_ADD_SEALS) when nobody has it mapped for writing any more, or read a file with \
+                         Array::from_raw_file"
+                    .to_owned(),
+            }),
+        }
     }
 
     /// Maps the whole file behind `fd` read-only.
@@ -212,11 +231,15 @@ impl Segment {
     ///
     /// A segment that is already attached under this id is returned as it is, and `fd` is closed.
     ///
+    /// # Safety
+    /// The process that made the segment gave it this id and this file: from now on, whatever is said here of the id is
+    /// believed of the file, that nobody writes an array in it, for example.
+    ///
     /// # Errors
     /// When the file is shorter than `len`, when it is a memory file that is to be writable but could be shrunk by
     /// others, or when the kernel refuses. (A file in a file system can always be shrunk; who maps one to write it has
     /// locked it.)
-    pub fn attach(
+    pub unsafe fn attach(
         id: SegmentId,
         fd: Descriptor,
         len: usize,
@@ -272,8 +295,42 @@ impl Segment {
     }
 
     /// The descriptor, to pass to a process that is to [`attach`](Self::attach) the segment.
-    pub fn fd(&self) -> BorrowedFd<'_> {
+    ///
+    /// # Safety
+    /// By way of it nobody writes a byte over which an array lies, or cuts holes there: arrays are plain memory, and a
+    /// descriptor can be written by safe code.
+    pub unsafe fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    pub(crate) fn descriptor(&self) -> &Descriptor {
+        &self.fd
+    }
+
+    /// Takes all pages of the file, which otherwise are taken when they are first touched: a shortage is this error then, and
+    /// not a SIGBUS in some process.
+    ///
+    /// # Errors
+    /// [`MemoryError::Pages`], or that it cannot be mapped for writing.
+    pub fn take_pages(&self) -> Result<(), MemoryError> {
+        let len = self.len();
+        // Pages belong to the file, not to a mapping: one that is dropped right away serves to take them.
+        let mapping = Mapping::read_write(&self.fd, len).map_err(|source| MemoryError::Map {
+            what: self.origin.to_string(),
+            source,
+        })?;
+        let huge = len - len % mapping::HUGE_PAGE;
+        if huge > 0
+            && let Err(error) = mapping.collapse(&self.fd, 0, huge)
+        {
+            tracing::debug!(%error, len, "no huge pages for shared words");
+        }
+        mapping
+            .populate_write(&self.fd, 0, len)
+            .map_err(|source| MemoryError::Pages {
+                needed: len as u64,
+                source,
+            })
     }
 
     /// Bytes mapped.
@@ -372,6 +429,7 @@ impl fmt::Display for Origin {
             Origin::Control { name } => write!(f, "the control segment {name:?}"),
             Origin::Arena => f.write_str("the arena of this process"),
             Origin::File { path } | Origin::Output { path } => write!(f, "the file {}", text::path(path)),
+            Origin::Sealed => f.write_str("a sealed memory file"),
             Origin::Posix { name } => write!(f, "the shared memory segment {name:?}"),
             Origin::Attached => f.write_str("a segment of another process"),
         }
@@ -383,6 +441,11 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+
+    fn attach(id: SegmentId, fd: Descriptor, len: usize) -> Result<Arc<Segment>, MemoryError> {
+        // SAFETY: the id is drawn for the test, and nobody makes an array of the segment.
+        unsafe { Segment::attach(id, fd, len, Access::ReadWrite) }
+    }
 
     #[test]
     fn ids_differ_and_are_never_zero() {
@@ -447,10 +510,11 @@ mod tests {
         let first = open().unwrap();
         first.set_len(4096).unwrap();
         let segment = Segment::map_file_mut(first, file.path(), 4096).unwrap();
-        let passed_on = segment.fd().try_clone_to_owned().unwrap();
-        let (id, access) = (SegmentId::random(), Access::ReadWrite);
-        let in_a_worker = Segment::attach(id, passed_on.into(), 4096, access).unwrap();
-        let words = |segment| crate::SharedSlice::<AtomicU64>::at(segment, 8, 1).unwrap();
+        // SAFETY: it is passed on to another mapping of the test's, and to nobody else.
+        let passed_on = unsafe { segment.fd() }.try_clone_to_owned().unwrap();
+        let in_a_worker = attach(SegmentId::random(), passed_on.into(), 4096).unwrap();
+        // SAFETY: the file holds this word and nothing else.
+        let words = |segment| unsafe { crate::SharedSlice::<AtomicU64>::at(segment, 8, 1) }.unwrap();
         words(&in_a_worker)[0].store(7, Ordering::Relaxed);
         let read_only = segment.read_only().unwrap();
         assert_eq!(words(&segment)[0].load(Ordering::Relaxed), 7);
@@ -465,10 +529,10 @@ mod tests {
     fn attaching_refuses_what_could_shrink_or_is_too_short() {
         let id = SegmentId::random();
         let unsealed = memfd::unsealed("swathe-test").unwrap();
-        let error = Segment::attach(id, unsealed, 0, Access::ReadWrite).unwrap_err();
+        let error = attach(id, unsealed, 0).unwrap_err();
         assert!(error.to_string().contains("size is not sealed"), "{error}");
         let short = memfd::create("swathe-test", 4096).unwrap();
-        let error = Segment::attach(id, short, 8192, Access::ReadWrite).unwrap_err();
+        let error = attach(id, short, 8192).unwrap_err();
         assert_eq!(
             error.to_string(),
             "a segment of another process could not be mapped: cannot map 8192 bytes of a file that holds 4096"

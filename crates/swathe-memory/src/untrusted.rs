@@ -84,7 +84,8 @@ static GROUND: LazyLock<Ground> = LazyLock::new(|| {
     let own = Array::from_range_in(&memory, 0..OWN).expect("4 KiB are to be had");
     let _ = own.to_ref();
     let fd = memfd::create("swathe-hostile", FOREIGN as u64).expect("a memory file can be made");
-    let foreign = Segment::attach(SegmentId::from_bits(7), fd, FOREIGN, Access::ReadWrite);
+    // SAFETY: the id is nobody else's, and nobody writes the file.
+    let foreign = unsafe { Segment::attach(SegmentId::from_bits(7), fd, FOREIGN, Access::ReadWrite) };
     Ground {
         own,
         foreign: foreign.expect("it is sealed"),
@@ -119,7 +120,8 @@ pub fn array_ref(data: &[u8]) {
 
 /// What is attached can be read, all of it, and is nothing that was never sent.
 fn check_ref<T: bytemuck::Pod + Send + Sync>(reference: &ArrayRef) {
-    let Ok(array) = reference.attach::<T>() else {
+    // SAFETY: nobody writes the memory that such references can lead to.
+    let Ok(array) = (unsafe { reference.attach::<T>() }) else {
         return;
     };
     let bytes = size_of_val::<[T]>(&array);

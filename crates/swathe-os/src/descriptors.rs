@@ -169,9 +169,14 @@ pub(crate) fn inheritable() -> Vec<i32> {
 
 /// Whether a program that this process starts gets this number: it is open, and not close-on-exec.
 pub fn is_inherited(number: i32) -> bool {
-    // SAFETY: the number is only asked about; if it is not open the answer is an error.
-    let flags = rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) });
-    flags.is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC))
+    flags_of(number).is_some_and(|flags| flags & libc::FD_CLOEXEC == 0)
+}
+
+/// The flags of a number that may be anybody's or nobody's; `None` if it is not open.
+fn flags_of(number: i32) -> Option<i32> {
+    // SAFETY: the number is only asked about, and any number may be; if it is not open the answer is an error.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    (flags >= 0).then_some(flags)
 }
 
 /// Which file, socket or pipe a descriptor stands for: device and inode. `None` if it is not open.
@@ -180,40 +185,28 @@ pub fn identity(fd: impl AsFd) -> Option<(u64, u64)> {
     Some((stat.st_dev, stat.st_ino))
 }
 
-/// Opens the standard descriptors that are closed, on `/dev/null` (or, where there is none, on memory of nobody).
+/// Opens the standard descriptors that are closed, on `/dev/null` (or, where there is none, on memory of nobody). Programs
+/// that are started inherit them.
+///
+/// No number is taken over: the kernel hands out the lowest that is free, so what is opened until one above 2 comes has filled
+/// the gaps, whatever other threads open meanwhile.
 ///
 /// # Errors
 /// If nothing can be opened at all.
 pub fn fill_standard() -> io::Result<()> {
-    for number in 0..STANDARD as i32 {
-        // SAFETY: only asked about, as above.
-        if rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) }) != Err(Errno::BADF) {
-            continue;
-        }
+    while (0..STANDARD as i32).any(|number| flags_of(number).is_none()) {
         let nothing: OwnedFd = match fs::OpenOptions::new().read(true).write(true).open("/dev/null") {
             Ok(null) => null.into(),
             Err(_) => rustix::fs::memfd_create("swathe-null", rustix::fs::MemfdFlags::CLOEXEC)?,
         };
-        put_at(&nothing, number)?;
-        if nothing.as_raw_fd() == number {
-            // It stays open as that number.
-            std::mem::forget(nothing);
+        if nothing.as_raw_fd() >= STANDARD as i32 {
+            break;
         }
+        rustix::io::fcntl_setfd(&nothing, FdFlags::empty())?;
+        // It stays open as that number.
+        std::mem::forget(nothing);
     }
     Ok(())
-}
-
-/// Makes `number` another name of a descriptor, inherited by programs that are started.
-fn put_at(fd: &OwnedFd, number: i32) -> io::Result<()> {
-    if fd.as_raw_fd() == number {
-        rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
-        return Ok(());
-    }
-    // SAFETY: the number is one of the standard descriptors, which belong to the process and to no owner in it.
-    match unsafe { libc::dup2(fd.as_raw_fd(), number) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
 }
 
 /// Takes descriptor 0 away from a process that has just started (`/dev/null` takes its place), and closes every other
@@ -280,8 +273,7 @@ fn open_below(soft: u64) -> u64 {
         Err(e) if e.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => soft,
         // Without /proc they are asked about one by one.
         Err(_) => (0..soft.min(1 << 16) as i32)
-            // SAFETY: the number is only asked about; if it is not open the answer is an error.
-            .filter(|number| rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(*number) }).is_ok())
+            .filter(|number| flags_of(*number).is_some())
             .count() as u64,
     }
 }
@@ -311,6 +303,21 @@ mod tests {
         // SAFETY: its owner finds it closed, which is what is tested.
         unsafe { libc::close(gone.as_fd().as_raw_fd()) };
         drop(gone);
+    }
+
+    /// -1 is no descriptor that may be borrowed, and says nothing about one.
+    #[test]
+    fn any_number_can_be_asked_about() {
+        for number in [-1, i32::MIN, i32::MAX] {
+            assert!(!is_inherited(number), "{number}");
+        }
+        let file = fs::File::open("/dev/null").expect("it is there");
+        assert!(
+            !is_inherited(file.as_raw_fd()),
+            "the standard library opens close-on-exec"
+        );
+        rustix::io::fcntl_setfd(&file, FdFlags::empty()).expect("it is open");
+        assert!(is_inherited(file.as_raw_fd()));
     }
 
     #[test]

@@ -7,8 +7,10 @@ static LAST: OnceLock<fn()> = OnceLock::new();
 /// Has `last` called when this process aborts (SIGABRT) or calls `exit`, on the thread that does; its end stays what it
 /// would have been. The first call counts. Programs that it starts do not inherit it.
 ///
-/// `last` may run in a signal handler: it may do no more than read and write atomics, and ask for ids.
-pub fn call_at_the_end(last: fn()) {
+/// # Safety
+/// `last` may run in a signal handler, at any instruction of any thread: it may do no more than read and write atomics, and
+/// ask for ids. It must not panic.
+pub unsafe fn call_at_the_end(last: fn()) {
     if LAST.set(last).is_err() {
         return;
     }

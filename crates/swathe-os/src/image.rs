@@ -85,7 +85,11 @@ pub type Locator = Box<dyn Fn(u64) -> Result<PathBuf, String> + Send + Sync>;
 static LOCATOR: OnceLock<Locator> = OnceLock::new();
 
 /// Whom [`find`] asks for objects that are not loaded here. The first call counts.
-pub fn set_locator(locator: Locator) {
+///
+/// # Safety
+/// [`find`] loads the file that the locator names, and so runs its constructors, before it can compare its build. So the
+/// locator names only files that another process of this program has loaded as this object.
+pub unsafe fn set_locator(locator: Locator) {
     let _ = LOCATOR.set(locator);
 }
 
@@ -110,7 +114,8 @@ pub fn find(code: CodeRef) -> Result<usize, String> {
 /// Loads a shared library for good, and makes sure that it is this build.
 fn open(object: u64, path: &Path) -> Result<(), String> {
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|e| e.to_string())?;
-    // SAFETY: the string is closed by a zero. The constructors of the library run, as in the process that refers to it.
+    // SAFETY: the string is closed by a zero. The constructors of the library run, as in the process that refers to it:
+    // whoever set the locator promised that such a process has loaded the file.
     let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
     if handle.is_null() {
         // SAFETY: no arguments; it reads and clears this thread's last error.

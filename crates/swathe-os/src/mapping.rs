@@ -16,6 +16,8 @@ use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags};
 use rustix::param::page_size;
 
+use crate::memfd;
+
 /// Size and alignment of a huge page, in bytes.
 pub const HUGE_PAGE: usize = 2 << 20;
 
@@ -53,7 +55,7 @@ pub enum MappingError {
     },
 }
 
-/// A file mapped `MAP_SHARED` from its first byte; unmapped on drop.
+/// A file mapped from its first byte, so that what others write is seen (`MAP_SHARED`), unless nobody can write it; unmapped on drop.
 ///
 /// Hands out addresses only. Whoever forms references to the bytes must know who else writes them.
 #[derive(Debug)]
@@ -77,8 +79,8 @@ impl Mapping {
     pub fn read_write(fd: impl AsFd, len: usize) -> Result<Mapping, MappingError> {
         check_file_len(fd.as_fd(), len)?;
         let pages = match pages_are_locked() {
-            true => AlignedPages::map_unlocked(fd, len, ProtFlags::READ | ProtFlags::WRITE),
-            false => AlignedPages::map(fd, len),
+            true => AlignedPages::map_unlocked(fd, len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED),
+            false => AlignedPages::map(fd, len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED),
         };
         let pages = pages.map_err(|errno| MappingError::System {
             len,
@@ -99,8 +101,17 @@ impl Mapping {
         check_file_len(fd.as_fd(), len)?;
         let fd = fd.as_fd();
         let failed = |source| MappingError::System { len, source };
+        // Kernels before 6.7 refuse a shared mapping of a file that is sealed against writing, even one for loads. A private
+        // one shows the same pages, and as nobody changes them no page of its own is ever made.
+        let sharing = match memfd::cannot_change(fd) {
+            true => MapFlags::PRIVATE,
+            false => MapFlags::SHARED,
+        };
         let pages = if pages_are_locked() {
-            let pages = AlignedPages::map_unlocked(fd, len, ProtFlags::READ);
+            let pages = AlignedPages::map_unlocked(fd, len, ProtFlags::READ, sharing);
+            Pages::Live(pages.map_err(|errno| failed(errno.into()))?)
+        } else if sharing == MapFlags::PRIVATE {
+            let pages = AlignedPages::map(fd, len, ProtFlags::READ, sharing);
             Pages::Live(pages.map_err(|errno| failed(errno.into()))?)
         } else {
             let raw = MmapOptions::new()
@@ -287,7 +298,7 @@ fn sum_pmd_mapped(smaps: impl BufRead, start: usize, end: usize) -> io::Result<u
     Ok(kib << 10)
 }
 
-/// A writable shared mapping that starts on a [`HUGE_PAGE`] boundary.
+/// A mapping that starts on a [`HUGE_PAGE`] boundary.
 #[derive(Debug)]
 struct AlignedPages {
     base: NonNull<u8>,
@@ -302,7 +313,12 @@ unsafe impl Send for AlignedPages {}
 unsafe impl Sync for AlignedPages {}
 
 impl AlignedPages {
-    fn map(fd: impl AsFd, len: usize) -> Result<AlignedPages, Errno> {
+    fn map(
+        fd: impl AsFd,
+        len: usize,
+        protection: ProtFlags,
+        sharing: MapFlags,
+    ) -> Result<AlignedPages, Errno> {
         let mapped = len
             .max(1)
             .checked_next_multiple_of(page_size())
@@ -320,18 +336,8 @@ impl AlignedPages {
         };
         let head = reserved.addr().next_multiple_of(HUGE_PAGE) - reserved.addr();
         let base = reserved.wrapping_byte_add(head);
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: the target lies inside the reservation, which is ours and holds nothing.
-        let placed = unsafe {
-            rustix::mm::mmap(
-                base,
-                mapped,
-                protection,
-                MapFlags::SHARED | MapFlags::FIXED,
-                fd,
-                0,
-            )
-        };
+        let placed = unsafe { rustix::mm::mmap(base, mapped, protection, sharing | MapFlags::FIXED, fd, 0) };
         if let Err(errno) = placed {
             unmap(reserved.cast(), room);
             return Err(errno);
@@ -351,7 +357,12 @@ impl AlignedPages {
 /// memory, that is death. What cannot be accessed is not taken, and a mapping grows as what it was: so one page without
 /// access is mapped and unlocked, then grown, moved into place, and opened last.
 impl AlignedPages {
-    fn map_unlocked(fd: impl AsFd, len: usize, protection: ProtFlags) -> Result<AlignedPages, Errno> {
+    fn map_unlocked(
+        fd: impl AsFd,
+        len: usize,
+        protection: ProtFlags,
+        sharing: MapFlags,
+    ) -> Result<AlignedPages, Errno> {
         let mapped = len
             .max(1)
             .checked_next_multiple_of(page_size())
@@ -365,16 +376,8 @@ impl AlignedPages {
         let head = reserved.addr().next_multiple_of(HUGE_PAGE) - reserved.addr();
         let base = reserved.wrapping_byte_add(head);
         // SAFETY: as above.
-        let page = unsafe {
-            rustix::mm::mmap(
-                ptr::null_mut(),
-                page_size(),
-                ProtFlags::empty(),
-                MapFlags::SHARED,
-                fd,
-                0,
-            )
-        };
+        let page =
+            unsafe { rustix::mm::mmap(ptr::null_mut(), page_size(), ProtFlags::empty(), sharing, fd, 0) };
         let placed = page.and_then(|page| place_unlocked(page, base, mapped, protection));
         if let Err(errno) = placed {
             unmap(reserved.cast(), room);
@@ -511,7 +514,7 @@ mod tests {
         let len = 2 * HUGE_PAGE + page_size();
         let fd = memfd::create("swathe-test", len as u64).unwrap();
         let both = ProtFlags::READ | ProtFlags::WRITE;
-        let pages = AlignedPages::map_unlocked(&fd, len, both).unwrap();
+        let pages = AlignedPages::map_unlocked(&fd, len, both, MapFlags::SHARED).unwrap();
         assert_eq!(pages.base.addr().get() % HUGE_PAGE, 0);
         let mapping = Mapping {
             pages: Pages::Live(pages),

@@ -131,6 +131,17 @@ pub fn cannot_shrink(fd: impl AsFd) -> bool {
     rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
 }
 
+/// Whether the bytes of the file behind `fd` that are there now can never change and never go away: it is a memory file
+/// sealed against writing and against shrinking (`F_SEAL_WRITE`, `F_SEAL_SHRINK`).
+///
+/// The kernel refuses the first of these seals while a writable shared mapping of the file exists, and any such mapping
+/// afterwards; no seal is ever taken off. `F_SEAL_FUTURE_WRITE` does not count: mappings that were there before it still
+/// write.
+pub fn cannot_change(fd: impl AsFd) -> bool {
+    let needed = SealFlags::WRITE | SealFlags::SHRINK;
+    rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(needed))
+}
+
 /// Whether the file behind `fd` lies in a file system. One that cannot be told, for want of `/proc`, does not.
 pub fn is_ordinary(fd: impl AsFd) -> bool {
     use std::os::fd::AsRawFd;
@@ -148,9 +159,51 @@ pub fn unsealed(name: &str) -> io::Result<Descriptor> {
     Ok(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?.into())
 }
 
+/// A memory file that holds these bytes for ever, for tests.
+///
+/// # Errors
+/// What the kernel says.
+#[doc(hidden)]
+pub fn sealed(name: &str, bytes: &[u8]) -> io::Result<Descriptor> {
+    let fd = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let file = std::fs::File::from(fd);
+    std::os::unix::fs::FileExt::write_all_at(&file, bytes, 0)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::SHRINK)?;
+    Ok(file.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mapping::Mapping;
+
+    #[test]
+    fn a_file_is_final_only_with_the_seals_against_writing_and_shrinking() {
+        let file = |seals: SealFlags| {
+            let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+            let fd = rustix::fs::memfd_create("swathe-test", flags).unwrap();
+            rustix::fs::ftruncate(&fd, 4096).unwrap();
+            rustix::fs::fcntl_add_seals(&fd, seals).unwrap();
+            fd
+        };
+        let all_but_one = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
+        assert!(!cannot_change(file(all_but_one)));
+        assert!(!cannot_change(file(SealFlags::WRITE)));
+        assert!(!cannot_change(std::fs::File::open("/proc/self/exe").unwrap()));
+        let sealed = file(SealFlags::WRITE | SealFlags::SHRINK);
+        assert!(cannot_change(&sealed));
+        // What the promise rests on: nobody maps it for writing any more, and it is not sealed while somebody does.
+        assert!(Mapping::read_write(&sealed, 4096).is_err());
+        let written = file(SealFlags::SHRINK);
+        let mapping = Mapping::read_write(&written, 4096).unwrap();
+        assert_eq!(
+            rustix::fs::fcntl_add_seals(&written, SealFlags::WRITE),
+            Err(Errno::BUSY)
+        );
+        drop(mapping);
+        rustix::fs::fcntl_add_seals(&written, SealFlags::WRITE).unwrap();
+        assert!(cannot_change(&written));
+    }
 
     #[test]
     fn size_is_sealed_and_pages_are_not_taken() {

@@ -17,8 +17,9 @@ const HANDLER_STACK: usize = 64 << 10;
 /// Has `overflowed` called when the stack of a thread of this process overflows, on that thread's signal stack, if it has one.
 /// Then what was to be done about SIGSEGV is done. The first call counts. Programs that it starts do not inherit it.
 ///
+/// # Safety
 /// `overflowed` runs in a signal handler: it may do no more than read and write atomics, and ask for ids.
-pub fn call_when_stack_overflows(overflowed: fn()) {
+pub unsafe fn call_when_stack_overflows(overflowed: fn()) {
     if OVERFLOWED.set(overflowed).is_err() {
         return;
     }

@@ -59,10 +59,15 @@ mod tests {
 
     #[test]
     fn a_thread_that_the_program_starts_is_its_own() {
-        let (go, gone) = mpsc::channel::<()>();
+        let ((go, gone), (here, there)) = (mpsc::channel::<()>(), mpsc::channel());
         let started = thread::Builder::new()
             .name("of the program".to_owned())
-            .spawn(move || gone.recv());
+            .spawn(move || {
+                // A thread gives itself its name.
+                here.send(()).unwrap();
+                gone.recv()
+            });
+        there.recv().unwrap();
         assert!(
             super::BEFORE_MAIN.get().is_some(),
             "the loader has called the function"

@@ -104,15 +104,21 @@ pub enum Forked {
 
 /// Forks this process, which must have exactly one thread; refuses otherwise.
 ///
+/// # Safety
+/// Both processes go on with every value that there is, and some stand for something that is there once only: a descriptor
+/// without close-on-exec, a lock, and above all memory that both map. One of the two, usually the child, must not use what
+/// is the other's: of memory that both map it may write none that the other refers to, nor refer to any that the other writes.
+///
 /// # Errors
 /// `EAGAIN` or `ENOMEM` when there is no room for another process; or that there are several threads.
-pub fn fork() -> io::Result<Forked> {
+pub unsafe fn fork() -> io::Result<Forked> {
     if thread_count() != Some(1) {
         return Err(io::Error::other(
             "a process with several threads must not be forked",
         ));
     }
-    // SAFETY: with a single thread no lock can be held by a thread that the child lacks.
+    // SAFETY: with a single thread no lock can be held by a thread that the child lacks; what both share the caller keeps
+    // apart.
     match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Parent { child } => Ok(Forked::Parent(child.as_raw() as u32)),
         nix::unistd::ForkResult::Child => Ok(Forked::Child),
@@ -147,7 +153,8 @@ pub fn terminate_child(pid: u32) {
 }
 
 fn signal_child(pid: u32, signal: Signal) {
-    if let Some(pid) = Pid::from_raw(pid as i32) {
+    // A negative number would mean a group of processes, or all that there are.
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = rustix::process::kill_process(pid, signal);
     }
 }
@@ -198,7 +205,8 @@ pub struct Pidfd(Descriptor);
 impl Pidfd {
     /// Opens a handle. Without a race only for a child that was not reaped, or for the parent.
     pub fn open(pid: u32) -> io::Result<Self> {
-        let pid = Pid::from_raw(pid as i32).ok_or_else(|| io::Error::other("no such process id"))?;
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::other("no such process id"))?;
         let open = || rustix::process::pidfd_open(pid, PidfdFlags::empty());
         Ok(Self(above_standard(open)?.into()))
     }
@@ -433,7 +441,8 @@ pub struct Reaped {
 
 /// Reaps a child if it has ended.
 pub fn reap(pid: u32) -> Option<Exit> {
-    reap_any(pid as i32).ok().flatten().map(|reaped| reaped.exit)
+    let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0)?;
+    reap_any(pid).ok().flatten().map(|reaped| reaped.exit)
 }
 
 /// Reaps one of all children, if any has ended.

@@ -24,7 +24,10 @@ use swathe_os::{
 };
 use swathe_protocol::{JobKey, JobPhase, SlotPhase, header::MAGIC};
 
-use crate::shared::control::{Control, JOBS, MAX_PROCESSES, NAME, RING};
+use crate::shared::{
+    control::{Control, JOBS, MAX_PROCESSES, NAME, RING},
+    memory,
+};
 
 /// Why a process's pools cannot be seen.
 #[derive(Debug, thiserror::Error)]
@@ -279,7 +282,7 @@ fn lay_out(found: Vec<(fs::File, usize)>) -> Result<Vec<ObservedPool>, MemoryErr
         Ok(ObservedPool {
             file,
             copy: Control::lay(segment.clone(), slots)?,
-            words: SharedSlice::at(&segment, 0, Control::len(slots) / 8)?,
+            words: memory::copied_words(&segment, Control::len(slots) / 8)?,
             turn: turn.clone(),
         })
     });

@@ -29,6 +29,7 @@ use crate::{
     shared::{
         bytes,
         control::{Control, JOBS},
+        memory,
         messages::{Message, MessageKind, Purpose},
         plan::WorkerPlan,
     },
@@ -55,7 +56,7 @@ pub fn message(data: &[u8]) {
         LazyLock::new(|| Segment::create("swathe-hostile", 4096).expect("a memory file can be made"));
     let mut reader = Reader(data);
     let content = usize::from(reader.u16());
-    let words: SharedSlice<AtomicU64> = SharedSlice::at(&DATA, 0, 512).expect("it is as long");
+    let words: SharedSlice<AtomicU64> = memory::words(&DATA, 0, 512).expect("it is as long");
     let mut content = reader.take(content).chunks(8);
     for word in words.iter() {
         let chunk = content.next().unwrap_or(&[]);
@@ -98,8 +99,7 @@ pub fn failure_records(data: &[u8]) {
         .collect();
     let Some(block) = block_of(reader.0) else { return };
     // Links are offsets of an arena, which a fuzzer cannot know: those of the file count from the block.
-    let words: SharedSlice<AtomicU64> =
-        SharedSlice::in_block(&block, 0, block.len() / 8).expect("it is as long");
+    let words: SharedSlice<AtomicU64> = memory::words_in(&block, 0, block.len() / 8).expect("it is as long");
     let here = block.offset() as u64;
     for word in words.iter() {
         let value = word.load(Relaxed);
@@ -200,7 +200,7 @@ impl Scene {
     fn new(reader: &mut Reader<'_>) -> Option<Self> {
         let control = Control::create(WORKERS).ok()?;
         control.header.used_slots.store(WORKERS as u32, Relaxed);
-        let words = SharedSlice::at(&control.segment, 0, control.segment.len() / 8).ok()?;
+        let words = memory::words(&control.segment, 0, control.segment.len() / 8).ok()?;
         let core = Core {
             control,
             memory: MEMORY.clone(),
@@ -321,7 +321,7 @@ impl Scene {
         let first_slot = self.words.len() - self.words_from(&control.slots[0]).len();
         let heap = job.inner.lock().notes.first().cloned();
         let heap: Option<SharedSlice<AtomicU64>> =
-            heap.and_then(|block| SharedSlice::in_block(&block, 0, block.len() / 8).ok());
+            heap.and_then(|block| memory::words_in(&block, 0, block.len() / 8).ok());
         let words = match (what, job.key(), &heap) {
             (0, ..) => &self.words_from(&control.slots[worker])[..size_of_val(&control.slots[worker]) / 8],
             (1, Some(key), _) => &self.words_from(control.lane(key, worker))[..3],
@@ -455,7 +455,7 @@ impl Scene {
         }
         for block in &self.fences {
             let bytes: SharedSlice<AtomicU64> =
-                SharedSlice::in_block(block, 0, block.len() / 8).expect("it is as long");
+                memory::words_in(block, 0, block.len() / 8).expect("it is as long");
             let fences = bytes[..FENCE / 8].iter().chain(&bytes[bytes.len() - FENCE / 8..]);
             let whole = u64::from_ne_bytes([7; 8]);
             assert!(

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use swathe_memory::{Access, Segment, SegmentId};
+use swathe_memory::{Segment, SegmentId};
 use swathe_os::{
     AsFd, Descriptor, constructors, cores, descriptors, futex, image, memory_limits, own_threads,
     process::{self, ExitCause, Forked, Pidfd, Reaped},
@@ -31,6 +31,7 @@ use crate::{
     host::{self, Host, host},
     shared::{
         control::Control,
+        memory,
         messages::{Message, MessageKind},
         plan::WorkerPlan,
     },
@@ -149,17 +150,19 @@ fn caller(named: u32) -> Caller {
     Caller::Parent(parent)
 }
 
-/// The first acts of a process that a pool has started, when nothing of the program has run and no descriptor has an owner.
+/// The first acts of a process that a pool has started, when nothing of the program has run and no descriptor has an owner; and
+/// how it multiplies.
 mod begin {
     #![expect(
         unsafe_code,
-        reason = "descriptors that nobody owns yet are closed, and descriptor 0 is taken"
+        reason = "descriptors that nobody owns yet are closed, descriptor 0 is taken, and the process is forked"
     )]
 
     use std::{io, os::fd::BorrowedFd};
 
     use swathe_os::{
         descriptors,
+        process::{self, Forked},
         socket::{Peer, Socket, peer_of},
     };
 
@@ -173,6 +176,13 @@ mod begin {
     pub(super) fn only_socket() -> io::Result<Socket> {
         // SAFETY: this is the first line of the program, or a constructor: what is open was inherited, and has no owner.
         unsafe { descriptors::take_stdin_and_close_rest() }.map(Socket::from)
+    }
+
+    /// Forks this zygote, to make a worker.
+    pub(super) fn fork() -> io::Result<Forked> {
+        // SAFETY: the zygote runs no code of users but `Host::prepare`, and has no arrays: of what both processes map it
+        // writes only words, which are atomics. The child gives up the zygote's socket and its handle of the parent at once.
+        unsafe { process::fork() }
     }
 }
 
@@ -341,7 +351,7 @@ fn attach(hello: &mut Message, at: usize) -> Result<Arc<Segment>, String> {
         .pop()
         .ok_or("the greeting carries too few descriptors")?;
     let (id, len) = (SegmentId::from_bits(hello.words[at]), hello.words[at + 1]);
-    Segment::attach(id, fd, len as usize, Access::ReadWrite).map_err(|e| e.to_string())
+    memory::attach(id, fd, len as usize).map_err(|e| e.to_string())
 }
 
 impl Zygote {
@@ -494,7 +504,7 @@ impl Zygote {
         let started = match &self.program {
             None => {
                 host().before_fork();
-                let forked = process::fork();
+                let forked = begin::fork();
                 match forked {
                     Ok(Forked::Child) => host().after_fork_in_child(),
                     _ => host().after_fork_in_parent(),
@@ -537,7 +547,14 @@ impl Zygote {
         let text = [place.slot.to_le_bytes(), place.incarnation.to_le_bytes()].concat();
         Message::new(MessageKind::Employ, &self.greeting)
             .with_text(&text)
-            .send(&ours, &[control.fd(), data.fd(), place.line.as_fd()])?;
+            .send(
+                &ours,
+                &[
+                    memory::descriptor(control),
+                    memory::descriptor(data),
+                    place.line.as_fd(),
+                ],
+            )?;
         Ok(program.start(&theirs, None)?.pid())
     }
 

@@ -17,10 +17,11 @@ use crate::{
     Datum, Queue, Records, SharedArray, Value,
     cross::{
         column::{Counting, Decoded, RowsOf, Sliced, Texts},
+        datum::decode_result,
         kind::Owned,
         parameters::{With, Without},
     },
-    lower::{HeapBlocks, RecordRef, prepare},
+    lower::{HeapBlocks, RecordRef, Vouch, handles::words, prepare},
 };
 
 pub use crate::resume::untrusted::progress;
@@ -36,9 +37,11 @@ struct Foreign {
 impl Foreign {
     fn new(id: u64, len: usize) -> Mutex<Self> {
         let fd = memfd::create("swathe-hostile", len as u64).expect("a memory file can be made");
-        let segment =
-            Segment::attach(SegmentId::from_bits(id), fd, len, Access::ReadWrite).expect("it is sealed");
-        let bytes = SharedSlice::at(&segment, 0, len).expect("it is as long");
+        #[expect(unsafe_code, reason = "what another process has made is made up")]
+        // SAFETY: the id is nobody else's, and the file holds words only.
+        let segment = unsafe { Segment::attach(SegmentId::from_bits(id), fd, len, Access::ReadWrite) }
+            .expect("it is sealed");
+        let bytes = words(&segment, 0, len).expect("it is as long");
         Mutex::new(Self { segment, bytes })
     }
 
@@ -66,17 +69,19 @@ pub fn record(data: &[u8]) {
         7 => check_record::<[u16; 3], _>(&bytes),
         8 => check_record::<Vec<char>, _>(&bytes),
         9 => check_record::<Vec<(bool, char)>, _>(&bytes),
-        10 => drop(<Array<f64> as Datum<_>>::decode(&bytes)),
+        10 => drop(<Array<f64> as Datum<_>>::decode(&bytes, Vouch::OURS)),
         _ => check_record::<tree::Tree, _>(&bytes),
     }
 }
 
 /// What is decoded is a value like any other.
 fn check_record<T: Datum<K> + PartialEq + Debug, K>(bytes: &[u8]) {
-    let Ok(value) = T::decode(bytes) else { return };
+    let Ok(value) = T::decode(bytes, Vouch::OURS) else {
+        return;
+    };
     let mut again = AlignedVec::new();
     value.encode(&mut again).expect("it was a record before");
-    let back = T::decode(&again).expect("it was just encoded");
+    let back = T::decode(&again, Vouch::OURS).expect("it was just encoded");
     // Compared as texts, because a float need not be equal to itself.
     assert_eq!(format!("{back:?}"), format!("{value:?}"));
 }
@@ -127,20 +132,18 @@ pub fn records(data: &[u8]) {
     let strings = Records::<String>::new(
         slab.clone(),
         HeapBlocks::over(blocks.clone()),
-        <String as Datum<Owned>>::decode_shared,
+        decode_result::<String, Owned>,
     );
-    let lists = Records::<Vec<u32>>::new(
-        slab,
-        HeapBlocks::over(blocks),
-        <Vec<u32> as Datum<_>>::decode_shared,
-    );
+    let lists = Records::<Vec<u32>>::new(slab, HeapBlocks::over(blocks), decode_result::<Vec<u32>, _>);
     check_records(&strings, content.len());
     check_records(&lists, content.len());
 }
 
 fn block_of(memory: &Memory, content: &[u8]) -> Option<Arc<Block>> {
     let block = Arc::new(memory.alloc(content.len(), 64).ok()?);
-    let bytes: SharedSlice<AtomicU8> = SharedSlice::in_block(&block, 0, content.len()).ok()?;
+    #[expect(unsafe_code, reason = "bytes in a block that nobody else has")]
+    // SAFETY: the block is new, and nobody makes an array of it.
+    let bytes: SharedSlice<AtomicU8> = unsafe { SharedSlice::in_block(&block, 0, content.len()) }.ok()?;
     for (to, from) in bytes.iter().zip(content) {
         to.store(*from, Relaxed);
     }
@@ -235,8 +238,7 @@ pub fn shared_segment(data: &[u8]) {
     let mut reader = Reader(data);
     let mark = u64::from_be_bytes(*b"swathe\0\0") + reader.below(4) as u64;
     ground.fill(&mark.to_le_bytes());
-    let words: SharedSlice<AtomicU64> =
-        SharedSlice::at(&ground.segment, 0, SHARED_LEN / 8).expect("it is as long");
+    let words: SharedSlice<AtomicU64> = words(&ground.segment, 0, SHARED_LEN / 8).expect("it is as long");
     for fact in &words[1..4] {
         fact.store(reader.word(), Relaxed);
     }
@@ -245,16 +247,16 @@ pub fn shared_segment(data: &[u8]) {
     }
     let mut id = AlignedVec::<16>::new();
     id.extend_from_slice(&SHARED_SEGMENT.to_le_bytes());
-    if let Ok(value) = <Value<u64> as Datum<_>>::decode(&id) {
+    if let Ok(value) = <Value<u64> as Datum<_>>::decode(&id, Vouch::OURS) {
         value.fetch_add(value.load());
     }
-    if let Ok(array) = <SharedArray<u16> as Datum<_>>::decode(&id) {
+    if let Ok(array) = <SharedArray<u16> as Datum<_>>::decode(&id, Vouch::OURS) {
         assert!(array.to_vec().len() <= SHARED_LEN / 2);
     }
-    if let Ok(queue) = <Queue<u64> as Datum<_>>::decode(&id) {
+    if let Ok(queue) = <Queue<u64> as Datum<_>>::decode(&id, Vouch::OURS) {
         check_queue(&queue, &mut reader);
     }
-    if let Ok(queue) = <Queue<String> as Datum<_>>::decode(&id) {
+    if let Ok(queue) = <Queue<String> as Datum<_>>::decode(&id, Vouch::OURS) {
         let _ = queue.try_get();
     }
 }
@@ -277,7 +279,7 @@ mod tests {
     use swathe_os::untrusted::run_corpus;
 
     use super::{parameters, queue_words, record, records, shared_segment};
-    use crate::Datum;
+    use crate::{Datum, lower::Vouch};
 
     #[test]
     fn corpus_of_record() {
@@ -293,7 +295,7 @@ mod tests {
             let mut bytes = AlignedVec::<16>::new();
             bytes.extend_from_slice(&leaf);
             (1..levels).for_each(|_| bytes.extend_from_slice(&branch));
-            let decoded = super::tree::Tree::decode(&bytes);
+            let decoded = super::tree::Tree::decode(&bytes, Vouch::OURS);
             assert_eq!(decoded.is_ok(), levels == 1000, "{levels} levels");
         }
     }

@@ -20,7 +20,7 @@ enum When {
 }
 
 /// What can be denied, by name.
-const CALLS: [(&str, c_long, When); 16] = [
+const CALLS: [(&str, c_long, When); 17] = [
     ("memfd_create", libc::SYS_memfd_create, When::Always),
     (
         "memfd_noexec_seal",
@@ -49,15 +49,18 @@ const CALLS: [(&str, c_long, When); 16] = [
     ("set_affinity", libc::SYS_sched_setaffinity, When::Always),
     ("get_affinity", libc::SYS_sched_getaffinity, When::Always),
     ("prctl", libc::SYS_prctl, When::Always),
+    ("flock", libc::SYS_flock, When::Always),
 ];
 
-const ERRORS: [(&str, i32); 6] = [
+const ERRORS: [(&str, i32); 8] = [
     ("EPERM", libc::EPERM),
     ("EACCES", libc::EACCES),
     ("EINVAL", libc::EINVAL),
     ("ENOSYS", libc::ENOSYS),
     ("ENOMEM", libc::ENOMEM),
     ("EAGAIN", libc::EAGAIN),
+    ("ENOLCK", libc::ENOLCK),
+    ("EOPNOTSUPP", libc::EOPNOTSUPP),
 ];
 
 fn main() {

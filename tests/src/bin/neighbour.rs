@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    io::Write,
     os::fd::AsRawFd,
     path::Path,
     process::exit,
@@ -37,6 +38,7 @@ fn main() {
         Some("sandbox") => sandbox(),
         Some("locked") => locked(argument(2).as_deref() == Some("root")),
         Some("arena") => arena(),
+        Some("output") => output(),
         Some("cores") => cores(argument(2).as_deref() == Some("bound")),
         Some("shm") => shm(),
         Some("cgroup") => cgroup(Path::new(&argument(2).expect("a directory is given"))),
@@ -250,7 +252,13 @@ fn locked(stays_root: bool) {
         let path = folder.path().join("numbers.npy");
         Array::from_fn(1 << 20, |i| i as u64)?.to_npy(&path)?;
         let pool = Pool::builder().processes(2).build()?;
-        let found = pool.map(|x: u64| x + 1, &Array::<u64>::from_npy_path(&path)?)?;
+        #[expect(unsafe_code, reason = "a file is mapped")]
+        // SAFETY: nobody writes the file.
+        let mapped = unsafe { Array::<u64>::map_npy_path(&path) }?;
+        let found = pool.map(|x: u64| x + 1, &mapped)?;
+        assert!(found.iter().copied().eq(1..=1 << 20));
+        let sealed = Array::<u64>::from_sealed_file(sealed(&mapped), &[1 << 20])?;
+        let found = pool.map(|x: u64| x + 1, &sealed)?;
         assert!(found.iter().copied().eq(1..=1 << 20));
         Ok(())
     };
@@ -265,6 +273,20 @@ fn locked(stays_root: bool) {
     };
     println!("taken MiB: {}", kib("VmRSS:") >> 10);
     assert_alone();
+}
+
+/// A memory file with these numbers that nobody can change any more.
+fn sealed(numbers: &[u64]) -> File {
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut file = File::from(memfd_create(c"numbers", flags).expect("there is room"));
+    for number in numbers {
+        file.write_all(&number.to_ne_bytes()).expect("there is room");
+    }
+    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).expect("nobody has it mapped");
+    file
 }
 
 /// How many cores a pool gets, and on how many each of its workers may run.
@@ -289,6 +311,33 @@ fn cores(bind_main: bool) {
     println!("the pool's: {}", pool.processes());
     let each = pool.run_per_worker(allowed).expect("workers answer");
     println!("the workers': {each:?}");
+    drop(pool);
+    assert_alone();
+}
+
+/// An output in a file: twice, and as one whose writer is known to be the only one.
+fn output() {
+    fn next(x: u64) -> u64 {
+        x + 1
+    }
+    let folder = tempfile::tempdir().expect("there is room for files");
+    let path = folder.path().join("numbers.npy");
+    let pool = Pool::builder().processes(2).build().expect("pools work");
+    let job = || pool.batch().output_file(&path);
+    println!("path: {}", path.display());
+    say("locked", job().map(next, 0..1000));
+    #[expect(unsafe_code, reason = "what a lock would see to is seen to by the test")]
+    // SAFETY: nobody else knows the folder, and one job is run after the other.
+    let unlocked = || unsafe { job().unlocked() };
+    let numbers = || -> Result<()> {
+        let numbers = unlocked().map(next, 0..1000)?;
+        assert!(numbers.iter().copied().eq(1..=1000));
+        assert_eq!(Array::<u64>::from_npy_path(&path)?, numbers);
+        let again = unlocked().map(next, 0..1000)?;
+        assert_eq!(again, numbers);
+        Ok(())
+    };
+    say("unlocked", numbers());
     drop(pool);
     assert_alone();
 }

@@ -254,7 +254,7 @@ impl<T: Number> Kernel<Square<T>> {
         let info = npy_info(path)?;
         if info.fortran_order && info.shape.iter().filter(|&&len| len > 1).count() > 1 {
             return Err(Failure::new(format!(
-                "{} lies in Fortran order and would have to be copied: save it with numpy.ascontiguousarray",
+                "{} lies in Fortran order, in which Python would read other numbers: save it with numpy.ascontiguousarray",
                 path.display()
             )));
         }

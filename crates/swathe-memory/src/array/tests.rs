@@ -1,3 +1,5 @@
+use swathe_os::{AsFd, memfd};
+
 use super::*;
 
 fn memory() -> Memory {
@@ -199,7 +201,8 @@ fn a_written_block_becomes_an_array() {
 fn raw_files_are_mapped() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytemuck::bytes_of(&[1.0_f64, 2.0, 3.0])).unwrap();
-    let array = Array::<f64>::from_raw_file(file.path()).unwrap();
+    // SAFETY: the test writes the file only when it does not look at the elements any more.
+    let array = unsafe { Array::<f64>::map_raw_file(file.path()) }.unwrap();
     assert_eq!(array, [1.0, 2.0, 3.0]);
     array.verify().unwrap();
     std::fs::write(file.path(), [0; 23]).unwrap();
@@ -210,15 +213,96 @@ fn raw_files_are_mapped() {
             .to_string()
             .contains("24 bytes were mapped and 23 are left")
     );
-    let text = Array::<f64>::from_raw_file(file.path()).unwrap_err().to_string();
     let path = file.path().display();
-    assert_eq!(
-        text,
-        format!(
-            "{path} cannot be used as an array of f64: it holds 23 bytes, which is not a multiple of 8; check the \
-             element type, or whether the file was cut off"
-        )
+    let refused = format!(
+        "{path} cannot be used as an array of f64: it holds 23 bytes, which is not a multiple of 8; check the \
+         element type, or whether the file was cut off"
     );
+    // SAFETY: as above.
+    let mapped = unsafe { Array::<f64>::map_raw_file(file.path()) };
+    for text in [mapped, Array::from_raw_file(file.path())] {
+        assert_eq!(text.unwrap_err().to_string(), refused);
+    }
     std::fs::write(file.path(), []).unwrap();
     assert!(Array::<f64>::from_raw_file(file.path()).unwrap().is_empty());
+}
+
+/// Safe code may write a file that was read.
+#[test]
+fn a_raw_file_that_was_read_may_be_overwritten() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytemuck::bytes_of(&[1.0_f64, 2.0, 3.0])).unwrap();
+    let memory = Memory::with_capacity(4 << 20).unwrap();
+    let arrays = [
+        Array::<f64>::from_raw_file(file.path()).unwrap(),
+        Array::<f64>::from_raw_file_in(&memory, file.path()).unwrap(),
+    ];
+    assert_eq!(arrays[1].segment().unwrap().id(), memory.segment().id());
+    std::fs::write(file.path(), [0xff; 24]).unwrap();
+    for array in &arrays {
+        assert_eq!(*array, [1.0, 2.0, 3.0]);
+    }
+    file.as_file().set_len(0).unwrap();
+    for array in &arrays {
+        assert_eq!(*array, [1.0, 2.0, 3.0]);
+        array.verify().unwrap();
+    }
+}
+
+#[test]
+fn a_sealed_memory_file_is_mapped_without_a_promise() {
+    let numbers: Vec<u32> = (0..3000).collect();
+    let file = memfd::sealed("swathe-test", bytemuck::cast_slice(&numbers)).unwrap();
+    let given = || file.as_fd().try_clone_to_owned().unwrap();
+    let array = Array::<u32>::from_sealed_file(given(), &[30, 100]).unwrap();
+    assert_eq!(
+        (array.shape(), &array[..]),
+        ([30, 100].as_slice(), numbers.as_slice())
+    );
+    assert_eq!(array.segment().unwrap().origin(), &crate::Origin::Sealed);
+    let part = Array::<u32>::from_sealed_file(given(), &[7]).unwrap();
+    assert_eq!(part, [0, 1, 2, 3, 4, 5, 6], "bytes behind the array are ignored");
+    drop(part);
+    // Whoever still has the file cannot harm it.
+    let file = std::fs::File::from(given());
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xff; 4], 0).unwrap_err();
+    file.set_len(16).unwrap_err();
+    array.verify().unwrap();
+    assert_eq!(array, numbers);
+
+    let text = Array::<u64>::from_sealed_file(file, &[1501])
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        text,
+        "this file cannot be mapped as one that never changes: the shape [1501] of u64 needs 12008 bytes, but the file has \
+         12000; check shape and element type"
+    );
+}
+
+#[test]
+fn a_file_that_can_change_is_not_mapped_as_one_that_cannot() {
+    let ordinary = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(ordinary.path(), [0; 64]).unwrap();
+    let cannot_shrink = memfd::create("swathe-test", 64).unwrap();
+    for file in [
+        std::fs::File::open(ordinary.path()).unwrap().into(),
+        cannot_shrink.as_fd().try_clone_to_owned().unwrap(),
+        memfd::unsealed("swathe-test")
+            .unwrap()
+            .as_fd()
+            .try_clone_to_owned()
+            .unwrap(),
+        std::fs::File::open("/dev/null").unwrap().into(),
+    ] {
+        let text = Array::<u8>::from_sealed_file(file, &[64])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.starts_with(
+                "this file cannot be mapped as one that never changes: it is no memory file (memfd_create) that is sealed"
+            ) && text.contains("add F_SEAL_WRITE and F_SEAL_SHRINK by fcntl(F_ADD_SEALS)"),
+            "{text}"
+        );
+    }
 }

@@ -1,4 +1,5 @@
 use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
@@ -24,6 +25,16 @@ fn write(directory: &TempDir, name: &str, parts: &[&[u8]]) -> PathBuf {
     path
 }
 
+/// Maps a file that the test does not write while it looks at the array.
+fn map<T: Element>(path: impl AsRef<Path>) -> Array<T> {
+    // SAFETY: as said above.
+    unsafe { Array::map_npy_path(path) }.unwrap()
+}
+
+fn origin<T: Element>(array: &Array<T>) -> &Origin {
+    array.segment().unwrap().origin()
+}
+
 #[test]
 fn aligned_files_are_mapped_not_copied() {
     let directory = TempDir::new().unwrap();
@@ -34,15 +45,12 @@ fn aligned_files_are_mapped_not_copied() {
         "a.npy",
         &[&head, bytemuck::cast_slice(&values), b"trailing"],
     );
-    let array = Array::<f64>::from_npy_path(&path).unwrap();
+    let array = map::<f64>(&path);
     assert_eq!(
         (array.shape(), &array[..]),
         ([3, 4].as_slice(), values.as_slice())
     );
-    assert_eq!(
-        array.segment().unwrap().origin(),
-        &crate::Origin::File { path: path.clone() }
-    );
+    assert_eq!(origin(&array), &Origin::File { path: path.clone() });
     assert_eq!(array.offset(), head.len());
 
     let info = npy_info(&path).unwrap();
@@ -56,7 +64,61 @@ fn aligned_files_are_mapped_not_copied() {
     drop(array);
     fs::remove_file(&path).unwrap();
     assert_eq!(rows, [8.0, 9.0, 10.0, 11.0], "the mapping outlives the name");
-    assert_eq!(rows.to_ref().attach::<f64>().unwrap(), rows);
+    // SAFETY: the array lives, and nobody can write the file any more.
+    assert_eq!(unsafe { rows.to_ref().attach::<f64>() }.unwrap(), rows);
+    let text = rows.to_ref().attach_own::<f64>().unwrap_err().to_string();
+    assert!(text.contains("nobody vouches"), "{text}");
+}
+
+/// Safe code may write a file that was read: nothing that it holds is seen by way of the array any more.
+#[test]
+fn a_file_that_was_read_may_be_overwritten_cut_off_and_removed() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("a.npy");
+    let written = Array::<u16>::from_range(0..6000)
+        .unwrap()
+        .reshape(&[2, 3000])
+        .unwrap();
+    written.to_npy(&path).unwrap();
+    let read = Array::<u16>::from_npy_path(&path).unwrap();
+    assert_eq!(origin(&read), &Origin::Arena);
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[0xff; 12_000], 0).unwrap();
+    assert_eq!(read, written);
+    file.set_len(0).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert_eq!(read, written);
+    read.verify().unwrap();
+}
+
+#[test]
+fn a_file_is_read_into_the_arena_that_is_given_and_refused_before_memory_is_taken() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("a.npy");
+    Array::<u64>::from_range(0..1000).unwrap().to_npy(&path).unwrap();
+    let memory = Memory::with_capacity(4 << 20).unwrap();
+    let read = Array::<u64>::from_npy_path_in(&memory, &path).unwrap();
+    assert_eq!(read.segment().unwrap().id(), memory.segment().id());
+    drop(read);
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(8000).unwrap();
+    let untouched = Memory::with_capacity(4 << 20).unwrap();
+    let text = Array::<u64>::from_npy_path_in(&untouched, &path)
+        .unwrap_err()
+        .to_string();
+    assert!(text.ends_with("it was cut off; copy or write it again"), "{text}");
+    assert_eq!(untouched.stats().warm, 0, "no memory was taken");
+
+    // More than the arena can hold: it says so, before anything is read.
+    let (head, len) = (
+        file_with(&header_text(&native("u1"), "False", "(9000000,)")),
+        9_000_000,
+    );
+    let path = write(&directory, "long.npy", &[&head]);
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(head.len() as u64 + len).unwrap();
+    let error = Array::<u8>::from_npy_path_in(&memory, &path).unwrap_err();
+    assert!(matches!(error, MemoryError::ArenaFull { .. }), "{error}");
 }
 
 #[test]
@@ -78,9 +140,10 @@ fn misaligned_data_are_copied() {
         "odd.npy",
         &[&head, bytemuck::cast_slice(&[-5_i32, 6])],
     );
-    let array = Array::<i32>::from_npy_path(path).unwrap();
-    assert_eq!(array, [-5, 6]);
-    assert_eq!(array.segment().unwrap().origin(), &crate::Origin::Arena);
+    for array in [map::<i32>(&path), Array::from_npy_path(&path).unwrap()] {
+        assert_eq!(array, [-5, 6]);
+        assert_eq!(origin(&array), &Origin::Arena);
+    }
 }
 
 #[test]
@@ -89,23 +152,45 @@ fn fortran_order_becomes_c_order() {
     let data = [1_u16, 4, 2, 5, 3, 6];
     let head = file_with(&header_text(&native("u2"), "True", "(2, 3)"));
     let path = write(&directory, "f.npy", &[&head, bytemuck::cast_slice(&data)]);
-    let array = Array::<u16>::from_npy_path(path).unwrap();
-    assert_eq!(
-        (array.shape(), &array[..]),
-        ([2, 3].as_slice(), [1, 2, 3, 4, 5, 6].as_slice())
-    );
+    for array in [map::<u16>(&path), Array::from_npy_path(&path).unwrap()] {
+        assert_eq!(
+            (array.shape(), &array[..]),
+            ([2, 3].as_slice(), [1, 2, 3, 4, 5, 6].as_slice())
+        );
+    }
 
     let head = file_with(&header_text(&native("u2"), "True", "(6, 1)"));
     let path = write(&directory, "column.npy", &[&head, bytemuck::cast_slice(&data)]);
-    let column = Array::<u16>::from_npy_path(path).unwrap();
+    let column = map::<u16>(&path);
     assert_eq!(
         (column.shape(), &column[..]),
         ([6, 1].as_slice(), data.as_slice())
     );
     assert!(
-        matches!(column.segment().unwrap().origin(), crate::Origin::File { .. }),
+        matches!(origin(&column), Origin::File { .. }),
         "one axis needs no copy"
     );
+    assert_eq!(Array::<u16>::from_npy_path(&path).unwrap(), column);
+}
+
+#[test]
+fn many_elements_in_fortran_order_are_read_a_piece_at_a_time() {
+    let directory = TempDir::new().unwrap();
+    let (rows, columns, planes) = (300, 100, 101);
+    let of = |row: usize, column: usize, plane: usize| (row * columns + column) * planes + plane;
+    let mut data = Vec::new();
+    for plane in 0..planes {
+        for column in 0..columns {
+            data.extend((0..rows).map(|row| of(row, column, plane) as f64));
+        }
+    }
+    assert!(size_of_val(&data[..]) > 16 << 20, "more than one piece");
+    let shape = format!("({rows}, {columns}, {planes})");
+    let head = file_with(&header_text(&native("f8"), "True", &shape));
+    let path = write(&directory, "f.npy", &[&head, bytemuck::cast_slice(&data)]);
+    let array = Array::<f64>::from_npy_path(&path).unwrap();
+    assert_eq!(array.shape(), [rows, columns, planes]);
+    assert!(array.iter().enumerate().all(|(i, x)| *x == i as f64));
 }
 
 #[test]
@@ -117,10 +202,7 @@ fn everything_written_is_read_again() {
         array.to_npy(&path).unwrap();
         let read = Array::<T>::from_npy_path(&path).unwrap();
         assert_eq!(read, array);
-        assert!(matches!(
-            read.segment().unwrap().origin(),
-            crate::Origin::File { .. }
-        ));
+        assert_eq!(map::<T>(&path), array);
         assert_eq!(
             fs::read_dir(directory.path()).unwrap().count(),
             1,
@@ -160,7 +242,7 @@ fn writing_replaces_the_file_and_spares_its_readers() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("a.npy");
     Array::<u8>::from_range(0..100).unwrap().to_npy(&path).unwrap();
-    let old = Array::<u8>::from_npy_path(&path).unwrap();
+    let old = map::<u8>(&path);
     Array::<u8>::zeros(3).unwrap().to_npy(&path).unwrap();
     old.verify().unwrap();
     assert_eq!(
@@ -185,7 +267,7 @@ fn a_file_cut_off_while_mapped_is_noticed() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("a.npy");
     Array::<u64>::zeros(1000).unwrap().to_npy(&path).unwrap();
-    let array = Array::<u64>::from_npy_path(&path).unwrap();
+    let array = map::<u64>(&path);
     OpenOptions::new()
         .write(true)
         .open(&path)

@@ -62,26 +62,65 @@ impl Retries {
 /// Memory that a job in place changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
-    /// The segment.
-    pub segment: SegmentId,
-    /// Where in there, bytes.
-    pub offset: u64,
+    pub(crate) segment: SegmentId,
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+}
+
+#[expect(unsafe_code, reason = "the engine writes there for workers that have died")]
+impl Region {
+    /// `len` bytes of a segment, from byte `offset` on.
+    ///
+    /// # Safety
+    /// From when a job that has the region is submitted until it is over, nobody in the process that submits it reads or
+    /// writes these bytes: a copy of results that a worker had begun when it died is made once more, there.
+    pub unsafe fn new(segment: SegmentId, offset: u64, len: u64) -> Self {
+        Self { segment, offset, len }
+    }
+
     /// How many bytes.
-    pub len: u64,
+    pub fn bytes(&self) -> u64 {
+        self.len
+    }
 }
 
 /// Status words and failed bits that lie in a file and outlive the job: it goes on where they say that it was.
 #[derive(Clone, Debug)]
 pub struct Durable {
     /// The file, mapped to be written.
-    pub segment: Arc<Segment>,
+    pub(crate) segment: Arc<Segment>,
     /// Where a status word for each chunk lies in there, bytes. The job's chunking is [`Chunking::Size`], as it was when
     /// the words were made.
-    pub status_offset: usize,
+    pub(crate) status_offset: usize,
     /// Where a bit for each position lies: bit `i % 64` of word `i / 64` is set if position `i` is final and has no value.
-    pub failed_offset: usize,
+    pub(crate) failed_offset: usize,
     /// Positions that are final there but are to be run again, ascending.
-    pub redo: Vec<u64>,
+    pub(crate) redo: Vec<u64>,
+}
+
+#[expect(unsafe_code, reason = "the engine lays words over the segment")]
+impl Durable {
+    /// Words in a file that is mapped to be written.
+    ///
+    /// From byte `status_offset` on lies a status word for each chunk: the job's chunking is [`Chunking::Size`], as it was when
+    /// the words were made. From byte `failed_offset` on lies a bit for each position: bit `i % 64` of word `i / 64` is set if
+    /// position `i` is final and has no value. `redo` are positions that are final there but are to be run again, ascending.
+    ///
+    /// # Safety
+    /// What [`SharedSlice::at`](swathe_memory::SharedSlice::at) asks, for both, until the job is over.
+    pub unsafe fn new(
+        segment: Arc<Segment>,
+        status_offset: usize,
+        failed_offset: usize,
+        redo: Vec<u64>,
+    ) -> Self {
+        Self {
+            segment,
+            status_offset,
+            failed_offset,
+            redo,
+        }
+    }
 }
 
 /// What is called back when a job is over.

@@ -28,7 +28,7 @@ use crate::{
         spares::Spares,
         user_code::contain,
     },
-    shared::{messages::Purpose, picks::Pick, records, scratch::Scratch},
+    shared::{memory, messages::Purpose, picks::Pick, records, scratch::Scratch},
 };
 
 /// A job with more chunks, or more failures, is not read with the lock held.
@@ -185,7 +185,7 @@ impl JobState {
     ) -> Result<Self, swathe_memory::MemoryError> {
         let bits = |durable: &crate::job::Durable| {
             let words = terms.positions.div_ceil(64) as usize;
-            SharedSlice::at(&durable.segment, durable.failed_offset, words)
+            memory::words(&durable.segment, durable.failed_offset, words)
         };
         let failed_bits = job.durable.as_ref().map(bits).transpose()?;
         let file = job.durable.as_ref().map(|durable| durable.segment.clone());

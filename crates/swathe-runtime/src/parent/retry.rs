@@ -15,6 +15,7 @@ use swathe_protocol::{ChunkStatus, JobTerms, Span, StatusWord, Tag};
 use crate::{
     job::Durable,
     shared::{
+        memory,
         picks::Pick,
         scratch::{DEATHS, Scratch},
     },
@@ -54,7 +55,7 @@ impl Round {
                 terms.durable_segment = durable.segment.id().to_bits();
                 terms.failed_offset = durable.failed_offset as u64;
                 terms.tag = Tag::NONE.to_word();
-                Some(SharedSlice::at(
+                Some(memory::words(
                     &durable.segment,
                     durable.status_offset,
                     terms.chunks as usize,
@@ -79,7 +80,7 @@ impl Round {
         last: bool,
     ) -> Result<Self, MemoryError> {
         let block = Arc::new(memory.alloc(picks.len() * 16, 64)?);
-        let words: SharedSlice<AtomicU64> = SharedSlice::in_block(&block, 0, picks.len() * 2)?;
+        let words: SharedSlice<AtomicU64> = memory::words_in(&block, 0, picks.len() * 2)?;
         for (pair, pick) in words.chunks_exact(2).zip(&picks) {
             pair[0].store(pick.first, Ordering::Relaxed);
             pair[1].store(pick.len, Ordering::Relaxed);

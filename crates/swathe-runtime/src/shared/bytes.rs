@@ -6,7 +6,9 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use swathe_memory::{Block, MemoryError, Segment, SharedSlice};
+use swathe_memory::{Block, MemoryError, Segment};
+
+use crate::shared::memory;
 
 /// Words that hold `len` bytes.
 pub(crate) fn words_for(len: usize) -> usize {
@@ -39,7 +41,7 @@ pub(crate) fn read(words: &[AtomicU64], len: usize) -> Vec<u8> {
 
 /// Writes bytes at the start of a block of this process.
 pub(crate) fn write_block(block: &Arc<Block>, bytes: &[u8]) -> Result<(), MemoryError> {
-    write(&SharedSlice::in_block(block, 0, words_for(bytes.len()))?, bytes);
+    write(&memory::words_in(block, 0, words_for(bytes.len()))?, bytes);
     Ok(())
 }
 
@@ -47,7 +49,7 @@ pub(crate) fn write_block(block: &Arc<Block>, bytes: &[u8]) -> Result<(), Memory
 pub(crate) fn read_segment(segment: &Arc<Segment>, offset: u64, len: u64) -> Result<Vec<u8>, MemoryError> {
     let len = len as usize;
     Ok(read(
-        &SharedSlice::at(segment, offset as usize, words_for(len))?,
+        &memory::words(segment, offset as usize, words_for(len))?,
         len,
     ))
 }

@@ -11,7 +11,10 @@ use swathe_protocol::{
     WorkerSlot, header::MAGIC,
 };
 
-use crate::fault::{self, Point};
+use crate::{
+    fault::{self, Point},
+    shared::memory,
+};
 
 /// Job cells: how many jobs can be in work at once; more wait in the parent.
 pub(crate) const JOBS: u32 = 256;
@@ -96,13 +99,13 @@ impl Control {
         let slots = slots.min(MAX_PROCESSES + 1);
         let at = layout(slots);
         Ok(Self {
-            header: Shared::at(&segment, at[0])?,
-            ends: Shared::at(&segment, at[1])?,
-            cells: SharedSlice::at(&segment, at[2], RING as usize)?,
-            slots: SharedSlice::at(&segment, at[3], slots)?,
-            parks: SharedSlice::at(&segment, at[4], slots)?,
-            jobs: SharedSlice::at(&segment, at[5], JOBS as usize)?,
-            lanes: SharedSlice::at(&segment, at[6], JOBS as usize * slots)?,
+            header: memory::word(&segment, at[0])?,
+            ends: memory::word(&segment, at[1])?,
+            cells: memory::words(&segment, at[2], RING as usize)?,
+            slots: memory::words(&segment, at[3], slots)?,
+            parks: memory::words(&segment, at[4], slots)?,
+            jobs: memory::words(&segment, at[5], JOBS as usize)?,
+            lanes: memory::words(&segment, at[6], JOBS as usize * slots)?,
             segment,
         })
     }

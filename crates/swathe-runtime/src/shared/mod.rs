@@ -2,6 +2,7 @@
 
 pub(crate) mod bytes;
 pub(crate) mod control;
+pub(crate) mod memory;
 pub(crate) mod messages;
 pub(crate) mod naps;
 pub(crate) mod picks;

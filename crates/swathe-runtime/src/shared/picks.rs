@@ -9,7 +9,10 @@ use std::sync::{
 use swathe_memory::{MemoryError, Segment, SharedSlice};
 use swathe_protocol::JobTerms;
 
-use crate::shared::scratch::{DEATHS, DEATHS_WORDS};
+use crate::shared::{
+    memory,
+    scratch::{DEATHS, DEATHS_WORDS},
+};
 
 /// Positions of the job that one position of a round of retries stands for: one, or a chunk of a task that takes whole
 /// chunks.
@@ -22,7 +25,7 @@ pub(crate) struct Pick {
 /// Worker side: the spans of a round of retries.
 pub(crate) fn read_picks(data: &Arc<Segment>, terms: &JobTerms) -> Result<Vec<Pick>, MemoryError> {
     let words: SharedSlice<AtomicU64> =
-        SharedSlice::at(data, terms.picks_offset as usize, terms.chunks as usize * 2)?;
+        memory::words(data, terms.picks_offset as usize, terms.chunks as usize * 2)?;
     let pick = |pair: &[AtomicU64]| Pick {
         first: pair[0].load(Ordering::Relaxed),
         len: pair[1].load(Ordering::Relaxed),
@@ -32,7 +35,7 @@ pub(crate) fn read_picks(data: &Arc<Segment>, terms: &JobTerms) -> Result<Vec<Pi
 
 /// Worker side: how many workers a position has cost, as far as is remembered.
 pub(crate) fn read_deaths(data: &Arc<Segment>, terms: &JobTerms, position: u64) -> u32 {
-    let Ok(words) = SharedSlice::<AtomicU64>::at(data, terms.deaths_offset as usize, DEATHS_WORDS) else {
+    let Ok(words) = memory::words::<AtomicU64>(data, terms.deaths_offset as usize, DEATHS_WORDS) else {
         return 0;
     };
     let count = words[0].load(Ordering::Acquire).min(DEATHS) as usize;

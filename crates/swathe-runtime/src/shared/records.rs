@@ -11,7 +11,7 @@ use std::sync::{
 use swathe_memory::{Block, SharedSlice};
 use swathe_protocol::JobTerms;
 
-use crate::shared::bytes;
+use crate::shared::{bytes, memory};
 
 /// What a worker reports about a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,13 +62,13 @@ pub(crate) fn read_record(link: u64, heap: &[Arc<Block>], terms: &JobTerms) -> O
         let within = (offset as usize).checked_sub(block.offset())?;
         (within < block.len()).then_some((block, within))
     })?;
-    let head: SharedSlice<AtomicU64> = SharedSlice::in_block(block, within, HEAD).ok()?;
+    let head: SharedSlice<AtomicU64> = memory::words_in(block, within, HEAD).ok()?;
     let word = |i: usize| head[i].load(Ordering::Relaxed);
     let (text, len) = match word(5) {
         DROPPED => (DROPPED_TEXT.clone(), 0),
         len => {
             let len = usize::try_from(len).ok().filter(|len| *len <= MAX_TEXT)?;
-            let text = SharedSlice::in_block(block, within + 8 * HEAD, bytes::words_for(len)).ok()?;
+            let text = memory::words_in(block, within + 8 * HEAD, bytes::words_for(len)).ok()?;
             (String::from_utf8_lossy(&bytes::read(&text, len)).into(), len)
         }
     };

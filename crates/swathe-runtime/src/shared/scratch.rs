@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use swathe_memory::{Memory, MemoryError, SharedSlice};
 use swathe_protocol::{StatusWord, Tag, Tally};
 
-use crate::shared::bytes;
+use crate::shared::{bytes, memory};
 
 /// How many positions that cost workers are remembered for tasks that ask which try this is.
 pub(crate) const DEATHS: u64 = 32;
@@ -74,10 +74,10 @@ impl Scratch {
         let block = Arc::new(memory.alloc_zeroed_to(layout.tallies, layout.end, align_of::<Tally>())?);
         Ok(Self {
             start: block.offset(),
-            params: SharedSlice::in_block(&block, 0, bytes::words_for(params))?,
-            status: SharedSlice::in_block(&block, layout.status, chunks)?,
-            deaths: SharedSlice::in_block(&block, layout.deaths, DEATHS_WORDS)?,
-            tallies: SharedSlice::in_block(&block, layout.tallies, slots)?,
+            params: memory::words_in(&block, 0, bytes::words_for(params))?,
+            status: memory::words_in(&block, layout.status, chunks)?,
+            deaths: memory::words_in(&block, layout.deaths, DEATHS_WORDS)?,
+            tallies: memory::words_in(&block, layout.tallies, slots)?,
             layout,
             tag: AtomicU64::new(Tag::NONE.to_word()),
             used: AtomicUsize::new(0),

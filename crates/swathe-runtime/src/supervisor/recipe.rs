@@ -23,7 +23,10 @@ use swathe_os::{
 
 use crate::{
     parent::core::Core,
-    shared::messages::{Message, MessageKind},
+    shared::{
+        memory,
+        messages::{Message, MessageKind},
+    },
     zygote::{MARKER, NAME},
 };
 
@@ -120,7 +123,7 @@ impl Recipe {
         ];
         // By this the zygote learns of this process's end. Where it cannot be had it asks who its parent is.
         let me = Pidfd::open(std::process::id()).ok();
-        let fds = [control.fd(), data.fd()]
+        let fds = [memory::descriptor(control), memory::descriptor(data)]
             .into_iter()
             .chain(me.iter().map(AsFd::as_fd));
         let greeting =

@@ -9,7 +9,10 @@ use swathe_protocol::JobKey;
 use crate::{
     job::End,
     parent::jobs::STOP_GRACE,
-    shared::messages::{Message, MessageKind, Purpose, WORDS},
+    shared::{
+        memory,
+        messages::{Message, MessageKind, Purpose, WORDS},
+    },
     supervisor::Supervisor,
 };
 
@@ -110,7 +113,7 @@ impl Supervisor {
             Some(segment) => {
                 let writable = u64::from(segment.access() == Access::ReadWrite);
                 Message::new(MessageKind::Segment, &[segment.len() as u64, writable])
-                    .try_send(line, &[segment.fd()])
+                    .try_send(line, &[memory::descriptor(&segment)])
             }
             None => Message::new(MessageKind::Refused, &[])
                 .with_text(b"the array it belongs to no longer exists in the parent")

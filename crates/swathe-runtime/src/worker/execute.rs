@@ -22,6 +22,7 @@ use crate::{
     shared::{
         bytes,
         control::{Control, System},
+        memory,
         messages::{Message, MessageKind},
         picks::{self, Pick},
         records::{self, RecordKind},
@@ -138,7 +139,7 @@ impl<'w> Execution<'w> {
         let failed_bits = terms
             .has(JobTerms::DURABLE)
             .then(|| {
-                SharedSlice::at(
+                memory::words(
                     &home,
                     terms.failed_offset as usize,
                     terms.positions.div_ceil(64) as usize,
@@ -154,7 +155,7 @@ impl<'w> Execution<'w> {
         Ok(JobView {
             task: code::trampoline(address),
             // A round of retries has status words of its own, not in the file.
-            status: SharedSlice::at(
+            status: memory::words(
                 if picks.is_some() { data } else { &home },
                 terms.status_offset as usize,
                 terms.chunks as usize,
@@ -163,7 +164,7 @@ impl<'w> Execution<'w> {
             params: bytes::read_segment(data, terms.params_offset, terms.params_len).map_err(text)?,
             failed_bits,
             picks,
-            tally: Shared::at(
+            tally: memory::word(
                 data,
                 terms.tallies_offset as usize + self.worker.index * size_of::<Tally>(),
             )

@@ -13,13 +13,15 @@ use std::{
 };
 
 use swathe_memory::{Access, SegmentId, registry};
-use swathe_os::{
-    Descriptor, descriptors,
-    image::{self},
-    socket::Socket,
-};
+use swathe_os::{Descriptor, descriptors, socket::Socket};
 
-use crate::shared::messages::{Message, MessageKind};
+use crate::{
+    shared::{
+        memory,
+        messages::{Message, MessageKind},
+    },
+    worker::code,
+};
 
 /// A worker's line to the parent, for the few things that are not in shared memory. Shared with user threads of the
 /// worker, hence the lock; one question, one answer.
@@ -69,7 +71,7 @@ impl ParentLine {
 
 pub(crate) fn ask_parent_for_unknown_segments(line: &Arc<ParentLine>) {
     let line = line.clone();
-    registry::set_resolver(Box::new(move |id: SegmentId| {
+    memory::ask_for_unknown_segments(Box::new(move |id: SegmentId| {
         let (fd, answer) = ask_for_segment(&line, id)?;
         let access = if answer.words[1] == 0 {
             Access::ReadOnly
@@ -112,7 +114,7 @@ fn ask_for_segment(line: &ParentLine, id: SegmentId) -> Result<(Descriptor, Mess
 
 pub(crate) fn ask_parent_for_unknown_code(line: &Arc<ParentLine>) {
     let line = line.clone();
-    image::set_locator(Box::new(move |object| {
+    code::ask_for_unknown_objects(Box::new(move |object| {
         let answer = line.ask(&Message::new(MessageKind::WantObject, &[object]))?;
         Ok(OsString::from_vec(answer.text).into())
     }));

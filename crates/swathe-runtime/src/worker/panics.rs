@@ -74,8 +74,12 @@ type Identity = (TypeId, usize);
 pub(crate) fn watch(control: Arc<Control>, index: usize) {
     let pid = std::process::id();
     let _ = HERE.set(Here { control, index, pid });
-    ending::call_at_the_end(tell);
-    overflow::call_when_stack_overflows(tell_of_overflow);
+    #[expect(unsafe_code, reason = "functions run in signal handlers")]
+    // SAFETY: both read and write atomics and ask for ids, and nothing else.
+    unsafe {
+        ending::call_at_the_end(tell);
+        overflow::call_when_stack_overflows(tell_of_overflow);
+    }
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| match HERE.get() {
         Some(here) if here.pid == std::process::id() => note(here, info, &usual),

@@ -12,7 +12,7 @@ use crate::{
     fault::{self, Point},
     job::task::{HeapSpan, Sink, WriteBack},
     shared::{
-        bytes,
+        bytes, memory,
         records::{DROPPED, HEAD, Record, RecordKind, cut, link_to, mark_failed},
     },
     worker::heap::{Shortage, WorkerHeap},
@@ -132,7 +132,7 @@ fn push_record(record: &Record, heap: &mut WorkerHeap, cell: &JobCell) -> Result
             heap.allocate_note(8 * HEAD, false)?
         }
     };
-    let words: SharedSlice<AtomicU64> = SharedSlice::at(
+    let words: SharedSlice<AtomicU64> = memory::words(
         heap.data(),
         span.offset as usize,
         HEAD + bytes::words_for(text.len()),

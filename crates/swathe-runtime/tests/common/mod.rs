@@ -17,7 +17,10 @@ use swathe_runtime::{
 fn output(params: &[u8]) -> Result<SharedSlice<AtomicU64>, String> {
     let word = |i: usize| u64::from_le_bytes(params[i * 8..i * 8 + 8].try_into().unwrap());
     let segment = registry::resolve(SegmentId::from_bits(word(0))).map_err(|e| e.to_string())?;
-    SharedSlice::at(&segment, word(1) as usize, word(2) as usize).map_err(|e| e.to_string())
+    #[expect(unsafe_code, reason = "the words of a slab that `job` has made")]
+    // SAFETY: the parameters are those of `job`, whose slab holds words of this size and nothing else.
+    let words = unsafe { SharedSlice::at(&segment, word(1) as usize, word(2) as usize) };
+    words.map_err(|e| e.to_string())
 }
 
 /// Runs the strip; `before` may do harm at a position.
@@ -39,7 +42,9 @@ pub(crate) fn job(engine: &Engine, task: Trampoline, n: u64) -> (Job, SharedSlic
             .alloc_zeroed((n as usize * 8).max(64), 64)
             .unwrap(),
     );
-    let slab = SharedSlice::in_block(&block, 0, n as usize).unwrap();
+    #[expect(unsafe_code, reason = "words in a block that nobody else has")]
+    // SAFETY: the block is new, and for these words only.
+    let slab = unsafe { SharedSlice::in_block(&block, 0, n as usize) }.unwrap();
     let params = [block.segment().id().to_bits(), block.offset() as u64, n]
         .iter()
         .flat_map(|w| w.to_le_bytes())

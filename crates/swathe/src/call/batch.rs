@@ -26,7 +26,7 @@ use crate::{
         over::TaskOver,
         parameters::{Parameters, With, Without},
     },
-    lower,
+    lower::{self, Vouch},
     resume::InMemory,
 };
 
@@ -253,7 +253,7 @@ fn encode<D: Datum<K>, K>(parameters: &D) -> Result<Encoded, String> {
     let lends = lease::lent() != lent;
     // Decoded here as well: arrays in them stay in place for as long as this handle of them. What cannot be decoded is
     // refused here, and not in every worker.
-    let handle = Kept::new(vec![D::decode(&bytes)?]);
+    let handle = Kept::new(vec![D::decode(&bytes, Vouch::OURS)?]);
     let mut keep: Keep = Vec::new();
     if lends {
         keep.push(Box::new(handle));

@@ -9,7 +9,7 @@ use std::{any::type_name, marker::PhantomData, ops::Range};
 use bytemuck::Pod;
 use ndarray::ArrayViewD;
 use rkyv::util::AlignedVec;
-use swathe_memory::{Array, ArrayRef};
+use swathe_memory::Array;
 
 use crate::{
     cross::{
@@ -18,7 +18,7 @@ use crate::{
         digest::Digest,
         input::Countable,
     },
-    lower::{RecordRef, wire::Decoder},
+    lower::{RecordRef, Vouch, wire::Decoder},
 };
 
 /// One argument of a task for all positions of a job. A worker attaches it once, then reads strip by strip.
@@ -113,7 +113,7 @@ where
 
 impl<T: Pod + Send + Sync> Sliced<T> {
     pub(crate) fn attach_array(wire: &mut Decoder<'_>) -> Result<Array<T>, String> {
-        wire.pod::<ArrayRef>()?.attach().map_err(|e| e.to_string())
+        wire.array()
     }
 }
 
@@ -248,7 +248,11 @@ impl<T: Datum<K>, K: 'static> Column for Decoded<T, K> {
     }
 
     fn read(strip: &mut DecodedStrip<'_>, i: usize) -> Result<T, String> {
-        T::decode_shared(bytes_of(strip.bytes, &strip.ranges[i])?, strip.scratch)
+        T::decode_shared(
+            bytes_of(strip.bytes, &strip.ranges[i])?,
+            strip.scratch,
+            Vouch::OURS,
+        )
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
         seal::Sealed,
     },
     lower::{
-        self, RecordRef, Sink,
+        self, RecordRef, Sink, Vouch,
         stack::{self, RecordError, RecordSerializer, RecordValidator},
     },
 };
@@ -150,13 +150,13 @@ pub trait Datum<K>: Sized + Send + Sync + 'static {
     fn encode(&self, bytes: &mut AlignedVec) -> Result<(), String>;
     /// `bytes` are aligned to 16.
     #[doc(hidden)]
-    fn decode(bytes: &[u8]) -> Result<Self, String>;
-    /// As `decode`, of bytes that others may change, by way of a copy.
+    fn decode(bytes: &[u8], vouch: Vouch) -> Result<Self, String>;
+    /// As `decode`, of bytes that Swathe has written and that others may change, by way of a copy.
     #[doc(hidden)]
-    fn decode_shared(bytes: &[u8], scratch: &mut AlignedVec) -> Result<Self, String> {
+    fn decode_shared(bytes: &[u8], scratch: &mut AlignedVec, vouch: Vouch) -> Result<Self, String> {
         scratch.clear();
         scratch.extend_from_slice(bytes);
-        Self::decode(scratch)
+        Self::decode(scratch, vouch)
     }
     #[doc(hidden)]
     fn store(self, sink: &mut Sink<'_, '_>) -> Result<Self::Slot, String>;
@@ -174,7 +174,7 @@ impl<T: Pod + Send + Sync> Datum<Plain> for T {
         Ok(())
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, String> {
+    fn decode(bytes: &[u8], _: Vouch) -> Result<Self, String> {
         bytemuck::try_pod_read_unaligned(bytes).map_err(|_| {
             format!(
                 "{} bytes were found for a value of {}",
@@ -194,11 +194,11 @@ impl<T: Pod + Send + Sync> Datum<Plain> for T {
     }
 }
 
-fn decode_record<T: Archivable>(bytes: &[u8]) -> Result<T, String> {
-    stack::decode(bytes, |validator| {
+fn decode_record<T: Archivable>(bytes: &[u8], vouch: Vouch) -> Result<T, String> {
+    let check = |validator: &mut RecordValidator<'_>| {
         rkyv::api::access_with_context::<T::Archived, _, RecordError>(bytes, validator)
-            .and_then(rkyv::deserialize)
-    })
+    };
+    stack::decode(bytes, vouch, check, rkyv::deserialize)
 }
 
 /// The body of [`Datum`] for what `rkyv` carries.
@@ -213,9 +213,9 @@ macro_rules! by_rkyv {
             $check(bytes)
         }
 
-        fn decode(bytes: &[u8]) -> Result<Self, String> {
+        fn decode(bytes: &[u8], vouch: Vouch) -> Result<Self, String> {
             $check(bytes)?;
-            decode_record(bytes)
+            decode_record(bytes, vouch)
         }
 
         fn store(self, sink: &mut Sink<'_, '_>) -> Result<RecordRef, String> {
@@ -223,9 +223,14 @@ macro_rules! by_rkyv {
         }
 
         fn collect(slab: Array<RecordRef>, outcome: &Arc<Outcome>) -> Records<Self> {
-            Records::new(slab, lower::HeapBlocks::of(outcome), Self::decode_shared)
+            Records::new(slab, lower::HeapBlocks::of(outcome), decode_result)
         }
     };
+}
+
+/// A result of a job, which its task has returned.
+pub(crate) fn decode_result<T: Datum<K>, K>(bytes: &[u8], scratch: &mut AlignedVec) -> Result<T, String> {
+    T::decode_shared(bytes, scratch, Vouch::OURS)
 }
 
 impl<T: Record + Archivable> Datum<Recorded> for T {
@@ -243,13 +248,13 @@ impl Datum<Owned> for String {
         Ok(())
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, String> {
+    fn decode(bytes: &[u8], _: Vouch) -> Result<Self, String> {
         String::from_utf8(bytes.to_vec()).map_err(|e| format!("a text was damaged: {e}"))
     }
 
-    fn decode_shared(bytes: &[u8], _: &mut AlignedVec) -> Result<Self, String> {
+    fn decode_shared(bytes: &[u8], _: &mut AlignedVec, vouch: Vouch) -> Result<Self, String> {
         // Copied before it is looked at.
-        Self::decode(bytes)
+        Self::decode(bytes, vouch)
     }
 
     fn store(self, sink: &mut Sink<'_, '_>) -> Result<RecordRef, String> {
@@ -257,7 +262,7 @@ impl Datum<Owned> for String {
     }
 
     fn collect(slab: Array<RecordRef>, outcome: &Arc<Outcome>) -> Records<Self> {
-        Records::new(slab, lower::HeapBlocks::of(outcome), Self::decode_shared)
+        Records::new(slab, lower::HeapBlocks::of(outcome), decode_result)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
         datum::{Archivable, Datum, Record},
         kind::{ByRow, Owned, Plain, Recorded, Text, Tuple},
     },
-    lower::{self, RecordRef, stack, wire::Encoder},
+    lower::{self, RecordRef, Vouch, stack, wire::Encoder},
 };
 
 /// What must stay in place while a job runs.
@@ -233,7 +233,9 @@ macro_rules! record_item {
             let mut handles = Vec::with_capacity(items.len());
             for (position, item) in items.enumerate() {
                 bytes.clear();
-                let handle = item.encode(&mut bytes).and_then(|()| Self::decode(&bytes));
+                let handle = item
+                    .encode(&mut bytes)
+                    .and_then(|()| Self::decode(&bytes, Vouch::OURS));
                 handles.push(handle.map_err(|message| Error::Element { position, message })?);
             }
             lowered.keep.push(Box::new(Kept::new(handles)));

@@ -4,7 +4,10 @@ use std::{any::type_name, marker::PhantomData};
 
 use rkyv::util::AlignedVec;
 
-use crate::cross::{datum::Datum, digest::Digest};
+use crate::{
+    cross::{datum::Datum, digest::Digest},
+    lower::Vouch,
+};
 
 /// The parameters of a call: none, or one value that every task of it sees as `&P`.
 pub trait Parameters: 'static {
@@ -46,7 +49,7 @@ impl<P: Datum<K>, K: 'static> Parameters for With<P, K> {
     fn decode(bytes: &[u8]) -> Result<P, String> {
         let mut aligned = AlignedVec::<16>::with_capacity(bytes.len());
         aligned.extend_from_slice(bytes);
-        P::decode(&aligned)
+        P::decode(&aligned, Vouch::OURS)
     }
 
     fn digest(bytes: &[u8], lends: bool, digest: &mut Digest) -> Result<(), String> {

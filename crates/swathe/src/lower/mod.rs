@@ -1,7 +1,7 @@
 //! From types to the engine's untyped jobs: the functions that workers run, and the memory they write to.
 //!
-//! All `unsafe` code of this crate is in here: making a task out of nothing but its type ([`task`]), and slices over
-//! output slabs ([`slab`]). A trampoline is a function of the executable, monomorphised for one task; the parent sends
+//! All `unsafe` code of this crate is in here: making a task out of nothing but its type ([`task`]), slices over
+//! output slabs ([`slab`]), and what is said of shared memory that no type can say ([`handles`], [`wire`]). A trampoline is a function of the executable, monomorphised for one task; the parent sends
 //! its address, a worker calls it.
 #![allow(
     unsafe_code,
@@ -9,6 +9,7 @@
 )]
 
 mod chunks;
+pub(crate) mod handles;
 mod heap;
 mod in_place;
 mod map;
@@ -26,6 +27,7 @@ use rkyv::util::AlignedVec;
 use swathe_runtime::{Call, Rest};
 
 pub(crate) use chunks::chunks_task;
+pub(crate) use handles::Vouch;
 pub(crate) use heap::HeapBlocks;
 pub(crate) use heap::{RecordRef, Sink};
 pub(crate) use in_place::in_place_task;

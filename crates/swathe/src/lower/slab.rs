@@ -174,7 +174,8 @@ impl<T: Pod + Send + Sync> Output<T> {
                 let unlocked = complete.then(|| file.read_only().ok()).flatten();
                 let file = unlocked.unwrap_or_else(|| file.clone());
                 // SAFETY: this job's workers are done, see above, and no other job writes the file: it is either
-                // complete, or locked for as long as the array holds its segment.
+                // complete, or locked for as long as the array holds its segment, or the caller of `Batch::unlocked` has
+                // promised it. That nobody else writes it is for whoever has named the file to see to (docs/safety.md).
                 let array = unsafe { Array::over_segment(&file, *offset, *len) };
                 array.expect("in_file found the range in the segment, and it is aligned as .npy data are")
             }
@@ -235,14 +236,15 @@ impl<T: Pod + Send + Sync> InPlace<T> {
         Self(Arc::new(Mutex::new(Some(array))))
     }
 
-    /// Where an array lies that will be changed in place.
+    /// Where an array lies that will be changed in place: it is given to [`new`](Self::new) next.
     pub(crate) fn region(array: &ArrayMut<T>) -> Region {
         let place = SlabRef::of(array);
-        Region {
-            segment: SegmentId::from_bits(place.segment),
-            offset: place.offset,
-            len: place.count * size_of::<T>() as u64,
-        }
+        let (segment, len) = (
+            SegmentId::from_bits(place.segment),
+            place.count * size_of::<T>() as u64,
+        );
+        // SAFETY: the array goes into an `InPlace`, which shows it to nobody before the job is over.
+        unsafe { Region::new(segment, place.offset, len) }
     }
 
     /// The array, once the job is over (see [`Output::when_over`]); the first time only.

@@ -17,7 +17,10 @@ use rkyv::{
     validation::{ArchiveContext, Validator, archive::ArchiveValidator, shared::SharedValidator},
 };
 
+use swathe_memory::vouch;
 use swathe_os::stack::{left, on_a_new, on_the_kept};
+
+use super::handles::Vouch;
 
 /// How many levels a record can have at most.
 pub(crate) const MOST_LEVELS: usize = 1024;
@@ -73,10 +76,13 @@ impl Source for RecordError {
     }
 }
 
-/// Reads a record with the help of a validator.
-pub(crate) fn decode<T>(
+/// Reads a record: `check` finds the archived value with the help of a validator, and runs no code of users; `make` makes a
+/// value of it, which may.
+pub(crate) fn decode<A, T>(
     bytes: &[u8],
-    read: impl Fn(&mut RecordValidator<'_>) -> Result<T, RecordError>,
+    vouch: Vouch,
+    check: impl Fn(&mut RecordValidator<'_>) -> Result<A, RecordError>,
+    make: impl Fn(A) -> Result<T, RecordError>,
 ) -> Result<T, String> {
     let len = bytes.len();
     let left = left();
@@ -92,7 +98,13 @@ pub(crate) fn decode<T>(
             most,
             now: 0,
         };
-        read(&mut Validator::new(bounds, SharedValidator::new()))
+        let mut validator = Validator::new(bounds, SharedValidator::new());
+        if !vouch.is_given() {
+            return make(check(&mut validator)?);
+        }
+        // SAFETY: `Datum::encode` has written the bytes, from a value of this type, in a process of this program, and whoever
+        // reads them keeps what its handles lead to: that is what the caller vouches for.
+        unsafe { vouch::read(bytes, || check(&mut validator), &make) }
     };
     if left >= ROOM_FOR_FEW
         && let Ok(value) = read(few)

@@ -5,6 +5,7 @@
 )]
 
 use bytemuck::Pod;
+use swathe_memory::{Array, ArrayRef};
 
 /// Writes parameter bytes.
 #[derive(Debug)]
@@ -56,6 +57,15 @@ impl<'a> Decoder<'a> {
     pub(crate) fn bytes(&mut self) -> Result<&'a [u8], String> {
         let len = self.pod::<u64>()?;
         self.take(usize::try_from(len).unwrap_or(usize::MAX))
+    }
+
+    /// An input of the job.
+    pub(crate) fn array<T: Pod>(&mut self) -> Result<Array<T>, String> {
+        let reference = self.pod::<ArrayRef>()?;
+        // SAFETY: the parent has written the reference to an array that the job keeps until no worker is inside of it; what a
+        // task keeps longer is counted (`lease`). Nobody writes an array. Bytes of parameters come from the engine only, which
+        // has copied them out of what the parent wrote for this job.
+        unsafe { reference.attach() }.map_err(|e| e.to_string())
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8], String> {

@@ -26,6 +26,19 @@ pub enum OutputError {
         /// The file of values.
         path: PathBuf,
     },
+    /// The file cannot be locked, on a file system without locks for example.
+    #[error(
+        "{path} cannot be locked: {source}; so nothing would keep another job from writing it at the same time: name a file in a \
+         file system that has locks (flock), or, if you see to it yourself that no other job writes this one, say so with \
+         Batch::unlocked",
+        path = text::path(path)
+    )]
+    NoLock {
+        /// The file of values.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// There is a file that no job of Swathe has begun.
     #[error("{path} exists and is not the output of a job: {}; move it away, or name another file", shown(found), path = text::path(path))]
     Foreign {

@@ -31,7 +31,7 @@ use super::{
     format::{Checkpoint, Head, Layout, PAGE, Session, Unreadable},
     progress_path,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, lower::handles::words};
 
 /// How long the workers of a program that was killed may take to be gone.
 const LEAVING: Duration = Duration::from_secs(3);
@@ -79,6 +79,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) value_size: usize,
     /// Whether a chunk is done as a whole or not at all.
     pub(crate) whole_chunks: bool,
+    /// Whether the caller sees to it that no other job writes the file, where it cannot be locked.
+    pub(crate) unlocked: bool,
 }
 
 impl Wanted<'_> {
@@ -86,7 +88,7 @@ impl Wanted<'_> {
     pub(crate) fn open(mut self) -> Result<Output> {
         let place = Place::of(self.path).map_err(refused("create", self.path))?;
         let progress_place = place.beside(PROGRESS);
-        let values = open_locked(&place)?;
+        let values = open_locked(&place, self.unlocked)?;
         let held = values.try_clone().map_err(failed("open", self.path))?;
         let mut made = None;
         let progress = self.open_progress(&values, &progress_place, &mut made);
@@ -172,8 +174,8 @@ impl Wanted<'_> {
             layout.len,
         )?;
         let (status, failed_bits) = (
-            SharedSlice::at(&progress, layout.status, layout.chunks)?,
-            SharedSlice::at(&progress, layout.failed, layout.failed_words)?,
+            words(&progress, layout.status, layout.chunks)?,
+            words(&progress, layout.failed, layout.failed_words)?,
         );
         let progress_file = ProgressFile {
             files,
@@ -470,8 +472,10 @@ fn refused(action: &'static str, path: &Path) -> impl FnOnce(NotOurs) -> OutputE
 }
 
 /// Opens the file of values, or makes it, and locks it. The workers of a program that was killed hold its lock until
-/// they are gone, which is waited for.
-fn open_locked(place: &Place) -> Result<File, OutputError> {
+/// they are gone, which is waited for. A file that cannot be locked is refused, unless the caller has it `unlocked`.
+///
+/// It may have been made just now, and stays: without a lock nobody knows whether it is another job's by now.
+fn open_locked(place: &Place, unlocked: bool) -> Result<File, OutputError> {
     let (path, begun) = (place.path(), Instant::now());
     loop {
         let file = place.open_or_create().map_err(refused("create", path))?;
@@ -487,13 +491,15 @@ fn open_locked(place: &Place) -> Result<File, OutputError> {
                     path: path.to_owned(),
                 });
             }
-            Err(TryLockError::Error(error)) => {
-                tracing::warn!(
-                    path = %text::path(path),
-                    %error,
-                    "this file system has no locks: nothing keeps two jobs from writing one output"
-                );
+            Err(TryLockError::Error(error)) if unlocked => {
+                tracing::debug!(path = %text::path(path), %error, "an output that cannot be locked");
                 return Ok(file);
+            }
+            Err(TryLockError::Error(source)) => {
+                return Err(OutputError::NoLock {
+                    path: path.to_owned(),
+                    source,
+                });
             }
         }
     }

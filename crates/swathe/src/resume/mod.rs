@@ -30,6 +30,8 @@ pub struct InMemory;
 pub struct InFile {
     pub(crate) path: PathBuf,
     pub(crate) task_version: Option<String>,
+    /// Whether the caller sees to it that no other job writes the file, where it cannot be locked.
+    pub(crate) unlocked: bool,
 }
 
 /// What stands behind the name of an output in the name of the file that says how far the job has come.
@@ -77,8 +79,9 @@ impl<'p, S, P, E> Batch<'p, S, P, E> {
     /// # The files
     /// Beside `out.npy` lies `out.npy.progress`, which says which positions are done. Both have their full size from the
     /// beginning, and stay when the job is complete. To start anew, delete both. `out.npy` can be read at any time;
-    /// positions that are not done hold zeros or anything else. While the job runs, nobody else may write or shorten
-    /// the files; a second job with the same output is refused.
+    /// positions that are not done hold zeros or anything else. While the job runs, or an array of its results lives, nobody
+    /// else may write or shorten the files. A second job with the same output is refused, and so is a file that cannot be
+    /// locked, because then nothing would keep a second job away (see [`unlocked`](Batch::unlocked)).
     ///
     /// Both are made for this user to write and for nobody else. In a directory that others can write, what they have put
     /// there is neither believed nor changed: a file of another user, one that others can write, a link, a pipe.
@@ -107,11 +110,13 @@ impl<'p, S, P, E> Batch<'p, S, P, E> {
     ///
     /// # Errors
     /// The verbs return [`Error::Output`](crate::Error::Output), before anything is run, if the files cannot be made, lie
-    /// on a full file system, belong to another job, are damaged, or are being written. Such files are never changed.
+    /// on a full file system or on one without locks, belong to another job, are damaged, or are being written. Such files are
+    /// never changed.
     pub fn output_file(self, path: impl Into<PathBuf>) -> Batch<'p, S, P, E, InFile> {
         let output = InFile {
             path: path.into(),
             task_version: None,
+            unlocked: false,
         };
         self.with_output(output)
     }
@@ -122,6 +127,21 @@ impl<S, P, E> Batch<'_, S, P, E, InFile> {
     /// anew may then go on with the file. Whether the task still computes the same is yours to know.
     pub fn task_version(mut self, version: impl Into<String>) -> Self {
         self.output.task_version = Some(version.into());
+        self
+    }
+
+    /// Has the output written also where it cannot be locked: on a file system without locks (`flock` says `ENOLCK` or
+    /// `EOPNOTSUPP`), or where a sandbox forbids them. Where it can be locked it is, and this changes nothing.
+    ///
+    /// # Safety
+    /// From when a verb is called until its job is over and the arrays of its results are gone, no other job, of this program
+    /// or of any other on any machine, has this output file. Two jobs would write one another's `&mut [T]`.
+    ///
+    /// # Errors
+    /// Without this call the verbs return [`OutputError::NoLock`] for such a file.
+    #[expect(unsafe_code, reason = "what a lock would see to is for the caller to see to")]
+    pub unsafe fn unlocked(mut self) -> Self {
+        self.output.unlocked = true;
         self
     }
 }

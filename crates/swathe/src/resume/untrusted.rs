@@ -61,6 +61,7 @@ fn open(path: &Path, head: Head, positions: u64) -> crate::Result<Output> {
         header: npy_header::<f64>(positions as usize),
         value_size: 8,
         whole_chunks: false,
+        unlocked: false,
     };
     wanted.open()
 }

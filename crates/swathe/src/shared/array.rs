@@ -9,6 +9,7 @@ use bytemuck::Pod;
 use swathe_memory::{Array, Integer, MemoryError, SegmentId};
 
 use super::cells::Cells;
+use crate::lower::Vouch;
 
 /// An array that tasks and the parent share and change: `T` is plain data of 1, 2, 4 or 8 bytes.
 ///
@@ -66,8 +67,8 @@ impl<T: Pod> SharedArray<T> {
         Ok(Self(cells))
     }
 
-    pub(super) fn attach(id: u64) -> Result<Self, MemoryError> {
-        Cells::attach(id).map(Self)
+    pub(super) fn attach(id: SegmentId, vouch: Vouch) -> Result<Self, MemoryError> {
+        Cells::attach(id, vouch).map(Self)
     }
 
     pub(super) fn id(&self) -> SegmentId {

@@ -15,6 +15,7 @@ use bytemuck::{Pod, cast};
 use swathe_memory::{Integer, MemoryError, Segment, SegmentId, SharedSlice};
 
 use super::{SharedKind, attach, body, create, wrong};
+use crate::lower::Vouch;
 
 /// `T`s in shared memory, held as atomics of their size.
 #[derive(Clone)]
@@ -56,8 +57,8 @@ impl<T: Pod> Cells<T> {
         Self::over(&segment, len)
     }
 
-    pub(super) fn attach(id: u64) -> Result<Self, MemoryError> {
-        let (segment, [size, len, _]) = attach(SharedKind::Cells, id)?;
+    pub(super) fn attach(id: SegmentId, vouch: Vouch) -> Result<Self, MemoryError> {
+        let (segment, [size, len, _]) = attach(SharedKind::Cells, id, vouch)?;
         let len = usize::try_from(len)
             .ok()
             .filter(|_| size == size_of::<T>() as u64);
@@ -68,8 +69,8 @@ impl<T: Pod> Cells<T> {
     }
 
     /// As [`attach`](Self::attach), and there must be this many.
-    pub(super) fn attach_exactly(id: u64, len: usize) -> Result<Self, MemoryError> {
-        let (segment, facts) = attach(SharedKind::Cells, id)?;
+    pub(super) fn attach_exactly(id: SegmentId, vouch: Vouch, len: usize) -> Result<Self, MemoryError> {
+        let (segment, facts) = attach(SharedKind::Cells, id, vouch)?;
         if facts != [size_of::<T>() as u64, len as u64, 0] {
             return Err(wrong(
                 &segment,

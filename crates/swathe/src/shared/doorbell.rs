@@ -9,12 +9,14 @@ use swathe_memory::{MemoryError, Segment, SharedSlice};
 use swathe_os::futex;
 use swathe_protocol::DoorbellView;
 
+use crate::lower::handles::words;
+
 /// The words of a [`DoorbellView`]. Who sleeps looks again by himself [`NAP`](super::queue::NAP) later.
 pub(super) struct Doorbell(SharedSlice<AtomicU32>);
 
 impl Doorbell {
     pub(super) fn at(segment: &Arc<Segment>, offset: usize) -> Result<Self, MemoryError> {
-        SharedSlice::at(segment, offset, 2).map(Self)
+        words(segment, offset, 2).map(Self)
     }
 
     fn view(&self) -> DoorbellView<'_> {

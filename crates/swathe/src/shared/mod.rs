@@ -19,21 +19,23 @@ use std::sync::{
 
 use bytemuck::Pod;
 use rkyv::{
-    Archive, Archived, Deserialize, Place, Serialize,
-    primitive::ArchivedU64,
+    Archive, Deserialize, Place, Serialize,
     rancor::{Fallible, Source},
 };
-use swathe_memory::{MemoryError, Overlay, Segment, SegmentId, SharedSlice, lease, registry};
-use swathe_os::{
-    mapping::{HUGE_PAGE, Mapping},
-    memory_limits,
-};
+use swathe_memory::{MemoryError, Origin, Overlay, Segment, SegmentId, SharedSlice, lease, registry};
+use swathe_os::memory_limits;
 
 pub use array::SharedArray;
 pub use queue::{Queue, QueueError};
 pub use value::Value;
 
-use crate::Record;
+use crate::{
+    Record,
+    lower::{
+        Vouch,
+        handles::{ArchivedHandle, words},
+    },
+};
 
 /// Bytes of the header: mark and facts in the first cache line, then two lines for the doorbells of a queue. What
 /// follows lies on a boundary of two cache lines.
@@ -62,7 +64,7 @@ fn create(kind: SharedKind, facts: [u64; FACTS], bytes: usize) -> Result<Arc<Seg
     let len = bytes.checked_add(HEADER).ok_or(too_large)?;
     check_headroom(len)?;
     let segment = Segment::create("swathe-shared", len)?;
-    take_pages(&segment)?;
+    segment.take_pages()?;
     let header = header(&segment)?;
     for (word, fact) in header[1..].iter().zip(facts) {
         word.store(fact, Ordering::Relaxed);
@@ -72,9 +74,22 @@ fn create(kind: SharedKind, facts: [u64; FACTS], bytes: usize) -> Result<Arc<Seg
     Ok(segment)
 }
 
-/// The segment with this id and its facts, in any process of the pool.
-fn attach(kind: SharedKind, id: u64) -> Result<(Arc<Segment>, [u64; FACTS]), MemoryError> {
-    let segment = registry::resolve(SegmentId::from_bits(id))?;
+/// The segment with this id and its facts: in any process of the pool if Swathe has sent the id, and otherwise in the process
+/// that made the segment. (Elsewhere nothing tells a segment of words from the arena, where an array may look like a header.)
+fn attach(
+    kind: SharedKind,
+    id: SegmentId,
+    vouch: Vouch,
+) -> Result<(Arc<Segment>, [u64; FACTS]), MemoryError> {
+    let segment = registry::resolve(id)?;
+    let is_own = segment.is_own() && matches!(segment.origin(), Origin::Control { .. });
+    if !is_own && !vouch.is_given() {
+        return Err(wrong(
+            &segment,
+            "it was made by another process, and nobody vouches for the bytes that name it; pass the handle itself to the \
+             task",
+        ));
+    }
     let header = header(&segment)?;
     if header[0].load(Ordering::Acquire) != MARK + kind as u64 {
         return Err(wrong(&segment, "it was made for something else"));
@@ -92,7 +107,7 @@ fn wrong(segment: &Segment, reason: &'static str) -> MemoryError {
 }
 
 fn header(segment: &Arc<Segment>) -> Result<SharedSlice<AtomicU64>, MemoryError> {
-    SharedSlice::at(segment, 0, 1 + FACTS)
+    words(segment, 0, 1 + FACTS)
 }
 
 /// Words behind the header.
@@ -101,7 +116,7 @@ fn body<W: Overlay>(
     offset: usize,
     count: usize,
 ) -> Result<SharedSlice<W>, MemoryError> {
-    SharedSlice::at(segment, HEADER.saturating_add(offset), count)
+    words(segment, HEADER.saturating_add(offset), count)
 }
 
 fn check_headroom(len: usize) -> Result<(), MemoryError> {
@@ -121,39 +136,17 @@ fn check_headroom(len: usize) -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// Pages belong to the file, not to a mapping: one that is dropped right away serves to take them.
-fn take_pages(segment: &Segment) -> Result<(), MemoryError> {
-    let len = segment.len();
-    let mapped = Mapping::read_write(segment.fd(), len);
-    let mapping = mapped.map_err(|source| MemoryError::Map {
-        what: segment.origin().to_string(),
-        source,
-    })?;
-    let huge = len - len % HUGE_PAGE;
-    if huge > 0
-        && let Err(error) = mapping.collapse(segment.fd(), 0, huge)
-    {
-        tracing::debug!(%error, len, "no huge pages for shared words");
-    }
-    mapping
-        .populate_write(segment.fd(), 0, len)
-        .map_err(|source| MemoryError::Pages {
-            needed: len as u64,
-            source,
-        })
-}
-
 /// How a handle crosses to another process: as the id of its segment.
 macro_rules! crosses_by_id {
     ($($Handle:ident [$($bound:tt)*]),*) => {$(
         impl<T: $($bound)*> Record for $Handle<T> {}
 
         impl<T: $($bound)*> Archive for $Handle<T> {
-            type Archived = Archived<u64>;
+            type Archived = ArchivedHandle<Self>;
             type Resolver = ();
 
-            fn resolve(&self, (): (), out: Place<ArchivedU64>) {
-                self.id().to_bits().resolve((), out);
+            fn resolve(&self, (): (), out: Place<ArchivedHandle<Self>>) {
+                ArchivedHandle::write(self.id(), out);
             }
         }
 
@@ -168,9 +161,12 @@ macro_rules! crosses_by_id {
             }
         }
 
-        impl<T: $($bound)*, D: Fallible<Error: Source> + ?Sized> Deserialize<$Handle<T>, D> for ArchivedU64 {
+        impl<T: $($bound)*, D: Fallible<Error: Source> + ?Sized> Deserialize<$Handle<T>, D>
+            for ArchivedHandle<$Handle<T>>
+        {
             fn deserialize(&self, _: &mut D) -> Result<$Handle<T>, D::Error> {
-                $Handle::attach(self.to_native()).map_err(Source::new)
+                let (id, vouch) = self.read();
+                $Handle::attach(id, vouch).map_err(Source::new)
             }
         }
     )*};

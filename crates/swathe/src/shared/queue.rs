@@ -19,7 +19,7 @@ use super::{
     producers::{MAX_PRODUCERS, Producer, Producers},
     wrong,
 };
-use crate::Datum;
+use crate::{Datum, lower::Vouch};
 
 /// The longest sleep without a look at the queue: what a wake that died with its sender costs.
 pub(super) const NAP: Duration = Duration::from_millis(50);
@@ -190,8 +190,8 @@ impl<T> Queue<T> {
         Ok(Self::over(&segment, shape)?)
     }
 
-    pub(super) fn attach(id: u64) -> Result<Self, MemoryError> {
-        let (segment, facts) = attach(SharedKind::Queue, id)?;
+    pub(super) fn attach(id: SegmentId, vouch: Vouch) -> Result<Self, MemoryError> {
+        let (segment, facts) = attach(SharedKind::Queue, id, vouch)?;
         Self::over(
             &segment,
             shape_of(facts).ok_or_else(|| wrong(&segment, "its header was damaged"))?,
@@ -324,7 +324,7 @@ impl<T> Queue<T> {
         let mut bytes = TAKEN.take();
         let popped = self.core.pop(&mut bytes);
         let item = popped.and_then(|len| {
-            let decoded = len.map(|len| T::decode(&bytes[..len]));
+            let decoded = len.map(|len| T::decode(&bytes[..len], Vouch::NOBODYS));
             decoded
                 .transpose()
                 .map_err(|message| QueueError::Decode { message })

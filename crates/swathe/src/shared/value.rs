@@ -9,6 +9,7 @@ use bytemuck::Pod;
 use swathe_memory::{Integer, MemoryError, SegmentId};
 
 use super::cells::Cells;
+use crate::lower::Vouch;
 
 /// One number (or other plain data of 1, 2, 4 or 8 bytes) that tasks and the parent share and change.
 ///
@@ -63,8 +64,8 @@ impl<T: Pod> Value<T> {
         Ok(Self(cells))
     }
 
-    pub(super) fn attach(id: u64) -> Result<Self, MemoryError> {
-        Cells::attach_exactly(id, 1).map(Self)
+    pub(super) fn attach(id: SegmentId, vouch: Vouch) -> Result<Self, MemoryError> {
+        Cells::attach_exactly(id, vouch, 1).map(Self)
     }
 
     pub(super) fn id(&self) -> SegmentId {

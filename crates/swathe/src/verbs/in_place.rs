@@ -60,7 +60,7 @@ impl<S: 'static, P: Parameters> Batch<'_, S, P> {
             params: wire.into_bytes(),
             chunk_align: align_of_chunks::<F::Element>(),
             in_place: Some(region),
-            bytes: 2 * region.len,
+            bytes: 2 * region.bytes(),
             lends: parameters.lends,
             keep: Box::new((parameters.keep, array.clone())),
             ..options.job(task, positions)?

@@ -5,7 +5,7 @@ use std::{any::type_name, sync::Arc};
 use bytemuck::Pod;
 use swathe_memory::{Array, OutputElement, npy_header};
 use swathe_protocol::status::MAX_CHUNK_LEN;
-use swathe_runtime::{Chunking, Durable, Engine, EngineError, Job, TaskRef};
+use swathe_runtime::{Chunking, Engine, EngineError, Job, TaskRef};
 
 use crate::resume::{
     InFile,
@@ -290,6 +290,7 @@ impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E, InFile> {
             value_size: size_of::<B>(),
             header,
             whole_chunks,
+            unlocked: self.output.unlocked,
         };
         Ok(File {
             output: wanted.open()?,
@@ -307,12 +308,12 @@ impl<'p, S: 'static, P: Parameters, E: Mode> Batch<'p, S, P, E, InFile> {
         let file = file.output;
         let layout = file.progress_file.layout;
         let restored = file.progress_file.restored() - file.redo.len() as u64;
-        job.durable = Some(Durable {
-            segment: file.progress,
-            status_offset: layout.status,
-            failed_offset: layout.failed,
-            redo: file.redo,
-        });
+        job.durable = Some(lower::handles::durable(
+            file.progress,
+            layout.status,
+            layout.failed,
+            file.redo,
+        ));
         job.chunking = Chunking::Size(layout.chunk_len);
         let checkpointer = Arc::new(Checkpointer::start(file.progress_file)?);
         let finish = checkpointer.clone();

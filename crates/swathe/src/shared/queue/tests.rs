@@ -95,7 +95,7 @@ fn places_run_out_for_the_living_only() {
 fn handles_share_a_queue_and_refuse_what_does_not_fit() {
     let queue = Queue::<String>::with_item_bytes(3, 100).unwrap();
     assert_eq!((queue.capacity(), queue.item_bytes(), queue.len()), (4, 120, 0));
-    let again = Queue::<String>::attach(queue.id().to_bits()).unwrap();
+    let again = Queue::<String>::attach(queue.id(), Vouch::NOBODYS).unwrap();
     for text in ["first", "second", "third", "fourth"] {
         again.put(&text.to_owned()).unwrap();
     }
@@ -111,17 +111,20 @@ fn handles_share_a_queue_and_refuse_what_does_not_fit() {
         "{text}"
     );
 
-    let text = crate::Value::<u64>::attach(queue.id().to_bits())
+    let text = crate::Value::<u64>::attach(queue.id(), Vouch::NOBODYS)
         .unwrap_err()
         .to_string();
     assert!(text.ends_with("it was made for something else"), "{text}");
     let cell = crate::Value::new(1_u64).unwrap();
-    let text = crate::Value::<u32>::attach(cell.id().to_bits())
+    let text = crate::Value::<u32>::attach(cell.id(), Vouch::NOBODYS)
         .unwrap_err()
         .to_string();
     assert!(text.ends_with("or they have another size"), "{text}");
-    let id = cell.id().to_bits();
+    let id = cell.id();
     drop(cell);
-    assert!(crate::Value::<u64>::attach(id).is_err(), "it is gone");
+    assert!(
+        crate::Value::<u64>::attach(id, Vouch::OURS).is_err(),
+        "it is gone"
+    );
     assert!(Queue::<u8>::bounded(usize::MAX).is_err());
 }
