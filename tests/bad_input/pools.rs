@@ -68,7 +68,7 @@ fn a_program_that_calls_init_when_it_has_threads() {
     for line in [
         "fn main() {\n        swathe::init();\n",
         "`swathe::init_before_main!();`",
-        "in place of `#[tokio::main]`",
+        "put `#[tokio::main]` on a function that `main` calls there",
     ] {
         assert!(said.contains(line), "{said}");
     }

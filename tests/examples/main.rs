@@ -108,6 +108,13 @@ fn retry() {
     assert_eq!(lines, promised(include_str!("../../examples/retry.rs")));
 }
 
+#[test]
+fn requests() {
+    let output = example("requests", &[]);
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert_eq!(lines, promised(include_str!("../../examples/requests.rs")));
+}
+
 /// Killed when something is done, and started again.
 #[test]
 fn resume() {

@@ -22,8 +22,8 @@ pub enum EngineError {
     #[error(
         "`swathe::init()` was called too late: this program had started {} by then. Worker processes run the program up to \
          that line, and would start {} as well, so the first lines must be\n\n    fn main() {{\n        \
-         swathe::init();\n\nwith whatever starts threads behind them (in place of `#[tokio::main]`: \
-         `tokio::runtime::Runtime::new()?.block_on(async {{ .. }})`). In tests, benches and doctests put \
+         swathe::init();\n\nand whatever starts threads comes behind them (put `#[tokio::main]` on a function \
+         that `main` calls there). In tests, benches and doctests put \
          `swathe::init_before_main!();` at the top of the file",
         named(threads),
         match threads.len() { 1 => "it", _ => "them" }

@@ -21,7 +21,8 @@ pub(crate) type Conclude<T> = Arc<dyn Fn(&Arc<Outcome>) -> Result<T> + Send + Sy
 
 /// The result of a job that may still be running; what `map_async` and the like return.
 ///
-/// It is also a future. Dropping it lets the job go on; [`cancel`](Self::cancel) stops it.
+/// It is also a future. Dropping it lets the job go on, unless [`cancel_on_drop`](Self::cancel_on_drop) was called;
+/// [`cancel`](Self::cancel) stops it.
 ///
 /// In a process that was forked from the one that made it, a result that was there can be read. Of any other job every
 /// method answers at once: with [`EngineError::Forked`](crate::EngineError::Forked) where it can, else as if the job were
@@ -46,6 +47,7 @@ pub struct Pending<T> {
     conclude: Conclude<T>,
     /// Brings the results to a file.
     finish: Option<Arc<Checkpointer>>,
+    cancels_on_drop: bool,
 }
 
 impl<T> Pending<T> {
@@ -60,6 +62,7 @@ impl<T> Pending<T> {
             restored,
             conclude,
             finish,
+            cancels_on_drop: false,
         }
     }
 
@@ -127,6 +130,27 @@ impl<T> Pending<T> {
     /// [`Duration::MAX`] lets it.
     pub fn cancel_within(&self, grace: Duration) {
         self.job.cancel(grace);
+    }
+
+    /// Has the job stopped as [`cancel`](Self::cancel) does when this handle is dropped before the job is over: for requests whose
+    /// client may go away, and futures that lose a race.
+    ///
+    /// ```
+    /// use std::{thread::sleep, time::Duration};
+    /// use swathe::Pool;
+    ///
+    /// fn main() -> swathe::Result<()> {
+    ///     swathe::init();
+    ///     let pool = Pool::builder().processes(1).build()?;
+    ///     let hour = |_: u32| sleep(Duration::from_secs(3600));
+    ///     drop(pool.map_async(hour, 0..24)?.cancel_on_drop());
+    ///     assert_eq!(pool.apply(|x: u32| x + 1, 1)?, 2); // the worker is free
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn cancel_on_drop(mut self) -> Self {
+        self.cancels_on_drop = true;
+        self
     }
 
     /// How many positions an earlier run of the program had done, so that this one need not: 0 but for
@@ -205,6 +229,14 @@ impl<T> Future for Pending<T> {
             Poll::Ready(self.conclude())
         } else {
             Poll::Pending
+        }
+    }
+}
+
+impl<T> Drop for Pending<T> {
+    fn drop(&mut self) {
+        if self.cancels_on_drop && !self.job.is_over() {
+            self.cancel();
         }
     }
 }
