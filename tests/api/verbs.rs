@@ -1,10 +1,5 @@
 //! Every verb that waits, against what a loop gives.
 
-#![expect(
-    clippy::needless_borrows_for_generic_args,
-    reason = "that inputs may be borrowed is what is tested"
-)]
-
 use ndarray::ArrayViewD;
 use swathe::{Array, ArrayMut, ChunkSize, Error, Pool, Result, Status, items};
 use swathe_tests::{pool, watched};

@@ -16,8 +16,8 @@ static BEFORE_MAIN: OnceLock<Vec<u32>> = OnceLock::new();
     unsafe_code,
     reason = "an entry in the list of functions that the loader calls before `main`"
 )]
-// SAFETY: the section holds addresses of functions that the loader calls one after the other. This one takes none of their
-// arguments, and needs nothing that the standard library sets up in `main`.
+// The section holds addresses of functions, and the loader calls one after the other. This one takes none of their arguments,
+// and needs nothing that the standard library sets up in `main`: that is what the attribute asks of it.
 #[unsafe(link_section = ".init_array")]
 static NOTE: extern "C" fn() = note;
 

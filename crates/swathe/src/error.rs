@@ -333,7 +333,7 @@ pub(crate) fn without_value(outcome: &Outcome) -> Vec<ItemError> {
         .finals
         .iter()
         .cloned()
-        .chain([outcome.positions..outcome.positions])
+        .chain(std::iter::once(outcome.positions..outcome.positions))
     {
         if range.start > end {
             all.push(gap(end, range.start));

@@ -53,17 +53,32 @@ mod verbs;
 
 pub mod task {
     //! How a task fits an input, for functions of one's own over pools: see [`TaskOver`].
-    #[doc(hidden)]
-    pub use crate::cross::task::{Form, Nullary, TakesContext, TakesParameters, TakesState};
+    //!
+    //! # Names in messages of the compiler
+    //!
+    //! | name | stands for |
+    //! |---|---|
+    //! | `Each<I>`, `Star<I>`, `Once<A>`, `EachRow<T>`, `EachWorker` | what the task is called with: each element of `I` (`map`), each row of columns or tuples (`starmap`), one set of arguments (`apply`), each row of an array (`map_rows`), each worker (`run_per_worker`) |
+    //! | `Fallible<..>` | the same, in a `try_` verb: the task returns a `Result` |
+    //! | `ByValue<T>`, `ByStr`, `Chunk<A>`, `ChunkMut<B>`, `Row<T>` | an argument of the task: `T`, `&str`, `&[A]`, `&mut [B]`, `ArrayViewD<'_, T>` |
+    //! | `Form<(TakesState, ..), R>`, `Nullary<..>` | which of state, parameters and context the task takes, and that it returns `R` |
+    //! | `With<P, ..>`, `Without` | the call has parameters of type `P`, or none |
+    //! | `Plain`, `Recorded`, `Tuple`, `Owned`, `Text`, `Counted`, `ByColumn<..>`, `ByRow<..>` | how a value or an input crosses: as it lies in memory, as a record, as a tuple of values, a `String`, a `&str`, a counted range, columns, tuples taken apart |
+    //! | `Datum<_>`, `Item<_>`, `Input<_>` | what may cross as a result or parameter, as an element, as an input |
+    //!
+    //! "Type annotations needed" at a call of a verb mostly means that the closure's argument has no type: `|x: f64| ..`, and not
+    //! `|x| ..`. "Closure may outlive" and "borrowed data escapes" mean that it captures something, which `move` does not cure:
+    //! give it as parameters ([`Pool::map_with`](crate::Pool::map_with)), columns ([`Pool::starmap`](crate::Pool::starmap)) or state
+    //! ([`Builder::state`](crate::Builder::state)).
     pub use crate::cross::{
         arg,
-        kind::Plain,
+        kind::{ByColumn, ByRow, Counted, Owned, Plain, Recorded, Text, Tuple},
         over::{
             ChunkTask, CombineTask, Each, EachRow, EachWorker, Fallible, InPlaceTask, Once, SetupTask, Star,
             TaskOver,
         },
         parameters::{Parameters, With, Without},
-        task::Task,
+        task::{Form, Nullary, TakesContext, TakesParameters, TakesState, Task},
     };
 }
 

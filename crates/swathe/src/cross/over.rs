@@ -103,6 +103,16 @@ pub struct Fallible<In>(pub In);
 /// #     Ok(())
 /// # }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "this task does not fit what it is called with: `{In}`",
+    label = "it does not take what `{In}` gives, or its types are not known",
+    note = "a task is a `fn` or a closure that captures nothing, with the types of its arguments written out: first, if it wants \
+            them, `&mut State` (of the pool), `&Parameters` (of the call) and `&swathe::Context`, in this order; then one \
+            argument for each column of the input",
+    note = "elements come by value: those of a `Vec<T>`, `&[T]`, `Array<T>` or a range as `T`; texts of a `&[String]` or a `Vec<&str>` \
+            as `&str`, those of a `Vec<String>` as `String`",
+    note = "parameters come as a reference to the very type that was given: `&Vec<f64>` for a `Vec<f64>`, and not `&[f64]`"
+)]
 pub trait TaskOver<In, X, S = (), P: Parameters = Without>: Copy + Send + Sync + 'static {
     /// One result.
     type Value: Datum<Self::Kind, Output = Self::Values>;
@@ -182,6 +192,12 @@ fn lower_rows<T: Pod + Send + Sync>(rows: EachRow<T>) -> Result<Lowered, Error> 
 ///
 /// `In` is [`Each`]`<I>` of an [`Input`], wrapped in [`Fallible`] where the task returns a `Result<(), _>`; the rest is as in
 /// [`TaskOver`].
+#[diagnostic::on_unimplemented(
+    message = "this task does not fit what it is called with: chunks of `{In}`",
+    label = "it does not take a chunk of the input and one of the output",
+    note = "behind state, parameters and context, if it wants them, it takes `&[A]` and `&mut [B]` of plain data \
+            (`bytemuck::Pod`), and returns nothing (`try_map_chunks`: a `Result<(), _>`)"
+)]
 pub trait ChunkTask<In, X, S = (), P: Parameters = Without>: Copy + Send + Sync + 'static {
     /// An element of the output.
     type Element: Pod + Send + Sync;
@@ -224,6 +240,12 @@ chunk_task!([E] Fallible<Each<I>>, input => input.0.0, Result<(), E>, IsResult);
 /// [`Pool::map_in_place`](crate::Pool::map_in_place) has them. Every [`Task`] that does is one; the trait is sealed.
 ///
 /// `In` is [`Each`]`<ArrayMut<T>>`, wrapped in [`Fallible`] where the task returns a `Result`; the rest is as in [`TaskOver`].
+#[diagnostic::on_unimplemented(
+    message = "this task does not fit what it is called with: `{In}`",
+    label = "it does not make an element of another",
+    note = "behind state, parameters and context, if it wants them, it takes a `T`, and returns a `T` (`try_map_in_place`: a \
+            `Result<T, _>`)"
+)]
 pub trait InPlaceTask<In, X, S = (), P: Parameters = Without>: Copy + Send + Sync + 'static {
     /// An element.
     type Element: Pod + Send + Sync;
@@ -264,6 +286,11 @@ in_place_task!([E] Fallible<Each<ArrayMut<T>>>, Result<T, E>, or_text);
 
 /// A task that combines two values, the left and the right one, as [`Pool::map_reduce`](crate::Pool::map_reduce) has them.
 /// Every [`Task`] that does is one; the trait is sealed. The parameters are as in [`TaskOver`].
+#[diagnostic::on_unimplemented(
+    message = "this task does not combine two `{B}` to one",
+    label = "it does not take two `{B}`",
+    note = "behind state, parameters and context, if it wants them, it takes two values that the first task returned, and returns one"
+)]
 pub trait CombineTask<B, X, S = (), P: Parameters = Without>: Copy + Send + Sync + 'static {
     #[doc(hidden)]
     fn call(
@@ -293,6 +320,12 @@ where
 /// state and parameters is one; the trait is sealed.
 ///
 /// `In` is its [`Arguments`] in [`Once`], wrapped in [`Fallible`] where it returns a `Result`; `X` is inferred.
+#[diagnostic::on_unimplemented(
+    message = "this function does not fit its arguments: `{In}`",
+    label = "it does not take what was given to it",
+    note = "it is a `fn` or a closure that captures nothing, with the types of its arguments written out: `&swathe::Context`, if it \
+            wants that, then the arguments, by value"
+)]
 pub trait SetupTask<In, X>: Copy + Send + Sync + 'static {
     /// What it makes.
     type State: 'static;

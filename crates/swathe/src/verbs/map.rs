@@ -88,7 +88,7 @@ impl<S: 'static, P: Parameters, E: Mode> Batch<'_, S, P, E> {
 /// One call of the task for each element.
 impl<S: 'static> Pool<S> {
     /// Calls the task with each element and waits for all results, in the order of the input: an [`Array`] of plain
-    /// values, or [`Records`] of others. See [`Input`] for what an input can be.
+    /// values, or [`Records`] of others. See [`Input`](crate::Input) for what an input can be.
     ///
     /// ```
     /// use swathe::{Array, Pool};
@@ -222,7 +222,7 @@ impl<S: 'static> Pool<S> {
             .wait(Strict::show)
     }
 
-    /// As [`map`](Self::map), for a task of several arguments. See [`StarInput`] for what an input can be; columns are
+    /// As [`map`](Self::map), for a task of several arguments. See [`StarInput`](crate::StarInput) for what an input can be; columns are
     /// the fast form.
     ///
     /// ```

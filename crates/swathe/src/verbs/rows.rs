@@ -63,7 +63,7 @@ impl<S: 'static> Pool<S> {
     /// ```
     ///
     /// # Errors
-    /// As [`map`](Self::map), and [`Error::Axis`] if there is no such axis.
+    /// As [`map`](Self::map), and [`Error::Axis`](crate::Error::Axis) if there is no such axis.
     pub fn map_rows<F, T, X, R>(&self, task: F, array: &Array<T>, axis: usize) -> Result<R>
     where
         T: Pod,

@@ -551,10 +551,6 @@ impl<I: Iterator, B> Positions<'_, I, B> {
     ///
     /// # Errors
     /// As there.
-    #[expect(
-        clippy::type_complexity,
-        reason = "an item of the iterator, if there is one in time"
-    )]
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<(u64, Result<B, ItemError>)>> {
         self.0.advance(Instant::now().checked_add(timeout))
     }
