@@ -21,9 +21,6 @@ pub(crate) struct Figure {
     pub(crate) unit: String,
     /// `None`: it does not depend on it.
     pub(crate) workers: Option<usize>,
-    pub(crate) rounds: Option<usize>,
-    pub(crate) machine: Option<String>,
-    pub(crate) date: Option<String>,
 }
 
 /// Writes all figures; ratios are contenders of the unit "ratio", whose median, min and max are over the rounds.
@@ -79,9 +76,6 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Figure>> {
             max: entry["max"].as_f64()?,
             unit: text("unit")?,
             workers: entry["workers"].as_u64().map(|workers| workers as usize),
-            rounds: entry["rounds"].as_u64().map(|rounds| rounds as usize),
-            machine: text("machine"),
-            date: text("date"),
         })
     };
     list.iter()

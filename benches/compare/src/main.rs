@@ -1,7 +1,6 @@
 //! Swathe beside its peers and beside the machine's own limits, in one run; see the README beside the manifest.
 
 mod cases;
-mod draw;
 mod floors;
 mod harness;
 mod json;
@@ -32,14 +31,12 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>
 
 const USAGE: &str = "\
 usage: compare [--case NAME[,NAME...]] [--workers N[,N...]] [--rounds N] [--json FILE] [--peers FILE] [--quick] [--list]
-       compare --draw FILE
 
   --case NAME    only these cases; --list names them
   --workers N    processes, threads and teams of this size, one after the other [default: 2]
   --rounds N     measured turns of each contender [default: as the case says]
   --json FILE    write all figures there
   --peers FILE   figures of benches/compare/peers/run.sh to show beside
-  --draw FILE    measure nothing: draw the figures that --json wrote, into a file of the same name that ends in .svg
   --quick        a fiftieth of the work: shows that everything runs, not how fast";
 
 /// What the command line asks for.
@@ -49,7 +46,6 @@ struct Arguments {
     rounds: Option<usize>,
     json: Option<PathBuf>,
     peers: Option<PathBuf>,
-    draw: Option<PathBuf>,
     quick: bool,
     list: bool,
 }
@@ -62,7 +58,6 @@ impl Arguments {
             rounds: None,
             json: None,
             peers: None,
-            draw: None,
             quick: false,
             list: false,
         };
@@ -88,7 +83,6 @@ impl Arguments {
                 "--rounds" => parsed.rounds = Some(count(&value()?)?),
                 "--json" => parsed.json = Some(value()?.into()),
                 "--peers" => parsed.peers = Some(value()?.into()),
-                "--draw" => parsed.draw = Some(value()?.into()),
                 "--quick" => parsed.quick = true,
                 "--list" => parsed.list = true,
                 "--help" | "-h" => return Err(USAGE.into()),
@@ -126,9 +120,6 @@ fn compare(arguments: &Arguments) -> Result<()> {
             .iter()
             .for_each(|case| println!("{:<18} {}", case.name, case.what));
         return Ok(());
-    }
-    if let Some(figures) = &arguments.draw {
-        return draw::draw(figures);
     }
     let peers = arguments
         .peers

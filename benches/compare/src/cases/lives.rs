@@ -73,10 +73,10 @@ fn now() -> u64 {
 /// The first time, says who it is and computes until it is killed; the second time, says when it began.
 fn linger(context: &Context, facts: SharedArray<u64>, _: u64) -> u64 {
     if context.attempt() > 1 {
-        facts.set(0, now());
+        facts.store(0, now());
         return 1;
     }
-    facts.set(1, u64::from(std::process::id()));
+    facts.store(1, u64::from(std::process::id()));
     let begun = Instant::now();
     // An end, in case the one who should kill it has failed.
     while begun.elapsed() < Duration::from_secs(60) {
@@ -98,18 +98,18 @@ pub(crate) fn recover(setup: &Setup) -> Result<Measured> {
             let facts = SharedArray::from_slice(&[0u64, 0])?;
             let pending = pool.starmap_async(linger, [(facts.clone(), 0u64)])?;
             let begun = Instant::now();
-            while facts.get(1) == 0 {
+            while facts.load(1) == 0 {
                 if begun.elapsed() > Duration::from_secs(30) {
                     return Err("no worker has begun after 30 s".into());
                 }
                 thread::sleep(Duration::from_micros(200));
             }
             thread::sleep(Duration::from_millis(2)); // the others are idle by now
-            let busy = Pid::from_raw(facts.get(1) as i32).ok_or("a worker has no pid")?;
+            let busy = Pid::from_raw(facts.load(1) as i32).ok_or("a worker has no pid")?;
             let killed = now();
             kill_process(busy, Signal::KILL)?;
             match pending.get()?[0] {
-                1 => Ok(facts.get(0).saturating_sub(killed) as f64 * 1e-9),
+                1 => Ok(facts.load(0).saturating_sub(killed) as f64 * 1e-9),
                 _ => Err("a killed worker has finished".into()),
             }
         })

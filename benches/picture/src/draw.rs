@@ -10,7 +10,7 @@ use std::{fmt::Write, fs, path::Path};
 
 use crate::{
     Result,
-    json::{self, Figure},
+    figures::{Figure, read},
 };
 
 /// Contender, what the legend says, its colour.
@@ -69,7 +69,7 @@ struct Lane<'a> {
 /// Draws the figures of a file into a file of the same name that ends in `.svg`.
 pub(crate) fn draw(figures: &Path) -> Result<()> {
     let picture = figures.with_extension("svg");
-    fs::write(&picture, svg(&json::read(figures)?)?)
+    fs::write(&picture, svg(&read(figures)?)?)
         .map_err(|error| format!("cannot write {}: {error}", picture.display()))?;
     println!("{}", picture.display());
     Ok(())

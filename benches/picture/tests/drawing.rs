@@ -19,8 +19,7 @@ fn drawn(name: &str, figures: &str) -> (Output, Option<String>) {
     fs::create_dir_all(&folder).unwrap();
     let file = folder.join("compare.json");
     fs::write(&file, figures).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_compare"))
-        .arg("--draw")
+    let output = Command::new(env!("CARGO_BIN_EXE_swathe-picture"))
         .arg(&file)
         .output()
         .unwrap();
