@@ -14,7 +14,7 @@ use crate::{
     cross::{
         datum::{Collection, Datum},
         item::{Lowered, lower_records},
-        over::{CombineTask, Each, TaskOver},
+        over::{CombineTask, Each, Fallible, TaskOver},
         parameters::Parameters,
     },
     error::JobError,
@@ -35,6 +35,16 @@ impl<S: 'static, P: Parameters> Batch<'_, S, P> {
         B: 'static,
     {
         self.reduce(task, combine, Each(input))
+    }
+
+    /// As [`Pool::try_map_reduce`], with the options of this batch.
+    pub fn try_map_reduce<F, G, I, X, Y, B>(self, task: F, combine: G, input: I) -> Result<Option<B>>
+    where
+        F: TaskOver<Fallible<Each<I>>, X, S, P, Value = B>,
+        G: CombineTask<B, Y, S, P>,
+        B: 'static,
+    {
+        self.reduce(task, combine, Fallible(Each(input)))
     }
 
     fn reduce<F, G, In, X, Y>(self, task: F, combine: G, input: In) -> Result<Option<F::Value>>
@@ -186,5 +196,34 @@ impl<S: 'static> Pool<S> {
         B: 'static,
     {
         self.batch().map_reduce(task, combine, input)
+    }
+
+    /// As [`map_reduce`](Self::map_reduce), for a task that returns a `Result`: its error is the failure of the block that the
+    /// element lies in. `combine` cannot fail.
+    ///
+    /// ```
+    /// use swathe::Pool;
+    ///
+    /// fn main() -> swathe::Result<()> {
+    ///     swathe::init();
+    ///     let pool = Pool::builder().processes(2).build()?;
+    ///     let sum = |a: i64, b: i64| a + b;
+    ///     let parse = |text: &str| text.parse::<i64>();
+    ///     assert_eq!(pool.try_map_reduce(parse, sum, ["1", "2", "39"])?, Some(42));
+    ///     let error = pool.try_map_reduce(parse, sum, ["1", "two"]).unwrap_err();
+    ///     assert!(error.to_string().starts_with("position 1 failed: invalid digit"), "{error}");
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`map_reduce`](Self::map_reduce).
+    pub fn try_map_reduce<F, G, I, X, Y, B>(&self, task: F, combine: G, input: I) -> Result<Option<B>>
+    where
+        F: TaskOver<Fallible<Each<I>>, X, S, Value = B>,
+        G: CombineTask<B, Y, S>,
+        B: 'static,
+    {
+        self.batch().try_map_reduce(task, combine, input)
     }
 }
