@@ -20,5 +20,6 @@ mod retries;
 mod streams;
 mod tasks;
 mod terminal;
+mod values;
 mod verbs;
 mod vouched;

@@ -1,6 +1,13 @@
 //! Which values may cross between processes by value: results, parameters, elements.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZero,
+    ops::{Range, RangeInclusive},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytemuck::Pod;
 use rkyv::{
@@ -103,6 +110,28 @@ impl<T> Record for Box<[T]> {
     }
 }
 impl<T: Pod> Record for Array<T> {}
+impl<T> Record for Box<T> {}
+impl<T> Record for VecDeque<T> {}
+impl<T> Record for Range<T> {}
+impl<T> Record for RangeInclusive<T> {}
+impl<K, V, S> Record for HashMap<K, V, S> {}
+impl<K, S> Record for HashSet<K, S> {}
+impl<K, V> Record for BTreeMap<K, V> {}
+impl<K> Record for BTreeSet<K> {}
+impl Record for Duration {}
+impl Record for IpAddr {}
+impl Record for Ipv4Addr {}
+impl Record for Ipv6Addr {}
+impl Record for SocketAddr {}
+
+/// Numbers that are not zero.
+macro_rules! non_zero {
+    ($($T:ty)*) => {
+        $(impl Record for NonZero<$T> {})*
+    };
+}
+
+non_zero!(i8 i16 i32 i64 i128 isize u8 u16 u32 u64 u128 usize);
 
 /// What `rkyv` must know about a record.
 pub trait Archivable:
@@ -128,8 +157,9 @@ where
 /// A value that may cross between processes. `K` says how (see [`kind`](crate::cross::kind)) and is inferred.
 ///
 /// These are: plain old data ([`bytemuck::Pod`]: numbers, arrays of them, structs that derive it, `()`), `String`,
-/// `bool`, `char`, `Option`, `Result`, `Vec`, [`Array`] handles, tuples of up to eight of them, and whatever is marked
-/// with [`Record`].
+/// `bool`, `char`, `Option`, `Result`, `Box`, `Vec`, `VecDeque`, hash and B-tree maps and sets, `Duration`, ranges,
+/// `NonZero` numbers, IP and socket addresses, [`Array`] handles, tuples of up to eight of them, and whatever is marked with
+/// [`Record`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot cross between processes",
     note = "plain old data derives `bytemuck::Pod`; anything else derives \
