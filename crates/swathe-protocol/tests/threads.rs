@@ -19,6 +19,8 @@ const WORKERS: usize = 3;
 const CELLS: usize = 2;
 const MAX_CHUNKS: usize = 64;
 const JOBS: u32 = 40_000;
+/// On a machine with one core to give, a thread is interrupted in the middle of a run once in a while only.
+const JOBS_UNTIL_ONE_IS_STOLEN: u32 = 50 * JOBS;
 
 /// One job cell with all that belongs to it.
 struct Job {
@@ -228,7 +230,10 @@ fn every_chunk_of_every_job_exactly_once() {
             });
         }
         let mut seed = 17;
-        for round in 1..=JOBS / CELLS as u32 {
+        for round in 1..=JOBS_UNTIL_ONE_IS_STOLEN / CELLS as u32 {
+            if round > JOBS / CELLS as u32 && pool.stolen.load(Relaxed) > 0 {
+                break;
+            }
             // Both cells at once, so that thieves have a choice.
             let sizes: [u32; CELLS] = std::array::from_fn(|_| 1 + below(&mut seed, MAX_CHUNKS as u32));
             for (index, &chunks) in sizes.iter().enumerate() {
