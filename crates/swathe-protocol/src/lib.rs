@@ -36,7 +36,7 @@ pub use order::{Order, OrderWord};
 pub use parent::{Epoch, Opening, Parent, Standing, Unoccupied, VacantCell};
 pub use recovery::{Claims, Closed, HandOn, Left, Reaped, Rebuild, Taken};
 pub use ring::{Descriptor, RingCell, RingEnds, RingView};
-pub use slot::{Copy, PanickedAt, SlotPhase, Strip, Unused, UnusedWords, WorkerSlot};
+pub use slot::{InPlaceCopy, PanickedAt, SlotPhase, Strip, Unused, UnusedWords, WorkerSlot};
 pub use status::{ChunkStatus, StatusWord, Tag};
 pub use tally::Tally;
 pub use words::{Outside, Place, Words};

@@ -197,7 +197,7 @@ impl Strip {
 /// Results that are copied over their inputs. Once it is written down the copy is made, by the worker or, after its
 /// death, by the supervisor: from any state in between, because it is the same copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Copy {
+pub struct InPlaceCopy {
     /// Where the results lie, bytes into the data segment.
     pub from: u64,
     /// The segment of the inputs.
@@ -210,7 +210,7 @@ pub struct Copy {
     pub end: u64,
 }
 
-/// A [`struct@Copy`] in shared words.
+/// A [`struct@InPlaceCopy`] in shared words.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct CopyWords {
@@ -221,7 +221,7 @@ pub struct CopyWords {
 
 impl CopyWords {
     /// The worker is about to make this copy. Its source is complete.
-    pub fn arm(&self, copy: Copy) {
+    pub fn arm(&self, copy: InPlaceCopy) {
         let values = [copy.from, copy.to_segment, copy.to, copy.len, copy.end];
         for (word, value) in self.words.iter().zip(values) {
             word.store(value, Ordering::Relaxed);
@@ -237,13 +237,13 @@ impl CopyWords {
     }
 
     /// The copy that a dead worker may not have finished.
-    pub fn armed(&self) -> Option<Copy> {
+    pub fn armed(&self) -> Option<InPlaceCopy> {
         if self.armed.load(Ordering::Acquire) == 0 {
             return None;
         }
         let [from, to_segment, to, len, end] =
             core::array::from_fn(|i| self.words[i].load(Ordering::Relaxed));
-        Some(Copy {
+        Some(InPlaceCopy {
             from,
             to_segment,
             to,

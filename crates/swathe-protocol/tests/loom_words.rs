@@ -385,7 +385,7 @@ fn everybody_hears_of_the_shutdown() {
 /// `settled`, `copy`: after a death anywhere, either the copy can be made again, or it is settled.
 #[test]
 fn a_copy_is_settled_or_can_be_made_again() {
-    use swathe_protocol::Copy;
+    use swathe_protocol::InPlaceCopy;
     const COPY: Copy = Copy {
         from: 1,
         to_segment: 2,

@@ -15,14 +15,14 @@ use swathe_os::{
     process::{Event, ExitCause, fork_generation},
     socket::Packet,
 };
-use swathe_protocol::{Copy, JobTerms, SlotPhase, Span};
+use swathe_protocol::{InPlaceCopy, JobTerms, SlotPhase, Span};
 
 use crate::{
     job::{Chunking, End, Failure, Job, JobTraits, Outcome, Region, Retries, task::TaskRef},
     parent::{
         core::{Core, StateLock},
         failures::{self, Rerun},
-        job::JobState,
+        job::JobEntry,
         jobs::{STOP_GRACE, State},
         prepare,
     },
@@ -175,7 +175,7 @@ struct Scene {
     state: State,
     /// All of the control segment.
     words: SharedSlice<AtomicU64>,
-    jobs: Vec<Arc<JobState>>,
+    jobs: Vec<Arc<JobEntry>>,
     fences: Vec<Arc<Block>>,
     hands: [Option<Span>; WORKERS],
 }
@@ -316,7 +316,7 @@ impl Scene {
     }
 
     /// A word is replaced: of a slot, a lane, a job's cell, the header and the ring, or the heap.
-    fn overwrite(&self, what: usize, worker: usize, job: &JobState, reader: &mut Reader<'_>) {
+    fn overwrite(&self, what: usize, worker: usize, job: &JobEntry, reader: &mut Reader<'_>) {
         let control = &self.core.control;
         let first_slot = self.words.len() - self.words_from(&control.slots[0]).len();
         let heap = job.inner.lock().notes.first().cloned();
@@ -340,13 +340,13 @@ impl Scene {
     }
 
     /// A worker says that it is about to copy results over inputs: from somewhere, to somewhere.
-    fn begin_copy(&self, worker: usize, job: &JobState, reader: &mut Reader<'_>) {
+    fn begin_copy(&self, worker: usize, job: &JobEntry, reader: &mut Reader<'_>) {
         let slot = &self.core.control.slots[worker];
         let heap = job.inner.lock().heap.first().map_or(0, |block| block.offset());
         let (segment, to) = job
             .in_place
             .map_or((0, 0), |region| (region.segment.to_bits(), region.offset));
-        slot.copy.arm(Copy {
+        slot.copy.arm(InPlaceCopy {
             from: reader.word().wrapping_add(heap as u64),
             to_segment: segment,
             to: reader.word().wrapping_add(to),
@@ -374,7 +374,7 @@ impl Scene {
     }
 
     /// The job that a worker is inside of, as far as it is one.
-    fn inside(&self, worker: usize) -> Option<(Arc<JobState>, &swathe_protocol::Lane)> {
+    fn inside(&self, worker: usize) -> Option<(Arc<JobEntry>, &swathe_protocol::Lane)> {
         let key = self.core.control.slots[worker].inside()?;
         let job = self.state.job(key)?;
         Some((job, self.core.control.lane(key, worker)))

@@ -18,7 +18,7 @@ use swathe_os::process::{self, Event};
 use crate::{
     error::EngineError,
     parent::{
-        job::JobState,
+        job::JobEntry,
         jobs::State,
         user_code::{Callbacks, SideThread, contain},
     },
@@ -87,7 +87,7 @@ impl Core {
 
     /// Reads what a job has brought that is to be read without the lock, unless another thread does. Gives whether the
     /// job is over.
-    pub(crate) fn read(&self, job: &Arc<JobState>) -> bool {
+    pub(crate) fn read(&self, job: &Arc<JobEntry>) -> bool {
         // It may have been stopped while it was read: then it is to be read once more, by whoever has read it.
         while let Some(reading) = job.take_unread() {
             let read = job.read_somehow(self, reading);
@@ -160,7 +160,7 @@ impl StateLock {
 
     /// For a caller who waits for this job: what it has kept is dropped on the caller's thread, and what it has brought is
     /// read there.
-    pub(crate) fn lock_for<'a>(&'a self, job: &'a JobState) -> Locked<'a> {
+    pub(crate) fn lock_for<'a>(&'a self, job: &'a JobEntry) -> Locked<'a> {
         let mut locked = self.lock();
         locked.mine = Some(job);
         locked
@@ -171,7 +171,7 @@ impl StateLock {
 pub(crate) struct Locked<'a> {
     lock: &'a StateLock,
     guard: Option<MutexGuard<'a, State>>,
-    mine: Option<&'a JobState>,
+    mine: Option<&'a JobEntry>,
 }
 
 impl Locked<'_> {
@@ -182,7 +182,7 @@ impl Locked<'_> {
         }
     }
 
-    fn is_mine(&self, job: &Arc<JobState>) -> bool {
+    fn is_mine(&self, job: &Arc<JobEntry>) -> bool {
         self.mine.is_some_and(|mine| std::ptr::eq(mine, &raw const **job))
     }
 }
@@ -232,7 +232,7 @@ impl Drop for Locked<'_> {
 /// What is dropped when the lock is let go: destructors of users must not run behind it, and giving memory back calls the
 /// system.
 pub(super) struct Left {
-    pub(super) job: Arc<JobState>,
+    pub(super) job: Arc<JobEntry>,
     /// Whether destructors of users are among it.
     pub(super) lends: bool,
     pub(super) _what: Option<Box<dyn Any + Send + Sync>>,

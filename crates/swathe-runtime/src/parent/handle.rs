@@ -12,7 +12,7 @@ use swathe_protocol::{JobPhase, JobTerms};
 use crate::{
     error::EngineError,
     job::{End, Outcome, report::Report},
-    parent::{arrival::Arrival, core::Core, job::JobState, look_around},
+    parent::{arrival::Arrival, core::Core, job::JobEntry, look_around},
     shared::{control::System, naps},
 };
 
@@ -20,7 +20,7 @@ use crate::{
 #[derive(Clone)]
 pub struct JobHandle {
     pub(super) core: Arc<Core>,
-    pub(super) job: Arc<JobState>,
+    pub(super) job: Arc<JobEntry>,
 }
 
 impl fmt::Debug for JobHandle {

@@ -35,7 +35,7 @@ use crate::{
 const QUICK: (u64, u64) = (1 << 13, 16);
 
 /// The parent's side of a job.
-pub(crate) struct JobState {
+pub(crate) struct JobEntry {
     /// As it was submitted; each round has terms of its own.
     pub(crate) terms: JobTerms,
     /// Parameters, status words of the first round, tallies of all.
@@ -174,7 +174,7 @@ impl Unread {
     }
 }
 
-impl JobState {
+impl JobEntry {
     pub(crate) fn new(
         job: Job,
         terms: JobTerms,

@@ -20,7 +20,7 @@ use crate::{
     job::{End, Outcome},
     parent::{
         core::{Core, Left, PoolPhase},
-        job::{JobState, Pause, Read, Stage},
+        job::{JobEntry, Pause, Read, Stage},
         retry::Round,
     },
     shared::control::System,
@@ -38,10 +38,10 @@ pub(crate) struct State {
     /// The pids and incarnations of the workers there are, by slot.
     pub(crate) pids: Vec<Option<u32>>,
     /// The job of each cell, until no worker can be inside of it any more.
-    pub(crate) jobs: Vec<Option<Arc<JobState>>>,
+    pub(crate) jobs: Vec<Option<Arc<JobEntry>>>,
     pub(super) free: Vec<VacantCell>,
     /// Jobs that have no cell yet.
-    pub(crate) waiting: VecDeque<Arc<JobState>>,
+    pub(crate) waiting: VecDeque<Arc<JobEntry>>,
     /// Runs that found the ring full.
     pub(crate) overflow: VecDeque<Descriptor>,
     /// Jobs in cells that there is something to be done for, sooner or later, by whoever comes by: their stage says what. They
@@ -51,7 +51,7 @@ pub(crate) struct State {
     quarantine: Vec<Quarantined>,
     pub(super) left: Vec<Left>,
     /// Jobs that are to be read without the lock.
-    pub(super) unread: Vec<Arc<JobState>>,
+    pub(super) unread: Vec<Arc<JobEntry>>,
     /// Whether there is something to do when the lock is let go.
     pub(super) something_left: bool,
     /// No process is left, and none will be started.
@@ -120,7 +120,7 @@ impl State {
     }
 
     /// Of those that there is something to be done for, those of such a stage.
-    pub(crate) fn of_stage(&self, wanted: impl Fn(&Stage) -> bool) -> Vec<(JobKey, Arc<JobState>)> {
+    pub(crate) fn of_stage(&self, wanted: impl Fn(&Stage) -> bool) -> Vec<(JobKey, Arc<JobEntry>)> {
         let jobs = self
             .attention
             .iter()
@@ -158,7 +158,7 @@ impl State {
     /// When the next round of any job begins.
     pub(crate) fn next_round_at(&self) -> Option<Instant> {
         let pausing = self.of_stage(|stage| matches!(stage, Stage::Pausing(_)));
-        let until = |job: &JobState| match &job.inner.lock().stage {
+        let until = |job: &JobEntry| match &job.inner.lock().stage {
             Stage::Pausing(pause) => Some(pause.until),
             _ => None,
         };
@@ -188,7 +188,7 @@ impl State {
     }
 
     /// The job of a key, if it still is the cell's.
-    pub(crate) fn job(&self, key: JobKey) -> Option<Arc<JobState>> {
+    pub(crate) fn job(&self, key: JobKey) -> Option<Arc<JobEntry>> {
         self.jobs
             .get(key.index as usize)?
             .clone()
@@ -196,7 +196,7 @@ impl State {
     }
 
     /// Queues a new job, and gives it a cell at once if there is one.
-    pub(crate) fn admit(&mut self, core: &Core, job: Arc<JobState>) {
+    pub(crate) fn admit(&mut self, core: &Core, job: Arc<JobEntry>) {
         self.waiting.push_back(job);
         self.pump(core);
     }
@@ -253,7 +253,7 @@ impl State {
     }
 
     /// Has something dropped when the lock is let go.
-    fn leave(&mut self, job: &Arc<JobState>, what: Option<Box<dyn Any + Send + Sync>>, lends: bool) {
+    fn leave(&mut self, job: &Arc<JobEntry>, what: Option<Box<dyn Any + Send + Sync>>, lends: bool) {
         self.put_aside(Left {
             job: job.clone(),
             lends,
@@ -267,7 +267,7 @@ impl State {
     }
 
     /// Lets go what a job that is over has kept, unless workers may still hold it.
-    fn let_go(&mut self, core: &Core, job: &Arc<JobState>) {
+    fn let_go(&mut self, core: &Core, job: &Arc<JobEntry>) {
         let (keep, lends) = {
             let mut inner = job.inner.lock();
             (inner.keep.take(), inner.lends)
@@ -296,7 +296,7 @@ impl State {
     }
 
     /// Opens a cell for a job and hands out its runs: one a worker at most, of equal length.
-    fn place(&mut self, core: &Core, cell: VacantCell, job: Arc<JobState>) {
+    fn place(&mut self, core: &Core, cell: VacantCell, job: Arc<JobEntry>) {
         let key = cell.next_key();
         let _ = job.key.set(key);
         self.jobs[key.index as usize] = Some(job.clone());
@@ -318,7 +318,7 @@ impl State {
         &mut self,
         core: &Core,
         epoch: Epoch<'_, System>,
-        job: &Arc<JobState>,
+        job: &Arc<JobEntry>,
         round: &Round,
         runs: &[Range<u32>],
         awake: usize,
@@ -374,7 +374,7 @@ impl State {
     }
 
     /// Ends a job if it can be ended now. Gives whether it is over.
-    pub(crate) fn finalize(&mut self, core: &Core, job: &Arc<JobState>) -> bool {
+    pub(crate) fn finalize(&mut self, core: &Core, job: &Arc<JobEntry>) -> bool {
         if job.is_over() {
             return true;
         }
@@ -437,7 +437,7 @@ impl State {
     }
 
     /// Whether a job says that it is over and is not: somebody wrote where it should not. It is rebuilt.
-    fn doubts(&mut self, core: &Core, job: &JobState, key: JobKey, seen: GateState) -> bool {
+    fn doubts(&mut self, core: &Core, job: &JobEntry, key: JobKey, seen: GateState) -> bool {
         let cell = &core.control.jobs[key.index as usize];
         if seen.phase == JobPhase::Complete && cell.is_vouched(seen) {
             return false; // As nearly always.
@@ -461,7 +461,7 @@ impl State {
     }
 
     /// What was read of a job ends it, or begins its next round. Gives whether it is over.
-    pub(crate) fn settle(&mut self, core: &Core, job: &Arc<JobState>, read: Read) -> bool {
+    pub(crate) fn settle(&mut self, core: &Core, job: &Arc<JobEntry>, read: Read) -> bool {
         let (Some(key), false) = (job.key(), job.is_over()) else {
             return job.is_over();
         };
@@ -487,7 +487,7 @@ impl State {
     }
 
     /// Ends a job that nobody works on any more with what is known of it.
-    fn conclude(&mut self, core: &Core, job: &Arc<JobState>, end: End) {
+    fn conclude(&mut self, core: &Core, job: &Arc<JobEntry>, end: End) {
         // It has come to this end whatever was planned for it.
         job.inner.lock().ending.get_or_insert_with(|| end.clone());
         let reading = job.begin_reading(end, None);
@@ -496,7 +496,7 @@ impl State {
         }
     }
 
-    fn end(&mut self, core: &Core, job: &Arc<JobState>, outcome: Outcome) {
+    fn end(&mut self, core: &Core, job: &Arc<JobEntry>, outcome: Outcome) {
         job.finish(outcome, &core.state.sides);
         self.something_left = true;
         if let Some(key) = job.key() {
@@ -514,7 +514,7 @@ impl State {
 
     /// Stops a job: its workers leave after their strip, or are killed when `grace` is over. `finalize` ends it when they
     /// are gone.
-    pub(crate) fn stop(&mut self, core: &Core, job: &Arc<JobState>, ending: End, grace: Duration) {
+    pub(crate) fn stop(&mut self, core: &Core, job: &Arc<JobEntry>, ending: End, grace: Duration) {
         if job.is_over() {
             return;
         }
@@ -578,7 +578,7 @@ impl State {
     }
 
     /// Those of them that nobody may be waiting for: who has an asynchronous call, and who has stopped a job, goes on.
-    pub(crate) fn attended(&self, core: &Core) -> Vec<Arc<JobState>> {
+    pub(crate) fn attended(&self, core: &Core) -> Vec<Arc<JobEntry>> {
         let is_stopped =
             |key: JobKey| core.control.jobs[key.index as usize].gate.state().phase == JobPhase::Stopped;
         let mut jobs = self.unfinished();
@@ -587,7 +587,7 @@ impl State {
     }
 
     /// All jobs that are not over.
-    pub(crate) fn unfinished(&self) -> Vec<Arc<JobState>> {
+    pub(crate) fn unfinished(&self) -> Vec<Arc<JobEntry>> {
         self.jobs
             .iter()
             .flatten()

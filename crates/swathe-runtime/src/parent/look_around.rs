@@ -3,13 +3,13 @@
 use swathe_protocol::{JobKey, JobPhase, ParkWord};
 
 use crate::{
-    parent::{core::Core, job::JobState},
+    parent::{core::Core, job::JobEntry},
     shared::naps,
     supervisor::recovery,
 };
 
 /// The nap of a caller is over that waited for a job.
-pub(crate) fn of_caller(core: &Core, job: &JobState, key: JobKey, waited: u32) {
+pub(crate) fn of_caller(core: &Core, job: &JobEntry, key: JobKey, waited: u32) {
     let bell = core.control.jobs[key.index as usize].bell.word();
     naps::count(&core.control, (bell, waited), || is_to_be_ended(core, job, key));
     recovery::look_for_strays(core, &mut core.state.lock(), job);
@@ -20,7 +20,7 @@ pub(crate) fn of_courier(core: &Core) {
     let park = &core.control.header.courier;
     naps::count(&core.control, (park.word(), ParkWord::PARKED), || {
         let state = core.state.lock();
-        let ended = |job: &JobState| job.key().is_some_and(|key| is_to_be_ended(core, job, key));
+        let ended = |job: &JobEntry| job.key().is_some_and(|key| is_to_be_ended(core, job, key));
         state.attended(core).iter().any(|job| ended(job))
     });
     let mut state = core.state.lock();
@@ -30,7 +30,7 @@ pub(crate) fn of_courier(core: &Core) {
 }
 
 /// Whether everybody has done with a job, and has said so.
-fn is_to_be_ended(core: &Core, job: &JobState, key: JobKey) -> bool {
+fn is_to_be_ended(core: &Core, job: &JobEntry, key: JobKey) -> bool {
     let phase = core.control.jobs[key.index as usize].gate.state().phase;
     let is_over = matches!(phase, JobPhase::Complete | JobPhase::Stopped) && !job.is_in_hand();
     job.is_over() || (is_over && !core.control.words().anyone_at(key))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use swathe_protocol::{Epoch, JobTerms, Order, Span};
 
 use crate::{
-    parent::{core::Core, job::JobState, jobs::State, retry::Round},
+    parent::{core::Core, job::JobEntry, jobs::State, retry::Round},
     shared::control::{JOBS, System},
 };
 
@@ -35,7 +35,7 @@ impl State {
     }
 
     /// The first of the waiting jobs that may have a cell.
-    pub(crate) fn next_waiting(&mut self) -> Option<Arc<JobState>> {
+    pub(crate) fn next_waiting(&mut self) -> Option<Arc<JobEntry>> {
         let is_ordered = || {
             let mut open = self.jobs.iter().flatten();
             open.any(|job| job.terms.has(JobTerms::PINNED) && !job.is_over())

@@ -14,7 +14,7 @@ use swathe_protocol::{JobTerms, status::MAX_CHUNK_LEN};
 use crate::{
     error::EngineError,
     job::{Chunking, Job},
-    parent::{core::Core, job::JobState, retry::Round},
+    parent::{core::Core, job::JobEntry, retry::Round},
     shared::scratch::ScratchStock,
 };
 
@@ -22,7 +22,7 @@ use crate::{
 const TEXTS: (u64, u64) = (64 << 20, 8);
 
 /// Decides the chunks, and lays parameters and status words out in one block.
-pub(crate) fn prepare(core: &Core, job: Job, processes: usize) -> Result<JobState, EngineError> {
+pub(crate) fn prepare(core: &Core, job: Job, processes: usize) -> Result<JobEntry, EngineError> {
     let chunk_len = chunk_len(&job, processes as u64)?;
     let chunks = job.positions.div_ceil(chunk_len);
     if chunks > u64::from(u32::MAX - 1) {
@@ -70,7 +70,7 @@ pub(crate) fn prepare(core: &Core, job: Job, processes: usize) -> Result<JobStat
     let round = Round::first(&mut terms, scratch.clone(), job.durable.as_ref(), last)?;
     let (most, part) = TEXTS;
     let texts = most.min(core.memory.segment().len() as u64 / part);
-    Ok(JobState::new(job, terms, round, scratch, heap, texts)?)
+    Ok(JobEntry::new(job, terms, round, scratch, heap, texts)?)
 }
 
 /// A number that no other job has, and that memory which was used for something else hardly holds.

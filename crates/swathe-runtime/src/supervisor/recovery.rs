@@ -21,7 +21,7 @@ use crate::{
     parent::{
         core::Core,
         failures::Rerun,
-        job::{JobState, Stage},
+        job::{JobEntry, Stage},
         jobs::{STOP_GRACE, State},
         retry::Round,
     },
@@ -156,7 +156,7 @@ fn slot_of(core: &Core, death: Death) -> (&WorkerSlot, usize) {
 }
 
 /// For the job's report: a worker died in it, and within a strip, whose time is lost.
-fn note_loss(job: &JobState, (slot, worker): (&WorkerSlot, usize), left: bool) {
+fn note_loss(job: &JobEntry, (slot, worker): (&WorkerSlot, usize), left: bool) {
     if !left {
         job.inner.lock().workers_lost += 1;
     }
@@ -186,7 +186,7 @@ fn give(
 
 /// Older failure records about the positions of these chunks that are not final are void: those positions are run
 /// again.
-fn note_rerun(core: &Core, job: &JobState, round: &Round, key: JobKey, chunks: Range<u32>) {
+fn note_rerun(core: &Core, job: &JobEntry, round: &Round, key: JobKey, chunks: Range<u32>) {
     let newest = core.control.jobs[key.index as usize]
         .failures
         .load(Ordering::Acquire);
@@ -214,7 +214,7 @@ fn note_rerun(core: &Core, job: &JobState, round: &Round, key: JobKey, chunks: R
 
 /// What the dead worker had settled of an in-place strip, and not published, is published; a copy over inputs that it
 /// had begun is made once more.
-fn finish_copy(core: &Core, job: &JobState, round: &Round, death: Death, held: Span) {
+fn finish_copy(core: &Core, job: &JobEntry, round: &Round, death: Death, held: Span) {
     let slot = &core.control.slots[death.worker];
     let Some(region) = job.in_place else { return };
     if slot.strip_len.load(Ordering::Acquire) == 0 {
@@ -236,7 +236,7 @@ fn finish_copy(core: &Core, job: &JobState, round: &Round, death: Death, held: S
 
 /// Who was running when the worker died? Gives the suspects if they are to be run again one by one. A position that has
 /// cost as many workers as the job allows is lost, one that took too long has failed, and the chunk goes on behind it.
-fn blame(core: &Core, job: &JobState, round: &Round, death: Death, held: Span) -> Option<Range<u64>> {
+fn blame(core: &Core, job: &JobEntry, round: &Round, death: Death, held: Span) -> Option<Range<u64>> {
     let slot = &core.control.slots[death.worker];
     let announced = slot.strip();
     let range = round.numbers(held);
@@ -287,7 +287,7 @@ fn blame(core: &Core, job: &JobState, round: &Round, death: Death, held: Span) -
 /// A panic has ended the worker. If it is known in which element, that one has panicked, as where panics unwind, and those
 /// before it are done; otherwise all of the strip is run again one by one. Nobody counts such a death.
 fn blame_panic(
-    (core, job, round): (&Core, &JobState, &Round),
+    (core, job, round): (&Core, &JobEntry, &Round),
     death: Death,
     held: Span,
     strip: Range<u64>,
@@ -319,7 +319,7 @@ fn blame_panic(
 
 /// These positions have failed: how, why, after how many attempts.
 fn give_up(
-    job: &JobState,
+    job: &JobEntry,
     death: Death,
     (kind, message, attempts): (FailureKind, String, u32),
     positions: Pick,
@@ -422,7 +422,7 @@ pub(crate) fn rebuild_ready(core: &Core, state: &mut State) {
 
 /// Looks whether a job that does not end can do so. If nobody holds anything of it, and nothing of it waits to be taken,
 /// what is left of it is written down nowhere: somebody wrote where it should not. It is rebuilt.
-pub(crate) fn look_for_strays(core: &Core, state: &mut State, job: &JobState) {
+pub(crate) fn look_for_strays(core: &Core, state: &mut State, job: &JobEntry) {
     let Some(key) = job.key().filter(|_| !job.is_over()) else {
         return;
     };
@@ -446,7 +446,7 @@ pub(crate) fn look_for_strays(core: &Core, state: &mut State, job: &JobState) {
     }
 }
 
-fn rebuild(core: &Core, state: &mut State, job: &Arc<JobState>, key: JobKey, closed: Closed<'_, System>) {
+fn rebuild(core: &Core, state: &mut State, job: &Arc<JobEntry>, key: JobKey, closed: Closed<'_, System>) {
     let round = job.round();
     let runs = status::unfinished(round.status(), round.terms.tag());
     for run in &runs {

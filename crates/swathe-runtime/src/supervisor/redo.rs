@@ -7,16 +7,21 @@
 use std::ptr::NonNull;
 
 use swathe_memory::registry;
-use swathe_protocol::Copy;
+use swathe_protocol::InPlaceCopy;
 
 use crate::{
     job::Region,
-    parent::{core::Core, job::JobState},
+    parent::{core::Core, job::JobEntry},
 };
 
 impl Region {
     /// Makes the copy, if it is one from the job's heap to this region: the words come from a process that died.
-    pub(crate) fn copy_into(self, core: &Core, job: &JobState, copy: Copy) -> Result<(), &'static str> {
+    pub(crate) fn copy_into(
+        self,
+        core: &Core,
+        job: &JobEntry,
+        copy: InPlaceCopy,
+    ) -> Result<(), &'static str> {
         let end = copy.to.checked_add(copy.len).ok_or("its end cannot be counted")?;
         let within = copy.to >= self.offset && end <= self.offset.saturating_add(self.len);
         if copy.to_segment != self.segment.to_bits() || !within {

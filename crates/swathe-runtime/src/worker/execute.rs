@@ -62,7 +62,7 @@ struct JobView {
 
 /// Whether to go on with the hand.
 #[derive(PartialEq, Eq)]
-enum Hand {
+enum HandEnd {
     Finished,
     GateChanged,
 }
@@ -100,7 +100,7 @@ impl<'w> Execution<'w> {
             let Some(held) = self.job.take(self.want()) else {
                 break;
             };
-            if self.run_hand(view, held.chunks()) == Hand::GateChanged {
+            if self.run_hand(view, held.chunks()) == HandEnd::GateChanged {
                 held.forgo();
                 break;
             }
@@ -192,7 +192,7 @@ impl<'w> Execution<'w> {
         strip_chunks.min(budget.min(u64::from(u32::MAX)) as u32)
     }
 
-    fn run_hand(&mut self, view: &JobView, hand: Span) -> Hand {
+    fn run_hand(&mut self, view: &JobView, hand: Span) -> HandEnd {
         let words = &view.status[hand.first as usize..hand.end as usize];
         // As long as nobody has died, what is still to be taken has not been begun.
         let fresh = self.job.cell().disturbed.load(Ordering::Relaxed) == 0
@@ -202,33 +202,33 @@ impl<'w> Execution<'w> {
             let end = self.run_strip(view, range.start, range.end - range.start);
             self.publish(words, hand, end);
             if end == range.end {
-                return Hand::Finished;
+                return HandEnd::Finished;
             }
         }
         for (word, chunk) in words.iter().zip(hand.first..) {
-            if self.run_chunk(view, word, Span::new(chunk, chunk + 1)) == Hand::GateChanged {
-                return Hand::GateChanged;
+            if self.run_chunk(view, word, Span::new(chunk, chunk + 1)) == HandEnd::GateChanged {
+                return HandEnd::GateChanged;
             }
         }
-        Hand::Finished
+        HandEnd::Finished
     }
 
     /// One chunk, from its progress on, in strips.
-    fn run_chunk(&mut self, view: &JobView, word: &StatusWord, chunk: Span) -> Hand {
+    fn run_chunk(&mut self, view: &JobView, word: &StatusWord, chunk: Span) -> HandEnd {
         let range = chunk.positions(&self.terms);
         let ChunkStatus::Progress(begun) = word.load(self.tag) else {
-            return Hand::Finished;
+            return HandEnd::Finished;
         };
         let mut next = range.start + u64::from(begun);
         while next < range.end {
             if self.worker.tasks_left == 0 || !self.job.may_go_on() {
-                return Hand::GateChanged;
+                return HandEnd::GateChanged;
             }
             let len = self.strip_len().min(range.end - next);
             next = self.run_strip(view, next, len);
             self.publish(std::slice::from_ref(word), chunk, next);
         }
-        Hand::Finished
+        HandEnd::Finished
     }
 
     fn strip_len(&self) -> u64 {

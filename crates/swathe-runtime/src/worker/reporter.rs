@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use swathe_memory::SharedSlice;
-use swathe_protocol::{Copy, GateState, JobCell, JobTerms, WorkerSlot};
+use swathe_protocol::{GateState, InPlaceCopy, JobCell, JobTerms, WorkerSlot};
 
 use crate::{
     fault::{self, Point},
@@ -97,7 +97,7 @@ impl Sink for Reporter<'_> {
     }
 
     fn copy_begins(&mut self, copy: &WriteBack) {
-        self.slot.copy.arm(Copy {
+        self.slot.copy.arm(InPlaceCopy {
             from: copy.from,
             to_segment: copy.to_segment.to_bits(),
             to: copy.to,

@@ -38,7 +38,7 @@ const LEAVING: Duration = Duration::from_secs(3);
 
 /// The two files, mapped and as the job needs them.
 #[derive(Debug)]
-pub(crate) struct Output {
+pub(crate) struct OutputFiles {
     /// Holds the lock.
     pub(crate) values: Arc<Segment>,
     pub(crate) progress: Arc<Segment>,
@@ -85,7 +85,7 @@ pub(crate) struct Wanted<'a> {
 
 impl Wanted<'_> {
     /// Begins the files or goes on with them.
-    pub(crate) fn open(mut self) -> Result<Output> {
+    pub(crate) fn open(mut self) -> Result<OutputFiles> {
         let place = Place::of(self.path).map_err(refused("create", self.path))?;
         let progress_place = place.beside(PROGRESS);
         let values = open_locked(&place, self.unlocked)?;
@@ -151,7 +151,7 @@ impl Wanted<'_> {
     }
 
     /// With both files: checks them, and maps them.
-    fn go_on(&mut self, files: Files) -> Result<Output> {
+    fn go_on(&mut self, files: Files) -> Result<OutputFiles> {
         let head = self.compare(&files)?;
         self.head = head;
         let layout = layout(&head).ok_or(Error::TooLong)?;
@@ -199,7 +199,7 @@ impl Wanted<'_> {
         let files = &progress_file.files;
         let file = clone(&files.values, &files.path)?;
         let values = Segment::map_file_mut(file, &files.path, self.values_len()?)?;
-        Ok(Output {
+        Ok(OutputFiles {
             values,
             progress,
             progress_file,

@@ -11,7 +11,7 @@ use std::{
 use swathe_memory::npy_header;
 
 use super::{
-    files::{Output, Wanted},
+    files::{OutputFiles, Wanted},
     format::{Checkpoint, Head, Identity, Layout, PAGE},
     progress_path,
 };
@@ -54,7 +54,7 @@ fn head(positions: u64, chunk_len: u64) -> Head {
     Head::new(&identity, chunk_len)
 }
 
-fn open(path: &Path, head: Head, positions: u64) -> crate::Result<Output> {
+fn open(path: &Path, head: Head, positions: u64) -> crate::Result<OutputFiles> {
     let wanted = Wanted {
         path,
         head,

@@ -11,7 +11,7 @@ use crate::resume::{
     InFile,
     checkpoint::Checkpointer,
     error::OutputError,
-    files::{Output, Wanted},
+    files::{OutputFiles, Wanted},
     format::{Head, Identity},
 };
 use crate::{
@@ -42,7 +42,7 @@ const LARGE_CHUNKS_A_WORKER: u64 = 16;
 
 /// The files of a job.
 struct File {
-    output: Output,
+    output: OutputFiles,
     /// Where the values begin.
     data_offset: usize,
 }
