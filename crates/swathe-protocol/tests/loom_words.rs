@@ -386,7 +386,7 @@ fn everybody_hears_of_the_shutdown() {
 #[test]
 fn a_copy_is_settled_or_can_be_made_again() {
     use swathe_protocol::InPlaceCopy;
-    const COPY: Copy = Copy {
+    const COPY: InPlaceCopy = InPlaceCopy {
         from: 1,
         to_segment: 2,
         to: 3,
