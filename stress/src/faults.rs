@@ -280,10 +280,9 @@ fn count(result: &swathe::Result<Partial<Array<u64>>>) -> Value {
     let first = failures.first();
     let ended = first.map_or("done".to_owned(), |first| {
         let status = format!("{:?}", first.status());
-        if partial.is_complete() || failures.len() == 1 {
-            format!("{status} {}", first.position())
-        } else {
-            format!("{} {status}", failures.len())
+        match failures.iter().map(swathe::ItemError::span).sum::<u64>() {
+            1 => format!("{status} {}", first.position()),
+            many => format!("{many} {status}"),
         }
     });
     let error = first.map_or(String::new(), ToString::to_string);

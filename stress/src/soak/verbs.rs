@@ -260,7 +260,11 @@ impl JobPlan {
             self.judge_status(i, status, verdict);
         }
         for failure in partial.failures() {
-            self.judge_failure(&failure, verdict);
+            // Positions that a stopped job did not come to have been judged by their status.
+            let was_run = failure.worker().is_some();
+            if was_run || self.cut.is_none() {
+                self.judge_failure(&failure, verdict);
+            }
         }
     }
 
