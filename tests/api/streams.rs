@@ -505,6 +505,30 @@ fn no_more_is_taken_from_the_input_than_the_look_ahead_says() {
     }
 }
 
+/// The first element ends when ten elements have begun; later ones, which are over, are no reason not to ask the input.
+#[test]
+fn a_slow_first_element_keeps_no_worker_idle() -> Result<()> {
+    fn first_waits(begun: &swathe::Value<u64>, x: u64) -> u64 {
+        begun.fetch_add(1);
+        while x == 0 && begun.load() < 10 {
+            sleep(Duration::from_millis(1));
+        }
+        x
+    }
+    let pool = pool(2);
+    let begun = swathe::Value::new(0_u64)?;
+    let mut input = 0..20;
+    // Slow, so that it is never known to be quick.
+    let slow = iter::from_fn(|| {
+        sleep(Duration::from_millis(2));
+        input.next()
+    });
+    let batch = pool.batch().chunk_size(1).with(&begun)?;
+    let stream = batch.imap(first_waits, slow).look_ahead(16);
+    assert!(stream.eq((0..20).map(Ok)));
+    Ok(())
+}
+
 /// The channel stays open and silent: whoever asks it would wait for ever.
 #[test]
 fn what_is_ready_is_handed_out_before_a_silent_input_is_asked() {

@@ -217,8 +217,8 @@ impl<T> Shared<T> {
 }
 
 impl<T> Feed<T> {
-    /// What is there, up to `most` items: nothing is waited for. The thread may then ask for more, up to `room` in all.
-    pub(super) fn take(&self, most: usize, room: usize) -> Given<T> {
+    /// What is there, up to `most` items: nothing is waited for. The thread may then ask for what is missing of them.
+    pub(super) fn take(&self, most: usize) -> Given<T> {
         let mut state = self.0.state.lock();
         let count = most.min(state.items.len());
         let items: Vec<T> = state.items.drain(..count).collect();
@@ -226,7 +226,7 @@ impl<T> Feed<T> {
             true => state.end.take(),
             false => None,
         };
-        state.wanted = room.saturating_sub(items.len());
+        state.wanted = most - items.len();
         if state.wanted > state.items.len() {
             self.0.is_wanted.notify_one();
         }

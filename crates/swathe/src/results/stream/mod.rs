@@ -317,13 +317,21 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
         let Input::Here(_, patience) = &self.input else {
             return true;
         };
-        let now = Instant::now();
-        let Some(end) = patience.end().filter(|&end| end > now && !self.flight.is_empty()) else {
+        let Some(end) = patience.end().filter(|_| !self.flight.is_empty()) else {
             return true;
         };
-        let earliest = until.map_or(end, |until| until.min(end));
-        self.wait(seen, Some(earliest));
-        !self.flight.iter().any(Flight::is_over) && Instant::now() >= end
+        if Instant::now() < end {
+            self.wait(seen, Some(until.map_or(end, |until| until.min(end))));
+        }
+        self.next_over().is_none() && Instant::now() >= end
+    }
+
+    /// The block whose results are handed out next, if it is over: the first one, or any.
+    fn next_over(&self) -> Option<usize> {
+        match self.terms.ordered {
+            true => self.flight.front().is_some_and(Flight::is_over).then_some(0),
+            false => self.flight.iter().position(Flight::is_over),
+        }
     }
 
     /// In a forked child the blocks in flight are its parent's: one error says so, and the stream ends.
@@ -359,14 +367,9 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
         came || until.is_none_or(|until| Instant::now() < until)
     }
 
-    /// Takes the results of a block that is over: of the first one, or of any.
+    /// Takes the results of a block that is over.
     fn collect(&mut self) {
-        let over = if self.terms.ordered {
-            self.flight.front().is_some_and(Flight::is_over).then_some(0)
-        } else {
-            self.flight.iter().position(Flight::is_over)
-        };
-        match over.and_then(|i| self.flight.remove(i)) {
+        match self.next_over().and_then(|i| self.flight.remove(i)) {
             Some(Flight::Job(block)) => {
                 self.adapt(block.submitted.elapsed());
                 self.longest = LONGEST_BLOCK_BYTES / (block.bytes / block.len.max(1)).max(1);
@@ -452,11 +455,8 @@ impl<'p, I: Iterator, B> Imap<'p, I, B> {
         };
         let given = match &mut self.input {
             Input::Here(input, patience) => ask(input, patience, wanted, LONGEST_BLOCK, is_fixed),
-            Input::Live(feed) => {
-                // A live source fills no block: what is there goes.
-                let room = self.look_ahead.map_or(wanted, |_| wanted.max(1));
-                feed.take(wanted, room)
-            }
+            // A live source fills no block: what is there goes.
+            Input::Live(feed) => feed.take(wanted),
             Input::Ended => return false,
         };
         let Given { items, end, is_fast } = given;
