@@ -3,25 +3,13 @@
 
 use std::{fs, path::Path};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     Result,
     harness::{Bound, Measured, Spread},
     machine,
 };
-
-/// A figure that was written by another run or another program.
-pub(crate) struct Figure {
-    pub(crate) case: String,
-    pub(crate) contender: String,
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
-    pub(crate) unit: String,
-    /// `None`: it does not depend on it.
-    pub(crate) workers: Option<usize>,
-}
 
 /// Writes all figures; ratios are contenders of the unit "ratio", whose median, min and max are over the rounds.
 pub(crate) fn write(path: &Path, all: &[(&str, usize, Measured)]) -> Result<()> {
@@ -58,27 +46,4 @@ pub(crate) fn write(path: &Path, all: &[(&str, usize, Measured)]) -> Result<()> 
     }
     fs::write(path, serde_json::to_string_pretty(&list)? + "\n")
         .map_err(|error| format!("cannot write {}: {error}", path.display()).into())
-}
-
-/// Reads figures of the same form.
-pub(crate) fn read(path: &Path) -> Result<Vec<Figure>> {
-    let refused = |what: &str| format!("cannot use {} as figures: {what}", path.display());
-    let text = fs::read_to_string(path).map_err(|error| refused(&error.to_string()))?;
-    let list: Value = serde_json::from_str(&text).map_err(|error| refused(&error.to_string()))?;
-    let list = list.as_array().ok_or_else(|| refused("it is no list"))?;
-    let figure = |entry: &Value| {
-        let text = |key: &str| entry[key].as_str().map(str::to_owned);
-        Some(Figure {
-            case: text("case")?,
-            contender: text("contender")?,
-            median: entry["median"].as_f64()?,
-            min: entry["min"].as_f64()?,
-            max: entry["max"].as_f64()?,
-            unit: text("unit")?,
-            workers: entry["workers"].as_u64().map(|workers| workers as usize),
-        })
-    };
-    list.iter()
-        .map(|entry| figure(entry).ok_or_else(|| refused(&format!("{entry} is no figure")).into()))
-        .collect()
 }

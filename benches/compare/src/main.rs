@@ -25,6 +25,8 @@ mod strain;
 
 use std::{path::PathBuf, process::ExitCode};
 
+use swathe_picture::figures;
+
 use harness::Setup;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -124,7 +126,7 @@ fn compare(arguments: &Arguments) -> Result<()> {
     let peers = arguments
         .peers
         .as_deref()
-        .map(json::read)
+        .map(figures::read)
         .transpose()?
         .unwrap_or_default();
     table::header(&arguments.workers, arguments.quick);

@@ -2,10 +2,11 @@
 
 use std::fs;
 
+use swathe_picture::figures::Figure;
+
 use crate::{
     cases::{Case, DIVISIBLE},
     harness::{Bound, Measured, Setup, Verdict},
-    json::Figure,
     machine,
 };
 

@@ -6,22 +6,36 @@ use serde_json::Value;
 
 use crate::Result;
 
-/// One of them: a contender's times in a case.
-pub(crate) struct Figure {
-    pub(crate) case: String,
-    pub(crate) contender: String,
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) unit: String,
-    /// `None`: it does not depend on it.
-    pub(crate) workers: Option<usize>,
-    pub(crate) rounds: Option<usize>,
-    pub(crate) machine: Option<String>,
-    pub(crate) date: Option<String>,
+/// A contender's times in a case, in `unit`.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    /// The case.
+    pub case: String,
+    /// Who was measured.
+    pub contender: String,
+    /// Of all turns.
+    pub median: f64,
+    /// The quickest turn.
+    pub min: f64,
+    /// The slowest turn.
+    pub max: f64,
+    /// What the times are in.
+    pub unit: String,
+    /// Processes or threads; `None`: it does not depend on it.
+    pub workers: Option<usize>,
+    /// How many turns.
+    pub rounds: Option<usize>,
+    /// Where it was measured.
+    pub machine: Option<String>,
+    /// When.
+    pub date: Option<String>,
 }
 
-/// Reads them.
-pub(crate) fn read(path: &Path) -> Result<Vec<Figure>> {
+/// Reads the figures of a file.
+///
+/// # Errors
+/// If it cannot be read, or is no list of figures.
+pub fn read(path: &Path) -> Result<Vec<Figure>> {
     let refused = |what: &str| format!("cannot use {} as figures: {what}", path.display());
     let text = fs::read_to_string(path).map_err(|error| refused(&error.to_string()))?;
     let list: Value = serde_json::from_str(&text).map_err(|error| refused(&error.to_string()))?;
@@ -33,6 +47,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Figure>> {
             contender: text("contender")?,
             median: entry["median"].as_f64()?,
             min: entry["min"].as_f64()?,
+            max: entry["max"].as_f64()?,
             unit: text("unit")?,
             workers: entry["workers"].as_u64().map(|workers| workers as usize),
             rounds: entry["rounds"].as_u64().map(|rounds| rounds as usize),

@@ -1,11 +1,10 @@
 //! The picture of the README: `cargo run -p swathe-picture -- docs/figures/compare.json` draws `compare.svg` beside the figures.
 
 mod draw;
-mod figures;
 
 use std::{path::Path, process::ExitCode};
 
-type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+use swathe_picture::{Result, figures};
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
