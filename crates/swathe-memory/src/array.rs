@@ -17,7 +17,7 @@ use crate::array_mut::ArrayMut;
 use crate::element::Integer;
 use crate::error::MemoryError;
 use crate::lease::Lease;
-use crate::overlay::typed_range;
+use crate::overlay::{byte_len, typed_range};
 use crate::read::Input;
 use crate::segment::Segment;
 use crate::shape::Shape;
@@ -271,13 +271,7 @@ impl<T: Pod> Array<T> {
     pub fn from_sealed_file(file: impl Into<OwnedFd>, shape: &[usize]) -> Result<Array<T>, MemoryError> {
         let shape = Shape::new(shape)?;
         let segment = Segment::map_sealed(file.into().into())?;
-        let needed = shape
-            .count()
-            .checked_mul(size_of::<T>())
-            .ok_or(MemoryError::TooLarge {
-                count: shape.count(),
-                element_size: size_of::<T>(),
-            })?;
+        let needed = byte_len::<T>(shape.count())?;
         if needed > segment.len() {
             let reason = format!(
                 "the shape {shape:?} of {} needs {needed} bytes, but the file has {}; check shape and element type",

@@ -12,6 +12,7 @@ use crate::arena::{Block, Memory};
 use crate::array::{Array, debug_elements};
 use crate::element::Integer;
 use crate::error::MemoryError;
+use crate::overlay::{byte_len, typed_range};
 use crate::shape::Shape;
 
 /// A unique, writable array of plain data in shared memory; [`freeze`](Self::freeze)s into an [`Array`].
@@ -201,7 +202,7 @@ impl<T: Pod> ArrayMut<T> {
     /// this process saw it published), or is dead.
     pub unsafe fn from_block(block: Block, shape: &[usize]) -> Result<ArrayMut<T>, MemoryError> {
         let shape = Shape::new(shape)?;
-        let start = crate::overlay::typed_range::<T>(block.segment(), block.offset(), shape.count())?;
+        let start = typed_range::<T>(block.segment(), block.offset(), shape.count())?;
         if shape.count() * size_of::<T>() > block.len() {
             return Err(MemoryError::Shape {
                 shape: shape.lengths().to_vec(),
@@ -224,10 +225,7 @@ impl<T: Pod> ArrayMut<T> {
         take: impl FnOnce(usize, usize) -> Result<Block, MemoryError>,
     ) -> Result<ArrayMut<T>, MemoryError> {
         let shape = Shape::flat(len)?;
-        let bytes = len.checked_mul(size_of::<T>()).ok_or(MemoryError::TooLarge {
-            count: len,
-            element_size: size_of::<T>(),
-        })?;
+        let bytes = byte_len::<T>(len)?;
         let block = match bytes {
             0 => None,
             _ => Some(take(bytes, align_of::<T>())?),

@@ -163,7 +163,8 @@ impl<T: Overlay> Shared<T> {
     }
 }
 
-fn byte_len<T>(count: usize) -> Result<usize, MemoryError> {
+/// What so many elements take, bytes.
+pub(crate) fn byte_len<T>(count: usize) -> Result<usize, MemoryError> {
     count.checked_mul(size_of::<T>()).ok_or(MemoryError::TooLarge {
         count,
         element_size: size_of::<T>(),

@@ -19,6 +19,7 @@ use swathe_os::text;
 use crate::arena::Memory;
 use crate::array::Array;
 use crate::error::MemoryError;
+use crate::overlay::byte_len;
 use crate::read::Input;
 use crate::segment::{Origin, Segment};
 use crate::shape::Shape;
@@ -96,13 +97,7 @@ impl<T: Pod> Array<T> {
 
 /// That a segment of so many bytes has room for the shape.
 fn check_room<T>(name: &str, shape: Shape, len: usize) -> Result<(), MemoryError> {
-    let needed = shape
-        .count()
-        .checked_mul(size_of::<T>())
-        .ok_or(MemoryError::TooLarge {
-            count: shape.count(),
-            element_size: size_of::<T>(),
-        })?;
+    let needed = byte_len::<T>(shape.count())?;
     if needed > len {
         return Err(unusable(
             name,
